@@ -1,0 +1,8 @@
+"""Token labeling: pretrain vision transformers with one soft label per patch token.
+
+Importing the package registers `lvvit_t`, `lvvit_s`, `lvvit_m` and `lvvit_l` with timm.
+"""
+
+from tokenlabel import models as models
+
+__version__ = '0.1.0'

@@ -1,0 +1,1 @@
+"""Score maps of the annotator: writing, storing, and turning them into token targets."""

@@ -1,0 +1,1 @@
+"""Vision transformers with a token head."""

@@ -1,0 +1,1 @@
+"""Augmentations that know where they looked, and MixToken."""
