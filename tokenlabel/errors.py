@@ -1,5 +1,27 @@
-"""The one exception for bad input."""
+"""The one exception for bad input, and how the tools report it."""
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec('P')
+R = TypeVar('R')
 
 
 class UserError(ValueError):
     """Bad input, said in one sentence: what is wrong, where, and what to do. The tools print it and exit with status 2."""
+
+
+def reports_errors(main: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a tool's `main`: a `UserError` becomes `error: <sentence>` on stderr and exit status 2, without a traceback."""
+
+    @functools.wraps(main)
+    def reporting(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return main(*args, **kwargs)
+        except UserError as error:
+            print(f'error: {error}', file=sys.stderr)
+            raise SystemExit(2) from error
+
+    return reporting
