@@ -1,0 +1,58 @@
+"""Installs `tokenlabel` and `mmseg_ext` with dependency ranges; requirements.txt pins the versions that are tested."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+
+def read_version() -> str:
+    """The version in tokenlabel/__init__.py, read as text: importing it would need its dependencies."""
+    source = (ROOT / 'tokenlabel' / '__init__.py').read_text(encoding='utf-8')
+    return re.search(r"^__version__ = '([^']+)'", source, re.MULTILINE).group(1)
+
+
+setup(
+    name='tokenlabel',
+    version=read_version(),
+    description='Token labeling: pretrain vision transformers with one soft label per patch token, then segment',
+    license='Apache-2.0',
+    license_files=['LICENSE'],
+    python_requires='>=3.11',
+    packages=find_packages(str(ROOT), include=['tokenlabel', 'tokenlabel.*', 'mmseg_ext', 'mmseg_ext.*']),
+    install_requires=[
+        'torch>=2.6',
+        'torchvision>=0.21',
+        'timm>=1.0.26',
+        'numpy>=1.26',
+        'pillow>=10.1',
+        'safetensors>=0.4.3',
+        'scikit-learn>=1.3.2',
+        'matplotlib>=3.8',
+        'rich>=13',
+        'tensorboard>=2.15',
+    ],
+    extras_require={
+        # An extra, so that a plain install leaves an OpenMMLab installation that is already there alone.
+        'mm': [
+            'onedl-mmengine>=0.10.12,<0.11',
+            'onedl-mmcv>=2.3.6,<2.4',
+            'onedl-mmsegmentation>=1.4.2,<1.5',
+            'ftfy',
+            'regex',
+        ],
+        'dev': ['pytest>=8', 'hypothesis>=6.100', 'packaging>=23', 'ruff>=0.9'],
+    },
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Science/Research',
+        'Operating System :: POSIX',
+        'Programming Language :: Python :: 3 :: Only',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
+)
