@@ -10,11 +10,14 @@ R = TypeVar('R')
 
 
 class UserError(ValueError):
-    """Bad input, said in one sentence: what is wrong, where, and what to do. The tools print it and exit with status 2."""
+    """Bad input, said in one sentence: what is wrong, where, and what to do.
+
+    The tools print it and exit with status 2.
+    """
 
 
 def reports_errors(main: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a tool's `main`: a `UserError` becomes `error: <sentence>` on stderr and exit status 2, without a traceback."""
+    """Decorate a tool's `main`: a `UserError` becomes `error: <sentence>` on stderr and exit status 2, no traceback."""
 
     @functools.wraps(main)
     def reporting(*args: P.args, **kwargs: P.kwargs) -> R:
