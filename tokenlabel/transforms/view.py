@@ -81,7 +81,7 @@ class View:
 
 
 def compose(a: Tensor, b: Tensor) -> Tensor:
-    """`a @ b` of batched Views [B, 2, 3]: `b` is applied to a position first. No matmul, so autocast leaves it alone."""
+    """`a @ b` of batched Views [B, 2, 3]: `b` is applied to a position first. No matmul: autocast leaves it alone."""
     linear = (a[:, :, :2, None] * b[:, None]).sum(2)
     return torch.cat([linear[..., :2], linear[..., 2:] + a[..., 2:]], -1)
 

@@ -1,0 +1,292 @@
+"""Score maps and Views to soft targets for the class token and for every patch token.
+
+Token (r, c) of a rows x cols grid owns the box [c / cols, (c + 1) / cols] x [r / rows, (r + 1) / rows] of the model
+input. Its score for a class is the mean of bilinear samples of the map inside that box, seen through the View; a class
+that is not among a cell's top k scores 0 there. The target is the softmax of the scores over all classes, then
+smoothing. The class token's target is the same with a grid of one token.
+
+Only the few classes in the cells under a token differ from the value that all others share, so targets are kept sparse:
+class ids, their excess over that background, and the background.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from tokenlabel.errors import UserError
+from tokenlabel.transforms.view import compose, invert
+
+Geometry = Literal['exact', 'released']
+
+# Composed float32 matrices carry rounding errors; without slack they change how many samples a box gets.
+_SLACK = 1e-6
+
+
+@dataclass(frozen=True)
+class SparseTarget:
+    """N soft targets per image over `num_classes` classes.
+
+    Attributes:
+        ids: int64 [B, N, M], classes above (or below) the background; equal ids add up.
+        excess: [B, N, M], target minus background of these classes; 0 in unused places.
+        background: [B, N], target of all other classes.
+        num_classes: C.
+    """
+
+    ids: Tensor
+    excess: Tensor
+    background: Tensor
+    num_classes: int
+
+    def total(self) -> Tensor:
+        """Sum of each target over the classes, [B, N]."""
+        return self.excess.sum(-1) + self.num_classes * self.background
+
+    def dense(self) -> Tensor:
+        """The targets as [B, N, C]."""
+        dense = self.background[..., None].repeat(1, 1, self.num_classes)
+        return dense.scatter_add_(-1, self.ids, self.excess)
+
+
+@dataclass(frozen=True)
+class TokenTargets:
+    """What a batch is trained on.
+
+    Attributes:
+        cls: targets of the class token, N = 1.
+        tokens: targets of the patch tokens, row by row, or None.
+        smoothing: label smoothing that both were made with.
+    """
+
+    cls: SparseTarget
+    tokens: SparseTarget | None
+    smoothing: float = 0.0
+
+    def dense(self) -> tuple[Tensor, Tensor | None]:
+        """The class-token targets [B, C] and the token targets [B, N, C] (None where there are none)."""
+        return self.cls.dense()[:, 0], None if self.tokens is None else self.tokens.dense()
+
+
+@torch.no_grad()
+def token_targets(
+    scores: Tensor,
+    classes: Tensor,
+    view: Tensor,
+    grid: tuple[int, int],
+    num_classes: int,
+    smoothing: float = 0.0,
+    map_view: Tensor | None = None,
+    geometry: Geometry = 'exact',
+) -> TokenTargets:
+    """Soft targets for a batch of model inputs, looked up in their score maps.
+
+    A token is sampled at s_y x s_x points, `s = max(1, ceil(extent of its box in cells))` per axis, the extent of a
+    sheared or rotated box being the Euclidean length of its side; for axis-aligned Views this is RoIAlign with
+    half-pixel centres. Outside the map the nearest cell answers. Runs in at least float32 on the device of the scores.
+
+    The Views are best left on the CPU: sizes that depend on them are then known without waiting for the device.
+
+    Args:
+        scores: [B, k, S, S], top-k scores (logits) of each cell; other than square maps work too.
+        classes: [B, k, S, S], class ids of these scores.
+        view: [B, 2, 3], from the model input to the source image (`View.tensor`).
+        grid: (rows, cols) of tokens.
+        num_classes: C.
+        smoothing: label smoothing s; a target t becomes t (1 - s + s / C) + s / C, as in the release.
+        map_view: [B, 2, 3], from the score map to the source image; None where maps cover the whole image.
+        geometry: 'exact', or 'released' for the behaviour of the 2021 release: rows and columns of the crop box are
+            exchanged, a mirrored View mirrors the map first, and the map is taken to cover the whole image.
+
+    Raises:
+        UserError: a class id outside [0, C) (seen on CPU only); a sheared or rotated View with geometry='released'.
+        ValueError: shapes that do not fit together; an unknown geometry.
+    """
+    _check_shapes(scores, classes, view, map_view)
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    classes = classes.to(torch.int32)
+    _check_classes(classes, num_classes)
+    to_map = _to_map(view, map_view, geometry)
+
+    ids, values = _entries(scores, classes, to_map, (1, 1))
+    z_BC = scores.new_zeros(len(scores), num_classes).scatter_add_(1, ids[:, 0].long(), values[:, 0])
+    cls = _dense_softmax(z_BC, smoothing)
+    tokens = _sparse_softmax(*_entries(scores, classes, to_map, grid), num_classes, smoothing)
+    return TokenTargets(cls, tokens, smoothing)
+
+
+@torch.no_grad()
+def image_targets(
+    labels: Tensor, grid: tuple[int, int] | None, num_classes: int, smoothing: float = 0.0
+) -> TokenTargets:
+    """Smoothed one-hot targets from image labels int64 [B]; every token of `grid` (rows, cols) gets a copy."""
+
+    def one_hot(num_tokens: int) -> SparseTarget:
+        ids = labels[:, None, None].expand(-1, num_tokens, 1)
+        background = torch.full(ids.shape[:2], smoothing / num_classes, device=labels.device)
+        return SparseTarget(ids, torch.full_like(ids, 1 - smoothing, dtype=background.dtype), background, num_classes)
+
+    tokens = None if grid is None else one_hot(grid[0] * grid[1])
+    return TokenTargets(one_hot(1), tokens, smoothing)
+
+
+@torch.no_grad()
+def distillation_targets(scores: Tensor, classes: Tensor, num_classes: int, smoothing: float = 0.0) -> TokenTargets:
+    """The annotator's soft label of the whole image: softmax of the map's mean score, for the class token alone.
+
+    Args:
+        scores: [B, k, S, S].
+        classes: [B, k, S, S].
+        num_classes: C.
+        smoothing: as in `token_targets`.
+
+    Raises:
+        UserError: a class id outside [0, C) (seen on CPU only).
+    """
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    classes = classes.long()
+    _check_classes(classes, num_classes)
+    cells = scores.shape[-2] * scores.shape[-1]
+    z_BC = scores.new_zeros(len(scores), num_classes).scatter_add_(1, classes.flatten(1), scores.flatten(1) / cells)
+    return TokenTargets(_dense_softmax(z_BC, smoothing), None, smoothing)
+
+
+def _check_shapes(scores: Tensor, classes: Tensor, view: Tensor, map_view: Tensor | None) -> None:
+    if scores.ndim != 4 or scores.shape != classes.shape:
+        raise ValueError(
+            f'Scores and classes must both be [B, k, S, S], got {list(scores.shape)} and {list(classes.shape)}.'
+        )
+    for name, matrix in (('view', view), ('map_view', map_view)):
+        if matrix is not None and matrix.shape != (len(scores), 2, 3):
+            raise ValueError(f'{name} must be [B, 2, 3] with B = {len(scores)}, got {list(matrix.shape)}.')
+
+
+def _check_classes(classes: Tensor, num_classes: int) -> None:
+    if classes.device.type == 'cpu' and classes.numel():
+        low, high = (int(value) for value in classes.aminmax())
+        if low < 0 or high >= num_classes:
+            raise UserError(
+                f'The score maps name class {low if low < 0 else high} but there are {num_classes} classes: '
+                'use the label store that was made with these classes, or set num_classes to its class count.'
+            )
+
+
+def _to_map(view: Tensor, map_view: Tensor | None, geometry: Geometry) -> Tensor:
+    """Views from the model input to the score map, float64 [B, 2, 3] on the CPU."""
+    view = view.to('cpu', torch.float64)
+    if geometry == 'released':
+        return _released_view(view)
+    if geometry != 'exact':
+        raise ValueError(f"geometry is 'exact' or 'released', got {geometry!r}.")
+    return view if map_view is None else compose(invert(map_view.to('cpu', torch.float64)), view)
+
+
+def _released_view(view: Tensor) -> Tensor:
+    """Where the 2021 release looks: (left, top) and (width, height) of the crop change places in the mirrored map."""
+    extent, offset = view[:, [0, 1], [0, 1]], view[..., 2]
+    if (view[:, [0, 1], [1, 0]].abs() > _SLACK).any():
+        raise UserError(
+            "geometry='released' is defined for crops and flips alone, but a View of this batch is sheared or rotated: "
+            "use geometry='exact' or an augmentation without shear and rotation."
+        )
+    mirrored = extent < 0
+    extent, offset = extent.abs().flip(1), torch.where(mirrored, 1 - offset, offset).flip(1)
+    extent, offset = torch.where(mirrored, -extent, extent), torch.where(mirrored, 1 - offset, offset)
+    return torch.cat([torch.diag_embed(extent), offset[..., None]], -1)
+
+
+def _entries(scores: Tensor, classes: Tensor, to_map: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Class ids and weighted scores of all cells under each token: int32 and float [B, N, cells * k], ids repeated."""
+    cells, weights = _cell_weights(to_map, grid, scores.shape[-2:], scores.device, scores.dtype)
+    batch, k = scores.shape[:2]
+    cells = cells + torch.arange(batch, device=cells.device)[:, None, None] * scores[0, 0].numel()
+
+    def rows(maps: Tensor) -> Tensor:
+        return maps.flatten(2).transpose(1, 2).reshape(-1, k).index_select(0, cells.flatten()).view(*cells.shape, k)
+
+    return rows(classes).flatten(2), (rows(scores) * weights[..., None]).flatten(2)
+
+
+def _cell_weights(
+    to_map: Tensor, grid: tuple[int, int], map_size: tuple[int, int], device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """The cells that each token reads and the share of each in its mean.
+
+    Args:
+        to_map: float64 [B, 2, 3] on the CPU, from the model input to the map.
+        grid: (rows, cols) of tokens.
+        map_size: (height, width) of the map in cells.
+        device: of the result.
+        dtype: of the weights.
+
+    Returns:
+        Flat cell indices, int64 [B, N, W], and weights [B, N, W] that sum to 1, over a window of W cells that is large
+        enough for every token of the batch.
+    """
+    size = torch.tensor([map_size[1], map_size[0]])
+    in_cells = to_map * size[:, None]
+    # The two sides of a token's box in cells, [B, side, xy], the side along u first.
+    sides = in_cells[..., :2].transpose(1, 2) / torch.tensor([grid[1], grid[0]])[:, None]
+    counts = (sides.norm(dim=-1) * (1 - _SLACK)).ceil().clamp(min=1)
+    span = (sides.abs() * (1 - 1 / counts[..., None])).sum(1)
+    windows = torch.minimum((span.amax(0) * (1 - _SLACK)).ceil().long() + 2, size).tolist()
+    max_u, max_v = counts.amax(0).long().tolist()
+
+    plan = torch.cat([in_cells[..., 2] - 0.5, sides.flatten(1), span, counts], 1).to(device, dtype)
+    origin, side_u, side_v, span, counts = plan[:, :, None].split(2, 1)
+    count_u, count_v = counts.unbind(1)
+    row = torch.arange(grid[0], device=device, dtype=dtype).repeat_interleave(grid[1])
+    col = torch.arange(grid[1], device=device, dtype=dtype).repeat(grid[0])
+
+    axes = []
+    for axis, (cells, window) in enumerate(zip((map_size[1], map_size[0]), windows, strict=True)):
+        u, v = side_u[:, axis], side_v[:, axis]
+        corner = origin[:, axis] + u * col + v * row
+        first = (corner + (u + v - span[:, axis]) / 2).clamp(0, cells - 1).floor().clamp(max=cells - window)
+        axes.append((cells - 1, corner, u, v, first[..., None] + torch.arange(window, device=device)))
+    (_, _, _, _, x_BNW), (_, _, _, _, y_BNW) = axes
+
+    p = torch.arange(max_u, device=device)
+    weights = corner.new_zeros(*corner.shape, windows[1], windows[0])
+    for q in range(max_v):
+        inside = (p < count_u) & (q < count_v)
+        share = (inside / (count_u * count_v))[:, None, :, None]
+        tent_x, tent_y = (
+            _tent((corner + v * (q + 0.5) / count_v)[..., None] + (u * (p + 0.5) / count_u)[:, None], last, cells)
+            for last, corner, u, v, cells in axes
+        )
+        weights += ((tent_y * share)[..., :, None] * tent_x[..., None, :]).sum(2)
+    cells = y_BNW[..., :, None] * map_size[1] + x_BNW[..., None, :]
+    return cells.flatten(2).long(), weights.flatten(2)
+
+
+def _tent(position: Tensor, last: int, cells: Tensor) -> Tensor:
+    """Linear weights [B, N, P, W] of `cells` [B, N, W] for samples at `position` [B, N, P], held inside [0, last]."""
+    return (1 - (position.clamp(0, last)[..., None] - cells[:, :, None]).abs()).clamp(min=0)
+
+
+def _dense_softmax(z_BC: Tensor, smoothing: float) -> SparseTarget:
+    """Softmax and smoothing of one target per image whose classes may all differ."""
+    batch, num_classes = z_BC.shape
+    excess = z_BC.softmax(1) * (1 - smoothing + smoothing / num_classes)
+    ids = torch.arange(num_classes, device=z_BC.device).expand(batch, -1)
+    background = z_BC.new_full((batch, 1), smoothing / num_classes)
+    return SparseTarget(ids[:, None], excess[:, None], background, num_classes)
+
+
+def _sparse_softmax(ids: Tensor, values: Tensor, num_classes: int, smoothing: float) -> SparseTarget:
+    """Softmax over all classes and smoothing; `values` [B, N, M] of equal `ids` add up, classes without any have 0."""
+    ids, order = ids.sort(-1)
+    values = values.gather(-1, order)
+    slot = torch.zeros_like(ids, dtype=torch.int64)
+    slot[..., 1:] = (ids[..., 1:] != ids[..., :-1]).cumsum(-1)
+    slots = (*ids.shape[:-1], min(ids.shape[-1], num_classes))
+    z = values.new_zeros(slots).scatter_add_(-1, slot, values)
+    ids = ids.new_zeros(slots, dtype=torch.int64).scatter_(-1, slot, ids.long())
+
+    top = z.amax(-1).clamp(min=0)
+    rest = (-top).exp()
+    e = (z - top[..., None]).exp() - rest[..., None]
+    share = (1 - smoothing + smoothing / num_classes) / (e.sum(-1) + num_classes * rest)
+    return SparseTarget(ids, e * share[..., None], rest * share + smoothing / num_classes, num_classes)
