@@ -1,1 +1,18 @@
 """Vision transformers with a token head."""
+
+from tokenlabel.models.checkpoint import load_checkpoint, read_checkpoint, state_dict_of
+from tokenlabel.models.lvvit import LVViT, lvvit_l, lvvit_m, lvvit_s, lvvit_t
+from tokenlabel.models.token_head import TokenLogits, class_scores
+
+__all__ = [
+    'LVViT',
+    'TokenLogits',
+    'class_scores',
+    'load_checkpoint',
+    'lvvit_l',
+    'lvvit_m',
+    'lvvit_s',
+    'lvvit_t',
+    'read_checkpoint',
+    'state_dict_of',
+]

@@ -1,0 +1,275 @@
+"""Reads weights from files, safely and in every layout in use, and fits them to a model.
+
+Layouts: weights bare, or under `state_dict`, `state_dict_ema`, `model` or `model_ema`, with or without the `module.` prefix of a
+wrapped model (timm, DeiT and the 2021 release write these, some with an `argparse.Namespace` beside the weights); safetensors; and
+MMEngine's checkpoints, where `ema_state_dict` means that EMA and raw weights have changed places. Works for any model of timm.
+"""
+
+import argparse
+import logging
+import math
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor, nn
+
+from tokenlabel.errors import UserError
+
+_logger = logging.getLogger(__name__)
+
+
+def load_checkpoint(model: nn.Module, path: str | Path, ema: bool = False, strict: bool = True) -> None:
+    """Loads the weights of a file into a model.
+
+    Position embeddings are resampled to the model's grid. Where the file has another number of classes, the model's classifiers (class
+    head and token head) stay as they are and a warning says so. A scoring rule in the file (`token_score_weight`) becomes the
+    model's. The model is left untouched when an error is raised.
+
+    Args:
+        model: Any timm model, or a wrapper that holds one as `model` or `module`.
+        path: File in one of the layouts above.
+        ema: Take the EMA weights where the file has them.
+        strict: Refuse a file that does not fit in every other name and shape; otherwise load what fits and warn about the rest.
+
+    Raises:
+        UserError: The file is missing, damaged, needs code to be read, is of another architecture or does not fit the model.
+    """
+    model = _innermost(model)
+    checkpoint = read_checkpoint(path)
+    ours = checkpoint.get('tokenlabel')
+    ours = ours if isinstance(ours, Mapping) else {}
+    theirs, mine = ours.get('architecture'), _architecture(model)
+    if strict and theirs and mine and theirs != mine:
+        raise UserError(
+            f'{path} holds weights of {theirs} and the model is {mine}: create the model as {theirs}, or give a checkpoint of {mine}'
+        )
+    load_weights(model, state_dict_of(checkpoint, ema), source=path, strict=strict)
+    if 'token_score_weight' in ours and hasattr(model, 'token_score_weight'):
+        model.token_score_weight = float(ours['token_score_weight'])
+
+
+def read_checkpoint(path: str | Path) -> dict:
+    """The contents of a checkpoint file on the CPU, read without running any code from it.
+
+    Objects that trainers leave beside the weights (log histories, NumPy arrays) come back as inert stand-ins.
+
+    Args:
+        path: A `.safetensors` file, or one written by `torch.save`.
+
+    Raises:
+        UserError: The file is missing, damaged, not a checkpoint, or holds objects that only code can rebuild.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f'there is no checkpoint file {path}: check the path')
+    if path.suffix == '.safetensors':
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise UserError(_damaged(path, error)) from error
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace, *_STAND_INS]):
+            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        code = re.search(r'GLOBAL ([\w.]+)|(?:class|function) ([\w.]+)|<class \'([\w.]+)\'>', str(error))
+        if code is None:
+            raise UserError(_damaged(path, error)) from error
+        name = next(filter(None, code.groups()))
+        raise UserError(
+            f'{path} is refused because reading it would run code: it pickles {name}; '
+            'save the weights alone, torch.save(model.state_dict(), ...), where the file was made'
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
+        raise UserError(_damaged(path, error)) from error
+    if not isinstance(checkpoint, Mapping):
+        raise UserError(
+            f'{path} holds a {type(checkpoint).__name__} and no weights: give a file that holds a state dict'
+        )
+    return dict(checkpoint)
+
+
+def state_dict_of(checkpoint: Mapping, ema: bool = False) -> dict[str, Tensor]:
+    """The weights in a checkpoint by name, without the prefixes that wrappers and our engine put before the names.
+
+    Args:
+        checkpoint: Contents of a file, see `read_checkpoint`.
+        ema: Take the EMA weights where there are both; where there is one kind, that one is taken.
+
+    Raises:
+        UserError: There are no weights in it.
+    """
+    averaged, raw = ('state_dict_ema', 'model_ema'), ('state_dict', 'model')
+    if (
+        'ema_state_dict' in checkpoint
+    ):  # MMEngine's EMAHook saves the EMA weights as `state_dict`, the raw ones beside it
+        averaged, raw = ('state_dict',), ('ema_state_dict',)
+    keys = averaged + raw if ema else raw + averaged
+    found = next((key for key in keys if isinstance(checkpoint.get(key), Mapping)), None)
+    if ema and found not in averaged:
+        _logger.warning('the checkpoint has no EMA weights apart: taking the only ones there are')
+    weights = checkpoint if found is None else checkpoint[found]
+    state = {name: value for name, value in weights.items() if isinstance(value, Tensor) and name not in _EMA_COUNTERS}
+    if not state:
+        raise UserError(f'the checkpoint holds no weights, only{_listing([str(key) for key in checkpoint])}')
+    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), None):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Path, strict: bool = True) -> None:
+    """Fits `state` to the model, as `load_checkpoint` describes, and loads it.
+
+    Args:
+        model: Model to fill.
+        state: Weights by the model's names.
+        source: Where they come from, for messages.
+        strict: See `load_checkpoint`.
+
+    Raises:
+        UserError: Not everything fits (`strict`), or nothing does.
+    """
+    own = model.state_dict()
+    state = resampled(state, model, source)
+    replaced = _classifiers_of_other_classes(model, state, own)
+    if replaced:
+        names = ' and '.join(sorted({name.rpartition('.')[0] for name in replaced}))
+        _logger.warning(
+            '%s has another number of classes than the model: %s not loaded, left as in the model', source, names
+        )
+        state = {name: value for name, value in state.items() if name not in replaced}
+
+    missing = [n for n in own if n not in state and n not in replaced and not n.endswith('num_batches_tracked')]
+    unexpected = [name for name in state if name not in own]
+    other_shape = [name for name in state if name in own and state[name].shape != own[name].shape]
+    fitting = {name: value for name, value in state.items() if name in own and name not in other_shape}
+    if missing or unexpected or other_shape:
+        shapes = [f'{n} {list(state[n].shape)} instead of {list(own[n].shape)}' for n in other_shape]
+        complaint = (
+            f'{source} does not fit {_architecture(model) or type(model).__name__} '
+            f'({len(fitting)} of {len(own)} tensors do): {len(missing)} missing{_listing(missing)}, '
+            f'{len(unexpected)} unexpected{_listing(unexpected)}, {len(shapes)} of another shape{_listing(shapes)}'
+        )
+        if strict or not fitting:
+            remedy = 'create the model that the file was made from'
+            raise UserError(
+                f'{complaint}: {remedy}, or pass strict=False to load what fits'
+                if fitting
+                else f'{complaint}: {remedy}'
+            )
+        _logger.warning('%s', complaint)
+    model.load_state_dict(fitting, strict=False)
+
+
+def resampled(
+    state: Mapping[str, Tensor], model: nn.Module, source: str | Path = 'the checkpoint'
+) -> dict[str, Tensor]:
+    """`state` with its position embedding at the model's grid; a grid of as many tokens as the model's is taken to be the same.
+
+    Raises:
+        UserError: The stored grid is not square, so that its shape is unknown.
+    """
+    state = dict(state)
+    theirs, own = state.get('pos_embed'), getattr(model, 'pos_embed', None)
+    grid = getattr(getattr(model, 'patch_embed', None), 'grid_size', None)
+    if theirs is None or own is None or grid is None or theirs.shape == own.shape:
+        return state
+    if theirs.ndim != 3 or own.ndim != 3 or theirs.shape[2] != own.shape[2]:
+        return state
+    num_prefix_tokens = own.shape[1] - math.prod(grid)
+    num_tokens = theirs.shape[1] - num_prefix_tokens
+    side = math.isqrt(max(0, num_tokens))
+    if side == 0 or side * side != num_tokens:
+        raise UserError(
+            f'{source} has a position embedding of {num_tokens} tokens, not a square grid, and cannot be resampled to '
+            f'{grid[0]}x{grid[1]}: create the model at the input size of the file and call set_input_size after loading'
+        )
+    _logger.info('%s: position embedding resampled from %dx%d to %dx%d', source, side, side, *grid)
+    state['pos_embed'] = resample_pos_embed(theirs, grid, (side, side), num_prefix_tokens)
+    return state
+
+
+def resample_pos_embed(
+    pos_embed: Tensor, new_grid: tuple[int, int], old_grid: tuple[int, int], num_prefix_tokens: int = 1
+) -> Tensor:
+    """Position embedding at another grid: bicubic without antialiasing, as the released weights were resampled.
+
+    Args:
+        pos_embed: `[1, P + rows * cols, D]`, the prefix tokens' entries first; these are kept.
+        new_grid: Rows and columns wanted.
+        old_grid: Rows and columns there are.
+        num_prefix_tokens: P.
+
+    Returns:
+        `[1, P + new rows * new cols, D]`; `pos_embed` itself where the grids are the same.
+    """
+    return resample_abs_pos_embed(pos_embed, list(new_grid), list(old_grid), num_prefix_tokens, antialias=False)
+
+
+_PREFIXES = ('module.', '_orig_mod.', 'model.')
+_EMA_COUNTERS = ('steps', 'n_averaged')
+
+
+class _StandIn:
+    """Takes the place of any object that a checkpoint carries beside the weights, and ignores what it is made from."""
+
+    def __init__(self, *args) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+_STAND_INS = [
+    (_StandIn, name)
+    for name in (
+        'mmengine.logging.history_buffer.HistoryBuffer',
+        'builtins.getattr',  # names a HistoryBuffer's methods
+        'numpy.ndarray',
+        'numpy.dtype',
+        'numpy.core.multiarray._reconstruct',
+        'numpy.core.multiarray.scalar',
+        'numpy._core.multiarray._reconstruct',
+        'numpy._core.multiarray.scalar',
+    )
+]
+
+
+def _innermost(model: nn.Module) -> nn.Module:
+    """The model inside DistributedDataParallel, `torch.compile`, our engine's classifier or timm's feature wrapper."""
+    names = list(model.state_dict())
+    for prefix in _PREFIXES:
+        if names and all(name.startswith(prefix) for name in names):
+            return _innermost(model.get_submodule(prefix.rstrip('.')))
+    return model
+
+
+def _architecture(model: nn.Module) -> str | None:
+    return (getattr(model, 'pretrained_cfg', None) or {}).get('architecture')
+
+
+def _classifiers_of_other_classes(model: nn.Module, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> set[str]:
+    """Parameters of all classifiers, where one of them has another number of rows in `state` or the model has none."""
+    names = (getattr(model, 'pretrained_cfg', None) or {}).get('classifier') or ('head', 'aux_head')
+    names = (names,) if isinstance(names, str) else names
+    parameters = {f'{name}.{kind}' for name in names for kind in ('weight', 'bias')}
+    stored = [name for name in parameters if name in state and name.endswith('weight')]
+    if any(name not in own or state[name].shape[:1] != own[name].shape[:1] for name in stored):
+        return parameters
+    return set()
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    reason = str(error).split('\n')[0].strip() or type(error).__name__
+    return f'{path} is not a whole checkpoint file ({reason}): it is truncated or of another kind, copy or download it again'
+
+
+def _listing(names: list[str]) -> str:
+    if not names:
+        return ''
+    return f' ({", ".join(names[:3])}{", ..." if len(names) > 3 else ""})'
