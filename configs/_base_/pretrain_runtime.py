@@ -1,0 +1,22 @@
+"""What every pretraining shares that is not part of the recipe: logs, checkpoints, validation, random seeds."""
+
+custom_imports = dict(imports=['tokenlabel.engine'], allow_failed_imports=False)
+default_scope = 'mmengine'
+
+val_cfg = dict(type='RawAndAveragedValLoop')
+val_evaluator = dict(type='TopK', topk=(1, 5))
+test_cfg = dict()
+test_evaluator = val_evaluator
+
+default_hooks = dict(
+    logger=dict(type='LoggerHook', interval=50),
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=5000, max_keep_ckpts=3, save_best='top1'),
+)
+custom_hooks = [
+    dict(type='StopOnNonFiniteLoss', interval=50),
+    dict(type='StoreModelConfig'),
+]
+log_processor = dict(by_epoch=False)
+visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')])
+env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0))
+randomness = dict(seed=0, diff_rank_seed=True)

@@ -1,0 +1,25 @@
+"""MMEngine glue: importing it registers everything the configs name (`custom_imports = dict(imports=['tokenlabel.engine'])`)."""
+
+from tokenlabel.engine.classifier import TokenLabelClassifier
+from tokenlabel.engine.datasets import build_labeled_images
+from tokenlabel.engine.hooks import StopOnNonFiniteLoss, StoreModelConfig
+from tokenlabel.engine.loops import EpochsAsIterationsLoop, RawAndAveragedValLoop
+from tokenlabel.engine.metrics import TopK
+from tokenlabel.engine.preprocessor import ImagePreprocessor
+from tokenlabel.engine.runner import Runner
+from tokenlabel.engine.targets import AnnotatorImageLabels, ImageLabels, TokenLabels
+
+__all__ = [
+    'AnnotatorImageLabels',
+    'EpochsAsIterationsLoop',
+    'ImageLabels',
+    'ImagePreprocessor',
+    'RawAndAveragedValLoop',
+    'Runner',
+    'StopOnNonFiniteLoss',
+    'StoreModelConfig',
+    'TokenLabelClassifier',
+    'TokenLabels',
+    'TopK',
+    'build_labeled_images',
+]

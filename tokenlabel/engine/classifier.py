@@ -1,0 +1,93 @@
+"""The model MMEngine trains: a timm classifier, its targets and its loss."""
+
+import difflib
+
+import timm
+import torch
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS, TASK_UTILS
+from torch import Tensor
+
+from tokenlabel.errors import UserError
+from tokenlabel.losses import TokenLabelLoss
+from tokenlabel.models.token_head import TokenLogits
+
+
+@MODELS.register_module()
+class TokenLabelClassifier(BaseModel):
+    """A classifier trained on token labels, or on image labels.
+
+    A network without a token head (any other timm classifier) takes targets for its class scores alone.
+
+    Args:
+        network: arguments of `timm.create_model`; `model_name` is the architecture.
+        targets: what to train towards, a class of `tokenlabel.engine.targets`.
+        loss: arguments of `TokenLabelLoss`. Where the targets leave the tokens out, so does the loss: the token head
+            is frozen and stays out of the evaluation score.
+        data_preprocessor: normalisation and random erasing.
+
+    Raises:
+        UserError: an unknown architecture, or token targets for a network without a token head.
+    """
+
+    def __init__(
+        self,
+        network: dict,
+        targets: dict,
+        loss: dict | None = None,
+        data_preprocessor: dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor or {'type': 'ImagePreprocessor'})
+        self.model = create_network(**network)
+        self.architecture = network['model_name']
+        self.targets = TASK_UTILS.build(targets)
+        loss = dict(loss or {})
+        token_head = getattr(self.model, 'aux_head', None)
+        if not self.targets.trains_tokens:
+            loss['dense_weight'] = 0.0
+            if token_head is not None:
+                token_head.requires_grad_(False)
+                self.model.token_score_weight = 0.0
+        elif token_head is None:
+            raise UserError(
+                f'{self.architecture} has no token head for targets of type {targets["type"]}: '
+                'choose an lvvit_* network, or image labels on the class token alone.'
+            )
+        self.loss_function = TokenLabelLoss(**loss)
+
+    @property
+    def num_classes(self) -> int:
+        return self.model.num_classes
+
+    def forward(self, batch: dict[str, Tensor], mode: str = 'tensor') -> dict | list | Tensor | TokenLogits:
+        """MMEngine's three modes: 'loss' (dict of losses), 'predict' (class scores beside labels), 'tensor' (raw)."""
+        output = self.model(batch['image'])
+        if mode == 'loss':
+            return self._losses(output, batch)
+        if mode == 'predict':
+            return [{'scores': output.float(), 'labels': batch['label']}]
+        return output
+
+    def _losses(self, output: TokenLogits | Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        logits = output if isinstance(output, TokenLogits) else TokenLogits(output, None, None, None)
+        with torch.autocast(batch['image'].device.type, enabled=False), torch.no_grad():
+            targets = self.targets(batch, logits.grid, self.num_classes)
+        return self.loss_function.parts(logits, targets, labels=batch['label'])
+
+
+def create_network(model_name: str, **arguments) -> torch.nn.Module:
+    """`timm.create_model` with one-sentence errors.
+
+    Raises:
+        UserError: an unknown architecture, or an argument that it does not take.
+    """
+    architecture = model_name.split('.')[0]
+    if not timm.is_model(architecture):
+        close = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+        hint = f'did you mean {", ".join(close)}?' if close else 'see timm.list_models().'
+        raise UserError(f'timm knows no model `{model_name}`: {hint}')
+    try:
+        return timm.create_model(model_name, **arguments)
+    except TypeError as error:
+        raise UserError(f'Network {model_name} does not take these arguments: {error}.') from error
+

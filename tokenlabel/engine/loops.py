@@ -1,0 +1,102 @@
+"""Training counted in iterations but written down in epochs; validation of raw and averaged weights."""
+
+import copy
+
+import torch
+from mmengine.hooks import EMAHook
+from mmengine.registry import LOOPS
+from mmengine.runner import IterBasedTrainLoop, ValLoop
+from mmengine.runner.runner import Runner
+
+from tokenlabel.engine.classifier import TokenLabelClassifier
+from tokenlabel.errors import UserError
+
+
+@LOOPS.register_module()
+class EpochsAsIterationsLoop(IterBasedTrainLoop):
+    """MMEngine's iteration-based loop, its length and validation interval given in epochs of the dataset.
+
+    An epoch is `len(dataset) / (batch size x processes)` iterations, rounded up, so that one config serves any number
+    of images and processes. Before the first step it checks that network, images and label store agree.
+
+    Args:
+        max_epochs: length of the training, in epochs.
+        val_interval: epochs between two validations.
+        max_iters: length in iterations instead of epochs; intervals then count iterations too.
+
+    Raises:
+        UserError: the network's class count differs from the store's, or is below that of the images.
+    """
+
+    def __init__(
+        self, runner: Runner, dataloader: dict, max_epochs: int | None = None, val_interval: int = 1, max_iters: int = 0
+    ) -> None:
+        if bool(max_epochs) == bool(max_iters):
+            raise UserError('train_cfg wants one of `max_epochs` and `max_iters`: give the length of the training once.')
+        # the processes' own seeds may differ (MixToken, drop path), but they read one order of samples
+        seed = runner.seed - runner.rank * runner._randomness_cfg.get('diff_rank_seed', False)
+        dataloader = copy.deepcopy(dataloader)
+        dataloader['dataset'].setdefault('seed', seed)
+        loader = runner.build_dataloader(dataloader, seed=seed)
+        if max_epochs:
+            max_iters, val_interval = max_epochs * len(loader), val_interval * len(loader)
+        super().__init__(runner, loader, max_iters=max_iters, val_interval=val_interval)
+        if max_epochs:
+            self._max_epochs = max_epochs
+        check_classes(runner.model, loader.dataset)
+
+
+def check_classes(model: torch.nn.Module, dataset) -> None:
+    """Compares the class counts of network, images and label store.
+
+    Raises:
+        UserError: they do not fit together.
+    """
+    model = getattr(model, 'module', model)
+    if not isinstance(model, TokenLabelClassifier):
+        return
+    store = getattr(dataset, 'labels', None)
+    if model.targets.needs_label_maps and store is None:
+        raise UserError(
+            f'Targets of type {type(model.targets).__name__} need a label store: set '
+            'train_dataloader.dataset.label_store, or train with image labels (model.targets.type=ImageLabels).'
+        )
+    if model.targets.needs_label_maps and store.num_classes != model.num_classes:
+        raise UserError(
+            f'Label store {store.path} has {store.num_classes} classes but the network has {model.num_classes}: '
+            f'set model.network.num_classes={store.num_classes}, or annotate with an annotator of these classes.'
+        )
+    if len(dataset.class_names) > model.num_classes:
+        raise UserError(
+            f'{dataset.root} has {len(dataset.class_names)} classes but the network only {model.num_classes}: '
+            f'set model.network.num_classes={len(dataset.class_names)}.'
+        )
+
+
+@LOOPS.register_module()
+class RawAndAveragedValLoop(ValLoop):
+    """Validates the weights being trained (`raw/...`) and, where an EMAHook keeps them, the averaged ones."""
+
+    def run(self) -> dict:
+        """Returns the metrics of both; those of the averaged weights, or of the only ones, have no prefix."""
+        runner = self.runner
+        raw = {}
+        if any(isinstance(hook, EMAHook) for hook in runner.hooks):
+            raw = {f'raw/{name}': value for name, value in self._evaluate_quietly().items()}
+        runner.call_hook('before_val')
+        runner.call_hook('before_val_epoch')
+        runner.model.eval()
+        for index, batch in enumerate(self.dataloader):
+            self.run_iter(index, batch)
+        metrics = self.evaluator.evaluate(len(self.dataloader.dataset)) | raw
+        runner.call_hook('after_val_epoch', metrics=metrics)
+        runner.call_hook('after_val')
+        return metrics
+
+    @torch.no_grad()
+    def _evaluate_quietly(self) -> dict:
+        """One pass with the weights as they are, without hooks and their log lines."""
+        self.runner.model.eval()
+        for batch in self.dataloader:
+            self.evaluator.process(data_samples=self.runner.model.val_step(batch), data_batch=batch)
+        return self.evaluator.evaluate(len(self.dataloader.dataset))

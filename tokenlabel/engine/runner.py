@@ -1,0 +1,106 @@
+"""MMEngine's Runner, made to work on CPUs and to write and read checkpoints safely."""
+
+import os
+from pathlib import Path
+
+import mmengine.runner
+import numpy as np
+import torch
+from mmengine.dist import is_distributed
+from mmengine.logging import HistoryBuffer
+from mmengine.model import MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
+from mmengine.optim import OptimWrapper
+from mmengine.registry import RUNNERS
+from mmengine.runner import CheckpointLoader
+
+from tokenlabel.errors import UserError
+
+
+@RUNNERS.register_module(name='TokenLabelRunner')
+class Runner(mmengine.runner.Runner):
+    """MMEngine's Runner with four differences.
+
+    Without a GPU it starts several processes on gloo, without SyncBatchNorm and mixed precision, saying so.
+    Checkpoints are written beside their place and renamed, read without executing what is in them, and have to fit the
+    model in every weight.
+    """
+
+    def setup_env(self, env_cfg: dict) -> None:
+        """Starts the process group on gloo where there is no GPU; MMEngine's launcher wants one."""
+        if self.distributed and not is_distributed() and not torch.cuda.is_available():
+            torch.distributed.init_process_group('gloo')
+        super().setup_env(env_cfg)
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: torch.nn.Module) -> torch.nn.Module:
+        """Distributed data parallel also on CPUs, where SyncBatchNorm does not exist."""
+        if not self.distributed or torch.cuda.is_available() or is_model_wrapper(model):
+            return super().wrap_model(model_wrapper_cfg, model)
+        if any(isinstance(module, torch.nn.SyncBatchNorm) for module in model.modules()):
+            self.logger.warning('SyncBatchNorm needs GPUs: using BatchNorm, each process with its own statistics.')
+            model = revert_sync_batchnorm(model)
+        options = {'broadcast_buffers': False, 'find_unused_parameters': self.cfg.get('find_unused_parameters', False)}
+        options |= {key: value for key, value in (model_wrapper_cfg or {}).items() if key != 'type'}
+        return MMDistributedDataParallel(module=model, **(options | {'device_ids': None}))
+
+    def build_optim_wrapper(self, optim_wrapper: dict | OptimWrapper) -> OptimWrapper:
+        """Mixed precision where there is a GPU, float32 elsewhere."""
+        if isinstance(optim_wrapper, dict) and optim_wrapper.get('type') == 'AmpOptimWrapper':
+            if not torch.cuda.is_available():
+                self.logger.warning('No GPU: training in float32 instead of mixed precision.')
+                amp_only = ('type', 'dtype', 'loss_scale', 'use_fsdp')
+                optim_wrapper = {key: value for key, value in optim_wrapper.items() if key not in amp_only}
+        return super().build_optim_wrapper(optim_wrapper)
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
+        """Writes under another name first: a checkpoint of its final name is whole."""
+        if self.rank == 0:
+            part = f'{filename}.part'
+            super().save_checkpoint(out_dir, part, *args, **kwargs)
+            os.replace(Path(out_dir, part), Path(out_dir, filename))
+
+    def load_checkpoint(self, filename: str, map_location='cpu', strict: bool = True, **kwargs) -> dict:
+        """As MMEngine, but a weight that is missing, left over or of another shape is an error.
+
+        Raises:
+            UserError: the file is missing, truncated, carries code, or belongs to another model.
+        """
+        try:
+            return super().load_checkpoint(filename, map_location, strict, **kwargs)
+        except RuntimeError as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise UserError(
+                f'Checkpoint {filename} does not fit this model ({" ".join(lines)[:300]}): use the config it was '
+                'trained with.'
+            ) from error
+
+
+@CheckpointLoader.register_scheme(prefixes='', force=True)
+def read_training_state(filename: str, map_location=None) -> dict:
+    """A checkpoint file with everything needed to resume: weights, optimizer, schedules, logged history.
+
+    Read with `weights_only=True`; besides tensors it may hold MMEngine's log history.
+
+    Raises:
+        UserError: the file is missing, truncated or carries code.
+    """
+    path = Path(filename)
+    if not path.is_file():
+        raise UserError(f'No checkpoint at {path}: give a file written by a training run.')
+    allowed = [HistoryBuffer, *numpy_globals()]
+    try:
+        with torch.serialization.safe_globals(allowed):
+            return torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f'Checkpoint {path} cannot be read ({reason}): it is truncated, or carries more than weights and training '
+            'state; take an earlier checkpoint or the original file.'
+        ) from error
+
+
+def numpy_globals() -> list:
+    """What a pickled NumPy array of numbers refers to."""
+    scalars = (np.float64, np.float32, np.int64, np.int32, np.bool_)
+    reconstruct = np.zeros(0).__reduce__()[0]
+    scalar = np.float64(0).__reduce__()[0]
+    return [reconstruct, scalar, np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in scalars)]

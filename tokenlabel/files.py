@@ -1,0 +1,32 @@
+"""Writing files so that nobody ever sees half of one."""
+
+import os
+import socket
+from pathlib import Path
+
+
+def write_atomically(path: str | Path, data: bytes | str) -> None:
+    """Writes a file so that at every moment the old or the new one is there, whole. Processes may do it at once.
+
+    Args:
+        path: its folder is made where missing.
+        data: contents; text is written as UTF-8.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f'.{path.name}.{socket.gethostname()}-{os.getpid()}.tmp')
+    with open(unfinished, 'wb') as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames within a folder survive a crash."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

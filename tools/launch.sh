@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Runs one of the Python tools in as many processes as asked for: tools/launch.sh SCRIPT PROCESSES [ARGUMENTS]
+# Several machines: NNODES, NODE_RANK, MASTER_ADDR and PORT as in MMSegmentation. PYTHON chooses the interpreter.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+script=$1 processes=$2
+shift 2
+
+case $processes in
+  '' | *[!0-9]* | 0) echo "error: the number of processes must be a positive whole number, not '$processes'." >&2; exit 2 ;;
+esac
+if [ -z "${PYTHON:-}" ]; then
+  PYTHON=python
+  if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$root/.venv/bin/python" ]; then PYTHON=$root/.venv/bin/python; fi
+fi
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+
+if [ "$processes" = 1 ] && [ "${NNODES:-1}" = 1 ]; then
+  exec "$PYTHON" "$root/tools/$script" "$@"
+fi
+exec "$PYTHON" -m torch.distributed.run \
+  --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
+  --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
+  --nproc_per_node="$processes" "$root/tools/$script" "$@" --launcher pytorch
