@@ -1,0 +1,225 @@
+"""Augmentations keep the View in register with the pixels, and give the very pixels of timm."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.ndimage import maximum_filter
+from timm.data.auto_augment import LEVEL_TO_ARG, NAME_TO_OP, posterize, rand_augment_transform
+from timm.data.transforms_factory import transforms_imagenet_eval, transforms_imagenet_train
+
+from tokenlabel.errors import UserError
+from tokenlabel.transforms.image import EvalTransform, TrainTransform, horizontal_flip, rand_augment, resized_crop
+from tokenlabel.transforms.view import View
+
+RECIPE = 'rand-m9-mstd0.5-inc1'
+GEOMETRIC = ['ShearX', 'ShearY', 'Rotate', 'TranslateXRel', 'TranslateYRel', 'TranslateX', 'TranslateY']
+
+seeds = st.integers(0, 2**31)
+
+
+def seed_all(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def photo(width: int = 61, height: int = 47, seed: int = 0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height // 4 + 1, width // 4 + 1, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def coordinate_images(width: int, height: int) -> list[Image.Image]:
+    """Two images whose pixels hold the x and the y of their own centres, in pixels."""
+    y, x = np.mgrid[:height, :width].astype(np.float32) + 0.5
+    return [Image.fromarray(x), Image.fromarray(y)]
+
+
+def seen_positions(view: View, width: int, height: int, size: tuple[int, int]) -> np.ndarray:
+    """Source position in pixels of each pixel of an input of `size` (height, width), [H, W, 2]."""
+    v, u = np.mgrid[: size[0], : size[1]] + 0.5
+    return view.apply(np.stack([u / size[1], v / size[0]], -1)) * (width, height)
+
+
+class TestViewOfPixels:
+    """The View says where each pixel of the result comes from, to half a pixel."""
+
+    @settings(deadline=None, max_examples=60)
+    @given(st.data(), st.integers(40, 90), st.integers(40, 90), st.integers(32, 64), st.integers(32, 64), seeds)
+    def test_crop_flip_and_rand_augment(self, data, width, height, out_height, out_width, seed):
+        crop_width, crop_height = data.draw(st.integers(24, width)), data.draw(st.integers(24, height))
+        left, top = data.draw(st.integers(0, width - crop_width)), data.draw(st.integers(0, height - crop_height))
+        flip = data.draw(st.booleans())
+        augment = rand_augment('rand-m9-mstd0.5-p1.0', min(out_height, out_width), transforms=GEOMETRIC)
+        for op in augment.ops:
+            op.kwargs['fillcolor'] = float('nan')
+
+        def transform(image: Image.Image) -> tuple[np.ndarray, View]:
+            size = (out_height, out_width)
+            bilinear = TrainTransform(32).interpolations[0]
+            viewed = resized_crop(image, View.identity(), top, left, crop_height, crop_width, size, bilinear)
+            if flip:
+                viewed = horizontal_flip(*viewed)
+            seed_all(seed)
+            image, view = augment(viewed)
+            return np.asarray(image), view
+
+        (x, view), (y, same_view) = (transform(image) for image in coordinate_images(width, height))
+
+        assert np.array_equal(view.matrix, same_view.matrix)
+        expected = seen_positions(view, width, height, (out_height, out_width))
+        pixel = np.maximum(1, (crop_width / out_width, crop_height / out_height))
+        # Interpolation knows nothing beyond the borders: pixels that were close to one, or to the fill, are left out.
+        inside = (expected >= (left, top) + 3 * pixel) & (
+            expected <= (left + crop_width, top + crop_height) - 3 * pixel
+        )
+        clean = ~maximum_filter(np.isnan(x) | np.isnan(y), 5) & inside.all(-1)
+        error = np.abs(np.stack([x, y], -1) - expected) / pixel
+        assert error[clean].max(initial=0) < 0.5
+
+    @pytest.mark.parametrize('name', GEOMETRIC)
+    def test_each_operation_moves_the_view_as_it_moves_the_pixels(self, name):
+        augment = rand_augment('rand-m9-n1-p1.0', 64, transforms=[name])
+        augment.ops[0].kwargs['fillcolor'] = float('nan')
+        positions = []
+        for image in coordinate_images(64, 48):
+            seed_all(5)
+            image, view = augment((image, View.identity()))
+            positions.append(np.asarray(image))
+        error = np.abs(np.stack(positions, -1) - seen_positions(view, 64, 48, (48, 64)))
+        seen = ~maximum_filter(np.isnan(error).any(-1), 3)
+
+        assert not np.allclose(view.matrix, View.identity().matrix, atol=0.05)
+        assert seen.mean() > 0.3
+        assert error[seen].max() < 0.5
+
+    def test_photometric_operations_leave_the_view_alone(self):
+        augment = rand_augment('rand-m9-n4-p1.0-inc1', 64, transforms=['Invert', 'Equalize', 'ColorIncreasing'])
+        image, view = augment((photo(), View.flip()))
+
+        assert np.array_equal(view.matrix, View.flip().matrix)
+        assert image.size == photo().size
+
+    @settings(deadline=None, max_examples=20)
+    @given(st.integers(20, 90), st.integers(20, 90), st.sampled_from([32, (32, 24), (24, 40)]), st.floats(0.5, 1))
+    def test_evaluation_crop(self, width, height, size, crop_pct):
+        """Here in 8 bits: 2.5 grey levels per pixel."""
+        x, y = (
+            Image.fromarray((np.asarray(image) * 2.5).round().astype(np.uint8)).convert('RGB')
+            for image in coordinate_images(width, height)
+        )
+        transform = EvalTransform(size, crop_pct, 'bilinear')
+        (x, view), (y, _) = transform(x), transform(y)
+
+        seen = np.stack([x[0].numpy(), y[0].numpy()], -1) / 2.5
+        expected = seen_positions(view, width, height, transform.size)
+        pixel = np.maximum(1, np.diag(view.matrix[:, :2]) * (width, height) / transform.size[::-1])
+        assert (np.abs(seen - expected) / pixel).max() < 0.5 + 0.5 / 2.5
+
+
+@pytest.fixture
+def one_bit_at_least(monkeypatch):
+    """timm posterises to 0 bits at its strongest level, which current Pillow refuses."""
+    for name in ('Posterize', 'PosterizeIncreasing'):
+        monkeypatch.setitem(NAME_TO_OP, name, lambda image, bits, **kwargs: posterize(image, max(1, bits)))
+
+
+@pytest.mark.usefixtures('one_bit_at_least')
+class TestPixelsOfTimm:
+    """For the same seeds, the pixels are those of timm's transforms."""
+
+    @pytest.mark.parametrize(
+        'config', [RECIPE, 'rand-n3-m9-mstd0.5-inc1', 'rand-m5-n2-p0.8', 'rand-m9-mstd101-tweights']
+    )
+    def test_rand_augment(self, config):
+        ours = rand_augment(config, 48)
+        theirs = rand_augment_transform(config, {'translate_const': int(48 * 0.45), 'img_mean': (124, 116, 104)})
+        for seed in range(40):
+            seed_all(seed)
+            mine, _ = ours((photo(), View.identity()))
+            seed_all(seed)
+            assert np.array_equal(mine, theirs(photo()))
+
+    @pytest.mark.parametrize('size', [32, (32, 48)])
+    @pytest.mark.parametrize('interpolation', ['random', 'bilinear'])
+    @pytest.mark.parametrize('config', [RECIPE, None])
+    def test_training(self, size, interpolation, config):
+        ours = TrainTransform(size, auto_augment=config, interpolation=interpolation)
+        theirs = transforms_imagenet_train(
+            size, auto_augment=config, interpolation=interpolation, color_jitter=None, normalize=False
+        )
+        for seed in range(20):
+            seed_all(seed)
+            mine, _ = ours(photo())
+            seed_all(seed)
+            assert torch.equal(mine, theirs(photo()))
+
+    @pytest.mark.parametrize('size', [32, (32, 24), (24, 32)])
+    @pytest.mark.parametrize('crop_pct', [0.9, 1.0, 0.7])
+    @pytest.mark.parametrize('shape', [(61, 47), (40, 77), (20, 20), (33, 32)])
+    def test_evaluation(self, size, crop_pct, shape):
+        ours = EvalTransform(size, crop_pct)
+        theirs = transforms_imagenet_eval(size, crop_pct, interpolation='bicubic', normalize=False)
+        assert torch.equal(ours(photo(*shape))[0], theirs(photo(*shape)))
+
+
+def test_evaluation_view_is_exact():
+    """300x200 becomes 90x60, of which the middle 54x54 is kept: a tenth of the height and a fifth of the width go."""
+    _, view = EvalTransform(54, crop_pct=0.9)(photo(300, 200))
+
+    np.testing.assert_allclose(view.matrix, View.crop(0.2, 0.05, 0.6, 0.9).matrix)
+
+
+def test_training_result_has_the_asked_size_and_type():
+    image, view = TrainTransform((32, 48))(photo())
+
+    assert image.shape == (3, 32, 48)
+    assert image.dtype == torch.uint8
+    assert isinstance(view, View)
+
+
+@pytest.mark.parametrize('config', ['rand-m10-p1.0-inc1', 'rand-m0-p1.0'])
+def test_posterising_to_no_bits_keeps_one(config):
+    augment = rand_augment(config, 32, transforms=['PosterizeIncreasing' if 'inc' in config else 'Posterize'])
+    image, _ = augment((photo(), View.identity()))
+
+    assert set(np.unique(image)) == {0, 128}
+
+
+def test_color_jitter_changes_the_pixels_alone():
+    plain, jittered = (TrainTransform(32, auto_augment=None, color_jitter=strength) for strength in (None, 0.4))
+    seed_all(3)
+    image, view = plain(photo())
+    seed_all(3)
+    other_image, other_view = jittered(photo())
+
+    assert not torch.equal(image, other_image)
+    assert np.array_equal(view.matrix, other_view.matrix)
+
+
+@pytest.mark.parametrize('config', ['original', 'augmix-m3', 'rand-9', 'rand-m9-mst0.5', 'rand-m9.5', 'randm9'])
+def test_another_policy_than_rand_augment_is_refused(config):
+    with pytest.raises(UserError, match='no RandAugment policy'):
+        TrainTransform(32, auto_augment=config)
+
+
+def test_an_operation_of_unknown_geometry_is_refused(monkeypatch):
+    monkeypatch.setitem(NAME_TO_OP, 'Swirl', lambda image, **kwargs: image)
+    monkeypatch.setitem(LEVEL_TO_ARG, 'Swirl', None)
+    with pytest.raises(UserError, match='Swirl'):
+        rand_augment('rand-m9', 32, transforms=['Swirl'])
+
+
+def test_an_unknown_interpolation_is_refused():
+    with pytest.raises(UserError, match='bicubik'):
+        EvalTransform(32, interpolation='bicubik')
+
+
+@pytest.mark.parametrize('crop_pct', [0, 1.2])
+def test_a_crop_share_outside_0_to_1_is_refused(crop_pct):
+    with pytest.raises(UserError, match='crop_pct'):
+        EvalTransform(32, crop_pct)
