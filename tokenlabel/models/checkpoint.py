@@ -1,8 +1,9 @@
 """Reads weights from files, safely and in every layout in use, and fits them to a model.
 
-Layouts: weights bare, or under `state_dict`, `state_dict_ema`, `model` or `model_ema`, with or without the `module.` prefix of a
-wrapped model (timm, DeiT and the 2021 release write these, some with an `argparse.Namespace` beside the weights); safetensors; and
-MMEngine's checkpoints, where `ema_state_dict` means that EMA and raw weights have changed places. Works for any model of timm.
+Layouts: weights bare, or under `state_dict`, `state_dict_ema`, `model` or `model_ema`, with or without the `module.`
+prefix of a wrapped model (timm, DeiT and the 2021 release write these, some with an `argparse.Namespace` beside the
+weights); safetensors; and MMEngine's checkpoints, where `ema_state_dict` means that EMA and raw weights have changed
+places. Works for any model of timm.
 """
 
 import argparse
@@ -10,7 +11,8 @@ import logging
 import math
 import pickle
 import re
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -27,27 +29,31 @@ _logger = logging.getLogger(__name__)
 def load_checkpoint(model: nn.Module, path: str | Path, ema: bool = False, strict: bool = True) -> None:
     """Loads the weights of a file into a model.
 
-    Position embeddings are resampled to the model's grid. Where the file has another number of classes, the model's classifiers (class
-    head and token head) stay as they are and a warning says so. A scoring rule in the file (`token_score_weight`) becomes the
-    model's. The model is left untouched when an error is raised.
+    Position embeddings are resampled to the model's grid. Where the file has another number of classes, the model's
+    classifiers (class head and token head) stay as they are and a warning says so. A scoring rule in the file
+    (`token_score_weight`) becomes the model's. The model is left untouched when an error is raised.
 
     Args:
         model: Any timm model, or a wrapper that holds one as `model` or `module`.
         path: File in one of the layouts above.
-        ema: Take the EMA weights where the file has them.
-        strict: Refuse a file that does not fit in every other name and shape; otherwise load what fits and warn about the rest.
+        ema: Take the EMA weights where the file has them; a warning says where it has none.
+        strict: Refuse a file that does not fit in every other name and shape; otherwise load what fits and warn about
+            the rest.
 
     Raises:
-        UserError: The file is missing, damaged, needs code to be read, is of another architecture or does not fit the model.
+        UserError: The file is missing, damaged, needs code to be read, is of another architecture or does not fit.
     """
     model = _innermost(model)
     checkpoint = read_checkpoint(path)
+    if ema and not _weights(checkpoint, ema=True)[1]:
+        _logger.warning('%s has no EMA weights: its only weights are loaded', path)
     ours = checkpoint.get('tokenlabel')
     ours = ours if isinstance(ours, Mapping) else {}
     theirs, mine = ours.get('architecture'), _architecture(model)
     if strict and theirs and mine and theirs != mine:
         raise UserError(
-            f'{path} holds weights of {theirs} and the model is {mine}: create the model as {theirs}, or give a checkpoint of {mine}'
+            f'{path} holds weights of {theirs} and the model is {mine}: '
+            f'create the model as {theirs}, or give a checkpoint of {mine}'
         )
     load_weights(model, state_dict_of(checkpoint, ema), source=path, strict=strict)
     if 'token_score_weight' in ours and hasattr(model, 'token_score_weight'):
@@ -68,29 +74,17 @@ def read_checkpoint(path: str | Path) -> dict:
     path = Path(path)
     if not path.is_file():
         raise UserError(f'there is no checkpoint file {path}: check the path')
-    if path.suffix == '.safetensors':
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise UserError(_damaged(path, error)) from error
     try:
+        if path.suffix == '.safetensors':
+            return load_file(path)
         with torch.serialization.safe_globals([argparse.Namespace, *_STAND_INS]):
             checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        code = re.search(r'GLOBAL ([\w.]+)|(?:class|function) ([\w.]+)|<class \'([\w.]+)\'>', str(error))
-        if code is None:
-            raise UserError(_damaged(path, error)) from error
-        name = next(filter(None, code.groups()))
-        raise UserError(
-            f'{path} is refused because reading it would run code: it pickles {name}; '
-            'save the weights alone, torch.save(model.state_dict(), ...), where the file was made'
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
-        raise UserError(_damaged(path, error)) from error
+    except SafetensorError as error:
+        raise UserError(_damaged(path, str(error))) from error
+    except Exception as error:  # the bytes of a damaged file can fail in any way
+        raise UserError(_refusal(path, error)) from error
     if not isinstance(checkpoint, Mapping):
-        raise UserError(
-            f'{path} holds a {type(checkpoint).__name__} and no weights: give a file that holds a state dict'
-        )
+        raise UserError(f'{path} holds a {type(checkpoint).__name__}, not weights: give a file that holds a state dict')
     return dict(checkpoint)
 
 
@@ -104,16 +98,7 @@ def state_dict_of(checkpoint: Mapping, ema: bool = False) -> dict[str, Tensor]:
     Raises:
         UserError: There are no weights in it.
     """
-    averaged, raw = ('state_dict_ema', 'model_ema'), ('state_dict', 'model')
-    if (
-        'ema_state_dict' in checkpoint
-    ):  # MMEngine's EMAHook saves the EMA weights as `state_dict`, the raw ones beside it
-        averaged, raw = ('state_dict',), ('ema_state_dict',)
-    keys = averaged + raw if ema else raw + averaged
-    found = next((key for key in keys if isinstance(checkpoint.get(key), Mapping)), None)
-    if ema and found not in averaged:
-        _logger.warning('the checkpoint has no EMA weights apart: taking the only ones there are')
-    weights = checkpoint if found is None else checkpoint[found]
+    weights, _ = _weights(checkpoint, ema)
     state = {name: value for name, value in weights.items() if isinstance(value, Tensor) and name not in _EMA_COUNTERS}
     if not state:
         raise UserError(f'the checkpoint holds no weights, only{_listing([str(key) for key in checkpoint])}')
@@ -137,12 +122,8 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Pa
     own = model.state_dict()
     state = resampled(state, model, source)
     replaced = _classifiers_of_other_classes(model, state, own)
-    if replaced:
-        names = ' and '.join(sorted({name.rpartition('.')[0] for name in replaced}))
-        _logger.warning(
-            '%s has another number of classes than the model: %s not loaded, left as in the model', source, names
-        )
-        state = {name: value for name, value in state.items() if name not in replaced}
+    left = sorted({name.rpartition('.')[0] for name in replaced if name in state})
+    state = {name: value for name, value in state.items() if name not in replaced}
 
     missing = [n for n in own if n not in state and n not in replaced and not n.endswith('num_batches_tracked')]
     unexpected = [name for name in state if name not in own]
@@ -156,20 +137,20 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Pa
             f'{len(unexpected)} unexpected{_listing(unexpected)}, {len(shapes)} of another shape{_listing(shapes)}'
         )
         if strict or not fitting:
-            remedy = 'create the model that the file was made from'
-            raise UserError(
-                f'{complaint}: {remedy}, or pass strict=False to load what fits'
-                if fitting
-                else f'{complaint}: {remedy}'
-            )
+            partly = ', or pass strict=False to load what fits' if fitting else ''
+            raise UserError(f'{complaint}; create the model that the file was made from{partly}')
         _logger.warning('%s', complaint)
+    if left:
+        _logger.warning('%s has other classes than the model: %s not loaded', source, ' and '.join(left))
     model.load_state_dict(fitting, strict=False)
 
 
 def resampled(
     state: Mapping[str, Tensor], model: nn.Module, source: str | Path = 'the checkpoint'
 ) -> dict[str, Tensor]:
-    """`state` with its position embedding at the model's grid; a grid of as many tokens as the model's is taken to be the same.
+    """`state` with its position embedding at the model's grid.
+
+    A stored grid of as many tokens as the model's is taken to be the same grid.
 
     Raises:
         UserError: The stored grid is not square, so that its shape is unknown.
@@ -240,6 +221,17 @@ _STAND_INS = [
 ]
 
 
+def _weights(checkpoint: Mapping, ema: bool) -> tuple[Mapping, bool]:
+    """The entry of `checkpoint` that holds the weights, or `checkpoint` itself, and whether it is the EMA's."""
+    averaged, raw = ('state_dict_ema', 'model_ema'), ('state_dict', 'model')
+    if 'ema_state_dict' in checkpoint:  # MMEngine's EMAHook saves the EMA weights as `state_dict`, the raw ones here
+        averaged, raw = ('state_dict',), ('ema_state_dict',)
+    for key in averaged + raw if ema else raw + averaged:
+        if isinstance(checkpoint.get(key), Mapping):
+            return checkpoint[key], key in averaged
+    return checkpoint, False
+
+
 def _innermost(model: nn.Module) -> nn.Module:
     """The model inside DistributedDataParallel, `torch.compile`, our engine's classifier or timm's feature wrapper."""
     names = list(model.state_dict())
@@ -253,23 +245,48 @@ def _architecture(model: nn.Module) -> str | None:
     return (getattr(model, 'pretrained_cfg', None) or {}).get('architecture')
 
 
-def _classifiers_of_other_classes(model: nn.Module, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> set[str]:
-    """Parameters of all classifiers, where one of them has another number of rows in `state` or the model has none."""
+def _classifiers_of_other_classes(
+    model: nn.Module, state: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> frozenset[str]:
+    """Parameters of all classifiers where one of them has other rows in `state`, or the model has none."""
     names = (getattr(model, 'pretrained_cfg', None) or {}).get('classifier') or ('head', 'aux_head')
     names = (names,) if isinstance(names, str) else names
-    parameters = {f'{name}.{kind}' for name in names for kind in ('weight', 'bias')}
-    stored = [name for name in parameters if name in state and name.endswith('weight')]
-    if any(name not in own or state[name].shape[:1] != own[name].shape[:1] for name in stored):
-        return parameters
-    return set()
+    weights = [f'{name}.weight' for name in names if f'{name}.weight' in state]
+    if any(name not in own or len(state[name]) != len(own[name]) for name in weights):
+        return frozenset(f'{name}.{kind}' for name in names for kind in ('weight', 'bias'))
+    return frozenset()
 
 
-def _damaged(path: Path, error: Exception) -> str:
-    reason = str(error).split('\n')[0].strip() or type(error).__name__
-    return f'{path} is not a whole checkpoint file ({reason}): it is truncated or of another kind, copy or download it again'
+def _refusal(path: Path, error: Exception) -> str:
+    """What `torch.load(weights_only=True)` means by an error: code in the file, or damage."""
+    text = str(error)
+    reason = text.rpartition('WeightsUnpickler error:')[2].strip().partition('\n')[0] or type(error).__name__
+    code = re.search(r'GLOBAL ([\w.]+)', text)
+    if code:
+        reason = f'it pickles {code[1]}'
+    elif 'TorchScript' in text:
+        reason = 'it is a TorchScript program'
+    elif isinstance(error, pickle.UnpicklingError) and (zipfile.is_zipfile(path) or _starts_as_pickle(path)):
+        reason = f'{reason} in its pickle'
+    else:
+        return _damaged(path, reason)
+    return (
+        f'{path} is refused because reading it could run code ({reason}): '
+        'save the weights alone, torch.save(model.state_dict(), ...), where the file was made'
+    )
 
 
-def _listing(names: list[str]) -> str:
+def _damaged(path: Path, reason: str) -> str:
+    return f'{path} is truncated or not a checkpoint ({reason}): copy or download it again'
+
+
+def _starts_as_pickle(path: Path) -> bool:
+    with path.open('rb') as file:
+        return file.read(1) == pickle.PROTO
+
+
+def _listing(names: Sequence[str]) -> str:
+    """The first three names in brackets, ' (a, b, c, ...)'; nothing for none."""
     if not names:
         return ''
     return f' ({", ".join(names[:3])}{", ..." if len(names) > 3 else ""})'

@@ -1,7 +1,7 @@
 """LV-ViT: a vision transformer with a convolutional stem, divided residual branches and a head on every token.
 
-Jiang et al., "All Tokens Matter: Token Labeling for Training Better Vision Transformers", NeurIPS 2021. Attribute names follow the
-released files, so released weights load by name.
+Jiang et al., "All Tokens Matter: Token Labeling for Training Better Vision Transformers", NeurIPS 2021. Attribute
+names follow the released files, so released weights load by name.
 """
 
 import logging
@@ -28,8 +28,8 @@ _logger = logging.getLogger(__name__)
 class LVViT(VisionTransformer):
     """timm's vision transformer with a convolutional stem, a residual divisor, MixToken and a token head (`aux_head`).
 
-    In training a call returns `TokenLogits`; in evaluation `class_scores`, `[B, num_classes]`. Without classes (`num_classes=0`)
-    or without pooling (`global_pool=''`) it returns what timm's model returns, in either mode.
+    In training a call returns `TokenLogits`; in evaluation `class_scores`, `[B, num_classes]`. Without classes
+    (`num_classes=0`) or without pooling (`global_pool=''`) it returns what timm's model returns, in either mode.
 
     Args:
         img_size: Height and width in pixels, multiples of `patch_size`.
@@ -83,8 +83,9 @@ class LVViT(VisionTransformer):
 
         Args:
             x: Images, `[B, C, H, W]`.
-            mix_box: Box `(y1, x1, y2, x2)` in tokens to exchange with the reversed batch, in training; drawn when None and
-                the model was made with `mix_token=True`. As a tensor it does not make `torch.compile` specialise on it.
+            mix_box: Box `(y1, x1, y2, x2)` in tokens to exchange with the reversed batch, in training; drawn when None
+                and the model was made with `mix_token=True`. `torch.compile` makes one graph for all boxes that are
+                tensors, and one for each that is not.
 
         Raises:
             UserError: The patch size does not divide the image, or the image is not of the model's size.
@@ -112,7 +113,7 @@ class LVViT(VisionTransformer):
         return TokenLogits(cls, tokens, grid, mix_box)
 
     def forward_features(self, x: Tensor, mix_box: Tensor | None = None) -> Tensor:
-        """Tokens after the final norm, prefix tokens first, `[B, 1 + N, D]`; the box, if any, stays exchanged in them."""
+        """Tokens after the final norm, prefix tokens first, `[B, 1 + N, D]`; a box stays exchanged in them."""
         x = self.patch_embed(x)
         if mix_box is not None:
             if self.drops_tokens:
@@ -253,6 +254,8 @@ class ConvStem(PatchEmbed):
     def forward(self, x: Tensor) -> Tensor:
         """Images `[B, C, H, W]` to tokens, `[B, N, D]`, or `[B, rows, cols, D]` where the output format is NHWC."""
         height, width = x.shape[-2:]
+        if not self.dynamic_img_pad:
+            self._check_divides((height, width))
         if self.strict_img_size and (height, width) != self.img_size:
             raise UserError(
                 f'the model was made for {self.img_size[0]}x{self.img_size[1]} images and got {height}x{width}: '
@@ -260,8 +263,6 @@ class ConvStem(PatchEmbed):
             )
         if self.dynamic_img_pad:
             x = F.pad(x, (0, -width % self.patch_size[1], 0, -height % self.patch_size[0]))
-        else:
-            self._check_divides((height, width))
         x = F.relu(self.bn1(self.conv1(x)))
         x = F.relu(self.bn2(self.conv2(x)))
         x = F.relu(self.bn3(self.conv3(x)))
@@ -275,7 +276,7 @@ class ConvStem(PatchEmbed):
         """Changes the image size; see `LVViT.set_input_size`."""
         if patch_size is not None and to_2tuple(patch_size) != self.patch_size:
             raise UserError(
-                f'the patch size of this model is {self.patch_size} and cannot become {to_2tuple(patch_size)} afterwards: '
+                f'patch_size is fixed at {self.patch_size} by the stem and cannot become {to_2tuple(patch_size)}: '
                 'create the model with the patch_size you need'
             )
         super().set_input_size(None if img_size is None else to_2tuple(img_size))
@@ -286,12 +287,10 @@ class ConvStem(PatchEmbed):
 
     def _check_divides(self, img_size: tuple[int, int]) -> None:
         if any(size % side for size, side in zip(img_size, self.patch_size, strict=True)):
-            suggestion = [
-                max(1, round(size / side)) * side for size, side in zip(img_size, self.patch_size, strict=True)
-            ]
+            height, width = (-(-size // side) * side for size, side in zip(img_size, self.patch_size, strict=True))
             raise UserError(
                 f'patch size {self.patch_size[0]}x{self.patch_size[1]} does not divide the image size '
-                f'{img_size[0]}x{img_size[1]} (height x width): use for example {suggestion[0]}x{suggestion[1]}'
+                f'{img_size[0]}x{img_size[1]} (height x width): use for example {height}x{width}'
             )
 
 
@@ -322,7 +321,7 @@ class ResidualDivisor(nn.Module):
 
 
 def _exchange(x: Tensor, grid: tuple[int, int], box: Tensor) -> Tensor:
-    """Exchanges the box of tokens with the reversed batch, whether tokens come as `[B, N, D]` or `[B, rows, cols, D]`."""
+    """Exchanges the box of tokens with the reversed batch; tokens are `[B, N, D]` or `[B, rows, cols, D]`."""
     return mix_tokens(x.reshape(len(x), *grid, x.shape[-1]), box).reshape(x.shape)
 
 
@@ -397,6 +396,6 @@ def lvvit_m(pretrained: bool = False, **kwargs) -> LVViT:
 
 @register_model
 def lvvit_l(pretrained: bool = False, **kwargs) -> LVViT:
-    """LV-ViT-L, 150.02 M parameters at 224; released at 448 (86.2 % top-1), its size here by default, and 512 (86.4 %)."""
+    """LV-ViT-L, 150.02 M parameters at 224, 86.2 % top-1 at 448 (its default size) and 86.4 % at 512."""
     published = {'embed_dim': 768, 'depth': 24, 'num_heads': 12, 'stem_width': 128, 'residual_divisor': 3.0}
     return _create_lvvit('lvvit_l', pretrained, published, **kwargs)

@@ -10,8 +10,8 @@ class TokenLogits(NamedTuple):
 
     Attributes:
         cls: Logits of the class token, `[B, C]`. Where MixToken exchanged a box they belong to the mixed image.
-        tokens: Logits of the patch tokens in row-major order, `[B, N, C]`, the exchanged box already put back; None where
-            not every token of the grid was seen.
+        tokens: Logits of the patch tokens in row-major order, `[B, N, C]`, the exchanged box already put back; None
+            where not every token of the grid was seen.
         grid: Rows and columns of the tokens, `rows * cols == N`.
         mix_box: The exchanged box `(y1, x1, y2, x2)` in tokens, ends excluded; None where nothing was exchanged.
     """
