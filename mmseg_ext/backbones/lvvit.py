@@ -1,0 +1,137 @@
+"""LV-ViT as a segmentation backbone: the stem and blocks of the classifier, without its final norm and heads."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from mmengine.model import initialize
+from mmseg.registry import MODELS
+from timm.layers import LayerNorm
+from torch import Tensor, nn
+
+from mmseg_ext.checkpoint import load_backbone, pretrained_part
+from tokenlabel import models
+from tokenlabel.errors import UserError
+from tokenlabel.models.checkpoint import resampled
+
+# Sizes of the published models; the same as behind timm's names.
+ARCHITECTURES = {
+    'lvvit_t': dict(embed_dim=240, depth=12, num_heads=4),
+    'lvvit_s': dict(embed_dim=384, depth=16, num_heads=6, residual_divisor=2.0),
+    'lvvit_m': dict(embed_dim=512, depth=20, num_heads=8, residual_divisor=2.0),
+    'lvvit_l': dict(embed_dim=768, depth=24, num_heads=12, stem_width=128, residual_divisor=3.0),
+}
+
+
+@MODELS.register_module()
+class LVViT(models.LVViT):
+    """Maps of tokens after chosen blocks, all at the patch's stride; a neck makes a pyramid of them.
+
+    Inputs may have any size and aspect: the position embedding is resampled to the grid at hand, and an input that the
+    patch does not divide is padded with zeros (the mean colour) at its right and bottom, so that the maps cover
+    `ceil(H / patch) x ceil(W / patch)` tokens. To have predictions in register with such inputs, pad in the data
+    preprocessor (`test_cfg=dict(size_divisor=patch)`), which also cuts the padding off again.
+
+    Every parameter takes part in the output: blocks after the last chosen one are removed. LayerNorm has eps 1e-6 and
+    weights have their names as in the released segmentation models (the classifiers' eps is 1e-5).
+
+    Args:
+        arch: A published size, `lvvit_t`, `lvvit_s`, `lvvit_m` or `lvvit_l`; None to state all sizes below.
+        img_size: Input height and width whose grid the position embedding has, in pixels.
+        out_indices: Blocks whose output is returned, ascending, counted from 0.
+        drop_path_rate: Stochastic depth of the last block, in [0, 1); it grows linearly from 0.
+        frozen_stages: -1 trains everything; n >= 0 freezes the stem, the embeddings and the first n blocks.
+        with_cp: Recompute the blocks' activations in the backward pass to save memory.
+        pretrained: Short for `init_cfg=dict(type='Pretrained', checkpoint=pretrained)`.
+        init_cfg: How to initialise. `Pretrained` takes a pretraining checkpoint of ours, a released classifier or a
+            segmentation model, by path or URL; its key `ema=False` takes raw instead of averaged weights.
+        **sizes: What `tokenlabel.models.LVViT` takes (`patch_size`, `embed_dim`, `depth`, `num_heads`, `mlp_ratio`,
+            `stem_width`, `residual_divisor`...), over what `arch` states.
+
+    Raises:
+        UserError: `arch`, `out_indices` or `frozen_stages` do not exist, or `pretrained` and `init_cfg` are both given.
+    """
+
+    def __init__(
+        self,
+        arch: str | None = 'lvvit_s',
+        img_size: int | tuple[int, int] = 512,
+        out_indices: Sequence[int] = (6, 9, 12, 15),
+        drop_path_rate: float = 0.0,
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        pretrained: str | None = None,
+        init_cfg: dict | list[dict] | None = None,
+        **sizes,
+    ) -> None:
+        if arch is not None and arch not in ARCHITECTURES:
+            raise UserError(f'LVViT has no arch {arch!r}: choose {", ".join(ARCHITECTURES)}, or None and all sizes')
+        if pretrained and init_cfg:
+            raise UserError('LVViT is given both pretrained and init_cfg: keep one of them')
+        super().__init__(
+            img_size=img_size,
+            drop_path_rate=drop_path_rate,
+            norm_layer=partial(LayerNorm, eps=1e-6),
+            final_norm=False,
+            num_classes=0,
+            dynamic_img_size=True,
+            dynamic_img_pad=True,
+            **(ARCHITECTURES.get(arch, {}) | sizes),
+        )
+        self.arch = arch
+        self.pretrained_cfg = {'architecture': arch}  # timm's place for the name, used in messages
+        self.depth = len(self.blocks)
+        self.out_indices = tuple(out_indices)
+        self.frozen_stages = frozen_stages
+        self.init_cfg = dict(type='Pretrained', checkpoint=pretrained) if pretrained else init_cfg
+        if not self.out_indices or self.out_indices != tuple(sorted(set(self.out_indices) & set(range(self.depth)))):
+            raise UserError(f'out_indices {self.out_indices} must ascend and lie within 0 to {self.depth - 1}')
+        self.prune_intermediate_layers(self.out_indices)
+        if not -1 <= frozen_stages <= len(self.blocks):
+            raise UserError(f'frozen_stages is {frozen_stages} but must be -1 to {len(self.blocks)}')
+        for parameter in self._frozen_parameters():
+            parameter.requires_grad_(False)
+        self.set_grad_checkpointing(with_cp)
+        self._register_load_state_dict_pre_hook(self._resample_before_loading)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Images [B, 3, H, W] -> one map [B, embed_dim, rows, cols] of patch tokens for each of `out_indices`."""
+        return tuple(self.forward_intermediates(images, list(self.out_indices), intermediates_only=True))
+
+    def init_weights(self, mode: str = '', needs_reset: bool = True) -> None:
+        """Initialises as `init_cfg` says.
+
+        MMEngine calls this before training. timm calls a method of the same name, with arguments, while it constructs
+        the model; `init_cfg` does not exist yet then.
+
+        Raises:
+            UserError: The checkpoint is missing, cannot be read, or does not fit.
+        """
+        if not hasattr(self, 'init_cfg'):
+            super().init_weights(mode, needs_reset)
+        elif part := pretrained_part(self.init_cfg):
+            load_backbone(self, part['checkpoint'], ema=part.get('ema', True))
+        elif self.init_cfg:
+            initialize(self, self.init_cfg)
+
+    def train(self, mode: bool = True) -> 'LVViT':
+        """Training or evaluation mode; what is frozen stays in evaluation mode."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        return self
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        # timm's constructor may call train() before this class has set its attributes.
+        stages = getattr(self, 'frozen_stages', -1)
+        return [] if stages < 0 else [self.patch_embed, self.pos_drop, *self.blocks[:stages]]
+
+    def _frozen_parameters(self) -> list[nn.Parameter]:
+        modules = self._frozen_modules()
+        embeddings = [self.pos_embed, self.cls_token] if modules else []
+        return embeddings + [parameter for module in modules for parameter in module.parameters()]
+
+    def _resample_before_loading(self, state_dict: dict, prefix: str, *_) -> None:
+        """Lets a model trained with another crop load: its position embedding is resampled to this grid."""
+        name = f'{prefix}pos_embed'
+        if name in state_dict:
+            state_dict[name] = resampled({'pos_embed': state_dict[name]}, self)['pos_embed']

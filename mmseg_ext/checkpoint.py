@@ -1,0 +1,161 @@
+"""Weights for a segmentation model, from pretraining, a released classifier or a released segmentation model.
+
+`tokenlabel.models.checkpoint` reads the files and unifies their names; here is what a backbone and a neck take of them.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.error import URLError
+from urllib.parse import urlparse
+
+import torch
+from mmengine.dist import barrier, get_local_rank
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from tokenlabel.errors import UserError
+from tokenlabel.models.checkpoint import load_weights, read_checkpoint, state_dict_of
+
+# What a classifier has and a segmentation backbone has not: the final norm and both heads.
+CLASSIFIER_ONLY = ('norm.', 'fc_norm.', 'head.', 'aux_head.')
+PYRAMID = 'side_layer'
+# Where files keep averaged weights apart from raw ones.
+AVERAGED = frozenset({'ema_state_dict', 'state_dict_ema', 'model_ema'})
+
+
+def load_backbone(backbone: nn.Module, source: str | Path, ema: bool = True) -> None:
+    """Loads the backbone's part of a checkpoint; the position embedding is resampled to the backbone's grid.
+
+    The final norm and the heads of a classifier are left out, and so are blocks that the backbone does not need; any
+    other difference is an error.
+
+    Args:
+        backbone: `mmseg_ext.backbones.LVViT`.
+        source: Path or URL of a pretraining checkpoint, a released classifier or a segmentation model.
+        ema: Take averaged weights where the file has them.
+
+    Raises:
+        UserError: The file is missing, cannot be read, or holds another architecture.
+    """
+    checkpoint = read_checkpoint(local_path(source))
+    refuse_other_architecture(checkpoint, backbone, source)
+    state = weights_of(checkpoint, ema)
+    if is_segmentation(state):
+        state = below(state, 'backbone.')
+        if any(name.startswith(PYRAMID) for name in state):
+            print_log(
+                f'{source} also holds a token pyramid: give the neck the same init_cfg to load it',
+                logger='current',
+            )
+    unused = tuple(f'blocks.{i}.' for i in range(len(backbone.blocks), backbone.depth))
+    kept = {name: x for name, x in state.items() if not name.startswith((*CLASSIFIER_ONLY, *unused, PYRAMID))}
+    load_weights(backbone, kept, source=str(source))
+
+
+def load_pyramid(pyramid: nn.Module, source: str | Path, ema: bool = True) -> None:
+    """Loads a token pyramid from a segmentation model, ours or released.
+
+    Args:
+        pyramid: `mmseg_ext.necks.TokenPyramid`.
+        source: Path or URL of a segmentation model.
+        ema: Take averaged weights where the file has them.
+
+    Raises:
+        UserError: The file is missing, cannot be read, or holds no pyramid of this size.
+    """
+    state = weights_of(read_checkpoint(local_path(source)), ema)
+    names = [name for name in state if f'.{PYRAMID}' in f'.{name}']
+    if not names:
+        raise UserError(f'{source} holds no token pyramid: give the neck a segmentation model, or no init_cfg')
+    load_weights(pyramid, {name[name.index(PYRAMID) :]: state[name] for name in names}, source=str(source))
+
+
+def weights_of(checkpoint: Mapping, ema: bool = True) -> dict[str, Tensor]:
+    """Weights by name, averaged ones if asked for and there."""
+    return state_dict_of(checkpoint, ema=ema and not AVERAGED.isdisjoint(checkpoint))
+
+
+def refuse_other_architecture(checkpoint: Mapping, backbone: nn.Module, source: str | Path) -> None:
+    """Compares what our pretraining noted in its checkpoint with the backbone's `arch`.
+
+    Raises:
+        UserError: They differ.
+    """
+    noted = checkpoint.get('tokenlabel')
+    theirs = noted.get('architecture') if isinstance(noted, Mapping) else None
+    if theirs and backbone.arch and theirs != backbone.arch:
+        raise UserError(
+            f'{source} holds weights of {theirs} and the backbone is {backbone.arch}: set model.backbone.arch to '
+            f'{theirs} (and the widths of neck and heads), or give a checkpoint of {backbone.arch}'
+        )
+
+
+def local_path(source: str | Path) -> Path:
+    """Path of a checkpoint; one at an http(s) address is downloaded into torch's hub cache, once per machine.
+
+    Raises:
+        UserError: It cannot be downloaded.
+    """
+    address = urlparse(str(source))
+    if address.scheme not in ('http', 'https'):
+        return Path(source)
+    path = Path(torch.hub.get_dir(), 'checkpoints', Path(address.path).name)
+    if get_local_rank() == 0 and not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(str(source), path)
+        except (URLError, OSError) as error:
+            raise UserError(
+                f'{source} cannot be downloaded ({error}): save it as {path}, or set '
+                'model.backbone.init_cfg.checkpoint to a file you have'
+            ) from error
+    barrier()
+    return path
+
+
+def pretrained_part(init_cfg: dict | list[dict] | None) -> dict | None:
+    """The entry of an `init_cfg` that names a checkpoint, if there is one."""
+    entries = [init_cfg] if isinstance(init_cfg, dict) else init_cfg or []
+    return next((entry for entry in entries if entry['type'] == 'Pretrained'), None)
+
+
+def is_segmentation(state: Mapping[str, Tensor]) -> bool:
+    """Whether these are the weights of a whole segmentation model."""
+    return any(name.startswith('backbone.') for name in state)
+
+
+def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries whose names start with `prefix`, without it."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def released_to_ours(state: Mapping[str, Tensor], pyramid: str = 'neck.') -> dict[str, Tensor]:
+    """Names of a released segmentation model -> ours: the pyramid is a neck here and was part of the backbone there.
+
+    Args:
+        state: Weights by released name; those of our own models pass unchanged.
+        pyramid: Name of the pyramid in the segmentation model, with a dot at its end.
+    """
+    old = f'backbone.{PYRAMID}'
+    return {f'{pyramid}{PYRAMID}{name[len(old) :]}' if name.startswith(old) else name: x for name, x in state.items()}
+
+
+@HOOKS.register_module()
+class ReleasedNamesHook(Hook):
+    """Lets `load_from` and testing take a released segmentation file as it is; checkpoints of ours pass unchanged."""
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Renames the pyramid of a released model to where this model has it."""
+        state = checkpoint.get('state_dict', checkpoint)
+        if not any(name.startswith(f'backbone.{PYRAMID}') for name in state):
+            return
+        places = [name for name, _ in runner.model.named_modules() if name.endswith(f'{PYRAMID}1')]
+        if not places:
+            raise UserError('This checkpoint holds a token pyramid but the model has none: use a TokenPyramid neck')
+        pyramid = places[0].removeprefix('module.').removesuffix(f'{PYRAMID}1')
+        renamed = released_to_ours(state, pyramid)
+        state.clear()
+        state.update(renamed)

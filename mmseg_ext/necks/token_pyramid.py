@@ -1,0 +1,74 @@
+"""The released pyramid: four maps of tokens, all at the patch's stride, become four levels of a pyramid."""
+
+from collections.abc import Sequence
+
+from mmcv.cnn import build_norm_layer
+from mmengine.model import BaseModule
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from mmseg_ext.checkpoint import load_pyramid, pretrained_part
+
+
+@MODELS.register_module()
+class TokenPyramid(BaseModule):
+    """Enlarges the earlier maps of a plain vision transformer: strides 16, 16, 16, 16 become 4, 8, 16, 16.
+
+    Level 0 is enlarged by four and level 1 by two with a transposed convolution, then mixed by a 1x1 convolution;
+    levels 2 and 3 stay at the patch's stride, and level 3 alone is widened. Every convolution is followed by
+    normalisation and ReLU. With a patch of 8 pixels the strides are 2, 4, 8, 8.
+
+    The levels are named `side_layer1` to `side_layer4`, as in the released segmentation files.
+
+    Args:
+        in_channels: Width of the tokens, the same for all four inputs.
+        out_channels: Width of level 3; levels 0 to 2 keep `in_channels`.
+        norm_cfg: Normalisation layer, as MMSegmentation configures it.
+        init_cfg: None, or `dict(type='Pretrained', checkpoint=...)` with a segmentation model to take the pyramid from.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int = 2048,
+        norm_cfg: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        norm_cfg = norm_cfg or dict(type='SyncBN')
+        self.side_layer1 = _enlarged(in_channels, 4, norm_cfg)
+        self.side_layer2 = _enlarged(in_channels, 2, norm_cfg)
+        self.side_layer3 = _mixed(in_channels, in_channels, norm_cfg)
+        self.side_layer4 = _mixed(in_channels, out_channels, norm_cfg)
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Four maps [B, in_channels, H, W] -> levels of sizes (4H, 4W), (2H, 2W), (H, W), (H, W).
+
+        Raises:
+            ValueError: If there are not four maps.
+        """
+        layers = (self.side_layer1, self.side_layer2, self.side_layer3, self.side_layer4)
+        if len(maps) != len(layers):
+            raise ValueError(f'TokenPyramid takes 4 maps but the backbone gave {len(maps)}: set 4 out_indices')
+        return tuple(layer(x) for layer, x in zip(layers, maps, strict=True))
+
+    def init_weights(self) -> None:
+        """Initialises as `init_cfg` says; a checkpoint may be a segmentation model of ours or a released one."""
+        if part := pretrained_part(self.init_cfg):
+            load_pyramid(self, part['checkpoint'], ema=part.get('ema', True))
+        else:
+            super().init_weights()
+
+
+def _enlarged(width: int, factor: int, norm_cfg: dict) -> nn.Sequential:
+    enlarge = nn.ConvTranspose2d(width, width, factor, stride=factor, bias=False)
+    return nn.Sequential(enlarge, _norm(norm_cfg, width), nn.ReLU(inplace=True), *_mixed(width, width, norm_cfg))
+
+
+def _mixed(in_channels: int, out_channels: int, norm_cfg: dict) -> nn.Sequential:
+    mix = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+    return nn.Sequential(mix, _norm(norm_cfg, out_channels), nn.ReLU(inplace=True))
+
+
+def _norm(norm_cfg: dict, width: int) -> nn.Module:
+    return build_norm_layer(norm_cfg, width)[1]
