@@ -55,7 +55,7 @@ def load_checkpoint(model: nn.Module, path: str | Path, ema: bool = False, stric
             f'{path} holds weights of {theirs} and the model is {mine}: '
             f'create the model as {theirs}, or give a checkpoint of {mine}'
         )
-    load_weights(model, state_dict_of(checkpoint, ema), source=path, strict=strict)
+    load_weights(model, state_dict_of(checkpoint, ema, source=path), source=path, strict=strict)
     if 'token_score_weight' in ours and hasattr(model, 'token_score_weight'):
         model.token_score_weight = float(ours['token_score_weight'])
 
@@ -88,12 +88,13 @@ def read_checkpoint(path: str | Path) -> dict:
     return dict(checkpoint)
 
 
-def state_dict_of(checkpoint: Mapping, ema: bool = False) -> dict[str, Tensor]:
+def state_dict_of(checkpoint: Mapping, ema: bool = False, source: str | Path = 'the checkpoint') -> dict[str, Tensor]:
     """The weights in a checkpoint by name, without the prefixes that wrappers and our engine put before the names.
 
     Args:
         checkpoint: Contents of a file, see `read_checkpoint`.
         ema: Take the EMA weights where there are both; where there is one kind, that one is taken.
+        source: Where it comes from, for messages.
 
     Raises:
         UserError: There are no weights in it.
@@ -101,7 +102,8 @@ def state_dict_of(checkpoint: Mapping, ema: bool = False) -> dict[str, Tensor]:
     weights, _ = _weights(checkpoint, ema)
     state = {name: value for name, value in weights.items() if isinstance(value, Tensor) and name not in _EMA_COUNTERS}
     if not state:
-        raise UserError(f'the checkpoint holds no weights, only{_listing([str(key) for key in checkpoint])}')
+        entries = _listing([str(key) for key in checkpoint])
+        raise UserError(f'{source} holds no weights, only the entries{entries}: give a file that holds a state dict')
     while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), None):
         state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state

@@ -91,12 +91,10 @@ class LVViT(VisionTransformer):
             UserError: The patch size does not divide the image, or the image is not of the model's size.
             ValueError: A box in evaluation, or with `patch_drop_rate`.
         """
-        if not self.num_classes or not self.global_pool:
-            return self.forward_head(self.forward_features(x))
-        if not self.training:
-            if mix_box is not None:
-                raise ValueError('mix_box exchanges tokens in training only: call model.train() or leave it out')
-            return self.forward_head(self.forward_features(x))
+        if not self.training and mix_box is not None:
+            raise ValueError('mix_box exchanges tokens in training only: call model.train() or leave it out')
+        if not self.training or not self.num_classes or not self.global_pool:
+            return self.forward_head(self.forward_features(x, mix_box))
 
         grid = self.patch_embed.dynamic_feat_size(x.shape[-2:])
         if mix_box is None and self.mix_token:
@@ -112,7 +110,7 @@ class LVViT(VisionTransformer):
             tokens = _exchange(tokens, grid, mix_box)
         return TokenLogits(cls, tokens, grid, mix_box)
 
-    def forward_features(self, x: Tensor, mix_box: Tensor | None = None) -> Tensor:
+    def forward_features(self, x: Tensor, mix_box: Tensor | tuple[int, int, int, int] | None = None) -> Tensor:
         """Tokens after the final norm, prefix tokens first, `[B, 1 + N, D]`; a box stays exchanged in them."""
         x = self.patch_embed(x)
         if mix_box is not None:
@@ -174,7 +172,7 @@ class LVViT(VisionTransformer):
             checkpoint_path: File that `load_checkpoint` reads.
             prefix: Of timm's signature; names carry no prefix here.
         """
-        state = state_dict_of(read_checkpoint(checkpoint_path), ema=True)
+        state = state_dict_of(read_checkpoint(checkpoint_path), ema=True, source=checkpoint_path)
         stem = 'patch_embed.conv1.weight'
         if stem in state and state[stem].shape[1] != self.in_chans:
             _logger.warning('%s: the stem is adapted to %d input channels', checkpoint_path, self.in_chans)
@@ -320,7 +318,7 @@ class ResidualDivisor(nn.Module):
         return f'{self.divisor:g}'
 
 
-def _exchange(x: Tensor, grid: tuple[int, int], box: Tensor) -> Tensor:
+def _exchange(x: Tensor, grid: tuple[int, int], box: Tensor | tuple[int, int, int, int]) -> Tensor:
     """Exchanges the box of tokens with the reversed batch; tokens are `[B, N, D]` or `[B, rows, cols, D]`."""
     return mix_tokens(x.reshape(len(x), *grid, x.shape[-1]), box).reshape(x.shape)
 
@@ -344,7 +342,8 @@ def _cfg(file: str, size: int, crop_pct: float) -> dict:
         'std': IMAGENET_DEFAULT_STD,
         'first_conv': 'patch_embed.conv1',
         'classifier': ('head', 'aux_head'),
-        'license': 'apache-2.0',
+        'origin_url': 'https://github.com/zihangJiang/TokenLabeling',
+        'paper_ids': 'arXiv:2104.10858',
     }
 
 
