@@ -77,7 +77,7 @@ def read_checkpoint(path: str | Path) -> dict:
     try:
         if path.suffix == '.safetensors':
             return load_file(path)
-        with torch.serialization.safe_globals([argparse.Namespace, *_STAND_INS]):
+        with torch.serialization.safe_globals(_ALLOWED):
             checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     except SafetensorError as error:
         raise UserError(_damaged(path, str(error))) from error
@@ -208,7 +208,7 @@ class _StandIn:
         pass
 
 
-_STAND_INS = [
+_ALLOWED = [(argparse.Namespace, 'argparse.Namespace')] + [
     (_StandIn, name)
     for name in (
         'mmengine.logging.history_buffer.HistoryBuffer',
