@@ -26,7 +26,7 @@ from tokenlabel.labels.store import LabelWriter, image_keys
 def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     reader = open_folder(args.images)
-    device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    device = usable_device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     precision = args.precision or ('bf16' if device.type == 'cuda' else 'fp32')
     annotator = load_annotator(
         args.annotator,
@@ -98,6 +98,14 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument('--device', help='default: cuda if there is one, else cpu')
     parser.add_argument('--precision', choices=sorted(PRECISIONS), help='default: bf16 on cuda, fp32 on cpu')
     return parser
+
+
+def usable_device(name: str) -> torch.device:
+    """The device of this name. Raises `UserError` where there is none."""
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f'There is no device {name} here: leave out --device, or give cpu.') from error
 
 
 def positive(text: str) -> int:

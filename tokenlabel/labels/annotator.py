@@ -127,7 +127,7 @@ class SquashedImages(Dataset):
         except Exception as error:
             # Raised in a loader's worker, it would lose its sentence in a traceback. Pillow raises nearly anything.
             nothing = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
-            return nothing, (0, 0), f'{self.reader.filename(row)} ({error or type(error).__name__})'
+            return nothing, (0, 0), f'{self.reader.filename(row, absolute=True)} ({error or type(error).__name__})'
         return torch.from_numpy(np.array(squashed)).permute(2, 0, 1), size, None
 
 

@@ -429,7 +429,10 @@ def _decode(key: bytes) -> str:
 
 def _check_settings(settings: dict) -> None:
     if not 1 <= settings['k'] <= settings['num_classes']:
-        raise UserError(f'k = {settings["k"]} scores per cell of an annotator with {settings["num_classes"]} classes.')
+        raise UserError(
+            f'{settings["k"]} scores per location were asked of an annotator with {settings["num_classes"]} classes: '
+            f'choose k from 1 to {settings["num_classes"]}.'
+        )
     names = settings['class_names']
     if names is not None and len(names) != settings['num_classes']:
         raise UserError(f'{len(names)} class names for {settings["num_classes"]} classes.')

@@ -96,9 +96,7 @@ def read_meta(path: str | Path) -> dict[str, Any] | None:
     if not isinstance(meta, dict) or meta.get('format') != FORMAT:
         raise UserError(f'{file} does not belong to a label store.')
     if meta['version'] > VERSION:
-        raise UserError(
-            f'{file} has format version {meta["version"]}, this tokenlabel reads up to {VERSION}: update it.'
-        )
+        raise UserError(f'{file} has format version {meta["version"]}, newer than {VERSION}: update tokenlabel.')
     return meta
 
 
