@@ -16,8 +16,9 @@ from tokenlabel.labels.targets import SparseTarget, TokenTargets
 from tokenlabel.models.token_head import TokenLogits
 from tokenlabel.transforms.mix_token import kept_share
 
-# Logits in work at a time: a chunk of images that stays in the cache of a CPU, and fills a GPU.
-_CHUNK = {'cpu': 2**18, 'cuda': 2**22}
+# Logits in work at a time, in whole images: few enough to stay in the cache of a CPU, enough to fill a GPU.
+_CPU_CHUNK = 2**18
+_GPU_CHUNK = 2**22
 
 
 class TokenLabelLoss:
@@ -106,14 +107,18 @@ class _SparseSoftCrossEntropy(torch.autograd.Function):
         grad = torch.empty_like(logits)
         for part in _chunks(logits):
             x = logits[part].to(lse.dtype)
-            softmax = torch.sub(x, lse[part][..., None]).exp_()
+            into = grad[part] if grad.dtype == x.dtype else torch.empty_like(x)
+            softmax = torch.sub(x, lse[part][..., None], out=into).exp_()
             slope = softmax.mul_((total[part] * scale)[..., None]).sub_((background[part] * scale)[..., None])
-            grad[part] = slope.scatter_add_(-1, ids[part], (excess[part] * -scale).to(slope.dtype))
+            slope.scatter_add_(-1, ids[part], (excess[part] * -scale).to(slope.dtype))
+            if grad.dtype != x.dtype:
+                grad[part] = slope
         return grad, None, None, None, None
 
 
 def _chunks(logits: Tensor) -> list[slice]:
-    step = max(1, _CHUNK.get(logits.device.type, _CHUNK['cuda']) // max(1, logits.shape[1:].numel()))
+    chunk = _CPU_CHUNK if logits.device.type == 'cpu' else _GPU_CHUNK
+    step = max(1, chunk // max(1, logits.shape[1:].numel()))
     return [slice(start, start + step) for start in range(0, len(logits), step)]
 
 
