@@ -3,6 +3,7 @@
 `tokenlabel.models.checkpoint` reads the files and unifies their names; here is what a backbone and a neck take of them.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.error import URLError
@@ -155,7 +156,7 @@ class ReleasedNamesHook(Hook):
         places = [name for name, _ in runner.model.named_modules() if name.endswith(f'{PYRAMID}1')]
         if not places:
             raise UserError('This checkpoint holds a token pyramid but the model has none: use a TokenPyramid neck')
-        pyramid = places[0].removeprefix('module.').removesuffix(f'{PYRAMID}1')
+        pyramid = re.sub(r'^(module\.)+', '', places[0]).removesuffix(f'{PYRAMID}1')  # without wrappers of the model
         renamed = released_to_ours(state, pyramid)
         state.clear()
         state.update(renamed)
