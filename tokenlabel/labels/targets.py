@@ -230,40 +230,35 @@ def _cell_weights(
     sides = in_cells[..., :2].transpose(1, 2) / torch.tensor([grid[1], grid[0]])[:, None]
     counts = (sides.norm(dim=-1) * (1 - _SLACK)).ceil().clamp(min=1)
     span = (sides.abs() * (1 - 1 / counts[..., None])).sum(1)
-    windows = torch.minimum((span.amax(0) * (1 - _SLACK)).ceil().long() + 2, size).tolist()
+    window = torch.minimum((span.amax(0) * (1 - _SLACK)).ceil().long() + 2, size)
     max_u, max_v = counts.amax(0).long().tolist()
 
-    plan = torch.cat([in_cells[..., 2] - 0.5, sides.flatten(1), span, counts], 1).to(device, dtype)
-    origin, side_u, side_v, span, counts = plan[:, :, None].split(2, 1)
-    count_u, count_v = counts.unbind(1)
+    limits = torch.cat([size - 1, size - window]).expand(len(to_map), -1)
+    plan = torch.cat([in_cells[..., 2] - 0.5, sides.flatten(1), span, counts, limits], 1).to(device, dtype)
+    origin, side_u, side_v, span, counts, last_cell, last_start = plan[..., None].split(2, 1)
+    count_u, count_v = counts.split(1, 1)
     row = torch.arange(grid[0], device=device, dtype=dtype).repeat_interleave(grid[1])
     col = torch.arange(grid[1], device=device, dtype=dtype).repeat(grid[0])
 
-    axes = []
-    for axis, (cells, window) in enumerate(zip((map_size[1], map_size[0]), windows, strict=True)):
-        u, v = side_u[:, axis], side_v[:, axis]
-        corner = origin[:, axis] + u * col + v * row
-        first = (corner + (u + v - span[:, axis]) / 2).clamp(0, cells - 1).floor().clamp(max=cells - window)
-        axes.append((cells - 1, corner, u, v, first[..., None] + torch.arange(window, device=device)))
-    (_, _, _, _, x_BNW), (_, _, _, _, y_BNW) = axes
-
+    # From here on axis 1 is (x, y): [B, 2, N], with samples [B, 2, N, P].
+    corner = origin + side_u * col + side_v * row
+    first = (corner + (side_u + side_v - span) / 2).clamp(min=0).minimum(last_cell).floor().minimum(last_start)
+    x_BNW, y_BNW = (first[:, i, :, None] + torch.arange(n, device=device) for i, n in enumerate(window.tolist()))
     p = torch.arange(max_u, device=device)
-    weights = corner.new_zeros(*corner.shape, windows[1], windows[0])
+    weights = corner.new_zeros(*y_BNW.shape, x_BNW.shape[-1])
     for q in range(max_v):
-        inside = (p < count_u) & (q < count_v)
-        share = (inside / (count_u * count_v))[:, None, :, None]
-        tent_x, tent_y = (
-            _tent((corner + v * (q + 0.5) / count_v)[..., None] + (u * (p + 0.5) / count_u)[:, None], last, cells)
-            for last, corner, u, v, cells in axes
-        )
-        weights += ((tent_y * share)[..., :, None] * tent_x[..., None, :]).sum(2)
+        position = (corner + side_v * (q + 0.5) / count_v)[..., None] + (side_u * (p + 0.5) / count_u)[:, :, None]
+        position = position.clamp(min=0).minimum(last_cell[..., None])
+        share = ((p < count_u) & (q < count_v)) / (count_u * count_v)
+        tent_x, tent_y = _tent(position[:, 0], x_BNW), _tent(position[:, 1], y_BNW) * share[..., None]
+        weights += (tent_y[..., :, None] * tent_x[..., None, :]).sum(2)
     cells = y_BNW[..., :, None] * map_size[1] + x_BNW[..., None, :]
     return cells.flatten(2).long(), weights.flatten(2)
 
 
-def _tent(position: Tensor, last: int, cells: Tensor) -> Tensor:
-    """Linear weights [B, N, P, W] of `cells` [B, N, W] for samples at `position` [B, N, P], held inside [0, last]."""
-    return (1 - (position.clamp(0, last)[..., None] - cells[:, :, None]).abs()).clamp(min=0)
+def _tent(position: Tensor, cells: Tensor) -> Tensor:
+    """Linear weights [B, N, P, W] of `cells` [B, N, W] for samples at `position` [B, N, P]."""
+    return (1 - (position[..., None] - cells[:, :, None]).abs()).clamp(min=0)
 
 
 def _dense_softmax(z_BC: Tensor, smoothing: float) -> SparseTarget:
