@@ -24,7 +24,9 @@ def reports_errors(main: Callable[P, R]) -> Callable[P, R]:
         try:
             return main(*args, **kwargs)
         except UserError as error:
-            print(f'error: {error}', file=sys.stderr)
+            # a loader's worker hands its error on inside the text of a traceback, the sentence last
+            sentence = str(error).strip().split('UserError: ')[-1]
+            print(f'error: {sentence}', file=sys.stderr)
             raise SystemExit(2) from error
 
     return reporting

@@ -13,8 +13,9 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.dist import is_main_process
 
+from mmseg_ext.dataset_check import check_datasets
 from tokenlabel.engine.classifier import TokenLabelClassifier
-from tokenlabel.engine.config import explains_build_errors, load_config, register_imports
+from tokenlabel.engine.config import explains_errors, load_config, register_imports
 from tokenlabel.engine.runner import Runner
 from tokenlabel.errors import UserError, reports_errors
 from tokenlabel.files import write_atomically
@@ -52,9 +53,11 @@ def main() -> None:
     # weights that training would start from are about to be replaced
     config.load_from, config.resume = None, False
     register_imports(config)
+    if config.get('default_scope') == 'mmseg':
+        check_datasets(config, splits=('test',))
     if args.tta:
         use_test_time_augmentation(config, args.config)
-    with explains_build_errors(args.config):
+    with explains_errors(args.config):
         runner = Runner.from_cfg(config)
         model = getattr(runner.model, 'module', runner.model)
         if isinstance(model, TokenLabelClassifier):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
-from tokenlabel.engine.config import explains_build_errors, load_config, register_imports
+from mmseg_ext.dataset_check import check_datasets
+from tokenlabel.engine.config import explains_errors, load_config, register_imports
 from tokenlabel.engine.runner import Runner
 from tokenlabel.errors import reports_errors
 
@@ -43,7 +44,9 @@ def main() -> None:
         config.resume = True
         config.load_from = None if args.resume == 'auto' else args.resume
     register_imports(config)
-    with explains_build_errors(args.config):
+    if config.get('default_scope') == 'mmseg':
+        check_datasets(config)
+    with explains_errors(args.config):
         Runner.from_cfg(config).train()
 
 

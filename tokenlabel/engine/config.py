@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,8 @@ LOOKED_UP_KEYS = {
     'tta_pipeline',
 }
 KNOWN_KEYS = RUNNER_KEYS | LOOKED_UP_KEYS
+# Names that MMSegmentation's own configs use while they are read, and that only look like misspelt keys.
+CUSTOMARY_NAMES = {'models', 'test_pipeline'}
 
 
 def load_config(path: str | Path, options: dict | None = None) -> Config:
@@ -49,7 +52,7 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
     except Exception as error:
         raise UserError(f'Config {path} cannot be read: {type(error).__name__}: {error}.') from error
     for key in config:
-        if key not in KNOWN_KEYS and (close := _nearest(key)):
+        if key not in KNOWN_KEYS | CUSTOMARY_NAMES and (close := _nearest(key)):
             raise UserError(f'Config {path} sets `{key}`, which nothing reads: did you mean `{close}`?')
     for option in options or {}:
         key = option.split('.')[0]
@@ -75,11 +78,12 @@ def _nearest(key: str) -> str | None:
 
 
 @contextmanager
-def explains_build_errors(path: str | Path) -> Iterator[None]:
-    """Turns what MMEngine raises for a config entry that cannot be built into one sentence.
+def explains_errors(path: str | Path) -> Iterator[None]:
+    """Turns what MMEngine and MMSegmentation raise for bad configs and bad images into one sentence.
 
     Raises:
-        UserError: the config names an unknown class, or gives a class an argument that it does not have.
+        UserError: the config names an unknown class, or gives a class an argument that it does not have; an image of a
+            segmentation dataset cannot be decoded.
     """
     try:
         yield
@@ -91,3 +95,8 @@ def explains_build_errors(path: str | Path) -> Iterator[None]:
         if 'registry' not in str(error):
             raise
         raise UserError(f'Config {path} names an unknown type: {str(error.args[0]).split(". ")[0]}.') from error
+    except AssertionError as error:
+        broken = re.search(r'failed to load image: (.*)', str(error))
+        if not broken:
+            raise
+        raise UserError(f'{broken[1]} cannot be read as an image; replace or remove it.') from error

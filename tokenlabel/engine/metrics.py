@@ -28,7 +28,7 @@ class TopK(BaseMetric):
             ranked = sample['scores'].topk(min(max(self.topk), num_classes), dim=1).indices
             found = ranked == sample['labels'][:, None]
             hits = torch.stack([found[:, :k].any(1) for k in self.topk], dim=1)
-            self.results.extend(hits.cpu().numpy())
+            self.results.extend(hits.tolist())
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Percentages over all images."""

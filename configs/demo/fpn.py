@@ -1,0 +1,30 @@
+"""The demo's Semantic FPN over its pretrained LV-ViT.
+
+    tools/dist_train.sh configs/demo/fpn.py 1
+"""
+
+_base_ = ['../_base_/models/fpn_lvvit.py', 'scenes_segmentation.py']
+
+embed_dim = 96
+fpn_channels = 64
+
+model = dict(
+    data_preprocessor=dict(size=(64, 64), test_cfg=dict(size_divisor=8)),
+    backbone=dict(
+        arch='lvvit_t',
+        img_size=64,
+        patch_size=8,
+        embed_dim=embed_dim,
+        depth=4,
+        num_heads=4,
+        stem_width=24,
+        out_indices=(0, 1, 2, 3),
+        drop_path_rate=0.0,
+        init_cfg=dict(type='Pretrained', checkpoint='work_dirs/demo/pretrain/iter_1400.pth'),
+    ),
+    neck=dict(
+        pyramid=dict(in_channels=embed_dim, out_channels=embed_dim),
+        fpn=dict(in_channels=[embed_dim] * 4, out_channels=fpn_channels),
+    ),
+    decode_head=dict(in_channels=[fpn_channels] * 4, channels=64, num_classes=11),
+)

@@ -1,0 +1,29 @@
+"""The demo's UperNet over its pretrained LV-ViT.
+
+    tools/dist_train.sh configs/demo/upernet.py 1
+"""
+
+_base_ = ['../_base_/models/upernet_lvvit.py', 'scenes_segmentation.py']
+
+num_classes = 11
+embed_dim = 96
+
+model = dict(
+    data_preprocessor=dict(size=(64, 64), test_cfg=dict(size_divisor=8)),
+    backbone=dict(
+        arch='lvvit_t',
+        img_size=64,
+        patch_size=8,
+        embed_dim=embed_dim,
+        depth=4,
+        num_heads=4,
+        stem_width=24,
+        out_indices=(0, 1, 2, 3),
+        drop_path_rate=0.0,
+        init_cfg=dict(type='Pretrained', checkpoint='work_dirs/demo/pretrain/iter_1400.pth'),
+    ),
+    neck=dict(in_channels=embed_dim, out_channels=embed_dim),
+    decode_head=dict(in_channels=[embed_dim] * 4, channels=64, num_classes=num_classes),
+    auxiliary_head=dict(in_channels=embed_dim, channels=32, num_classes=num_classes),
+    test_cfg=dict(_delete_=True, mode='whole'),
+)

@@ -1,0 +1,40 @@
+"""What several test files need: tiny digit scenes, a label store for them, and how to run a tool."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.label_stores import write_store
+from tokenlabel.data.digit_scenes import CLASSES, write_digit_scenes
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope='session')
+def scenes(tmp_path_factory) -> Path:
+    """Digit scenes on disk: 40 to train on, 23 to validate on, 8 and 5 of them with masks."""
+    return write_digit_scenes(tmp_path_factory.mktemp('digits') / 'scenes', 40, 23, 8, 5)
+
+
+@pytest.fixture(scope='session')
+def label_store(scenes) -> Path:
+    """Random label maps of the training scenes, 8 x 8 cells of the top 3."""
+    images = scenes / 'imagenet/train'
+    keys = [path.relative_to(images).as_posix() for path in images.rglob('*.jpg')]
+    return write_store(scenes.parent / 'labels', keys, len(CLASSES), k=3, grid=8, class_names=CLASSES).path
+
+
+@pytest.fixture
+def run_tool() -> Callable[..., subprocess.CompletedProcess]:
+    """Runs a command of the project from its root, as a user would, on one thread."""
+
+    def run(*command, **environment) -> subprocess.CompletedProcess:
+        settings = {'PYTHON': sys.executable, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', **environment}
+        words = [sys.executable] * str(command[0]).endswith('.py') + [str(word) for word in command]
+        return subprocess.run(words, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True, timeout=600)
+
+    return run

@@ -1,0 +1,26 @@
+"""Top-k accuracy."""
+
+import torch
+
+from tokenlabel.engine.metrics import TopK
+
+
+def evaluate(scores: torch.Tensor, labels: torch.Tensor, topk=(1, 2), size=None) -> dict:
+    metric = TopK(topk)
+    for batch_scores, batch_labels in zip(scores.split(2), labels.split(2), strict=True):
+        metric.process({}, [{'scores': batch_scores, 'labels': batch_labels}])
+    return metric.evaluate(size or len(labels))
+
+
+def test_a_label_counts_when_it_is_among_the_k_highest_scores():
+    scores = torch.tensor([[3.0, 2, 1], [3, 2, 1], [1, 2, 3], [1, 3, 2]])
+    assert evaluate(scores, torch.tensor([0, 1, 0, 1])) == {'top1': 50.0, 'top2': 75.0}
+
+
+def test_with_fewer_classes_than_k_every_image_counts():
+    assert evaluate(torch.rand(3, 2), torch.tensor([0, 1, 1]), topk=(1, 5))['top5'] == 100.0
+
+
+def test_padding_beyond_the_dataset_is_not_counted():
+    scores, labels = torch.eye(3), torch.tensor([0, 1, 0])
+    assert evaluate(scores, labels, topk=(1,), size=2) == {'top1': 100.0}

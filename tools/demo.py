@@ -1,0 +1,95 @@
+#!/usr/bin/env python
+"""The whole road on embedded data: annotate, pretrain with token labels, fine-tune two segmentation heads, evaluate.
+
+    python tools/demo.py                        # minutes on two CPU cores
+    python tools/demo.py --smallest             # a few steps of everything: shows that it runs, not how well
+    python tools/demo.py --compare --seeds 3    # token labels against other ways to pretrain, hours
+
+Every stage is a command that is printed before it runs; each leaves its log and results below the work dir.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from demo_comparison import compare
+from demo_pictures import draw_pictures
+from demo_stages import FULL, SMALLEST, Stages
+from tokenlabel.errors import reports_errors
+from tokenlabel.files import write_atomically
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'), help='where everything is written')
+    parser.add_argument('--smallest', action='store_true', help='a few steps of everything')
+    parser.add_argument('--compare', action='store_true', help='compare ways to pretrain instead')
+    parser.add_argument('--seeds', type=int, default=3, help='runs of every row of the comparison')
+    parser.add_argument('--jobs', type=int, default=2, help='runs of the comparison at a time, one thread each')
+    return parser.parse_args()
+
+
+def run_demo(stages: Stages) -> dict:
+    """All stages in order; returns what the table shows."""
+    seconds, started = {}, time.monotonic()
+
+    def timed(name: str, stage, *args):
+        begin = time.monotonic()
+        result = stage(*args)
+        seconds[name] = round(time.monotonic() - begin, 1)
+        return result
+
+    timed('draw scenes', stages.draw_scenes)
+    annotator = timed('train annotator', stages.train_annotator)
+    timed('annotate', stages.annotate)
+    pretrained = timed('pretrain', stages.pretrain)
+    segmentation = {head: timed(f'fine-tune {head}', stages.segment, head) for head in ('upernet', 'fpn')}
+    timed('pictures', draw_pictures, stages)
+    return {
+        'annotator_top1': annotator['top1'],
+        'lvvit_top1': pretrained['top1'],
+        'upernet_mIoU': segmentation['upernet']['mIoU'],
+        'fpn_mIoU': segmentation['fpn']['mIoU'],
+        'seconds': seconds,
+        'total_seconds': round(time.monotonic() - started, 1),
+    }
+
+
+def print_report(report: dict, work_dir: Path) -> None:
+    """One table: what was reached, and how long each stage took."""
+    seconds = report['seconds']
+    table = Table(title='Token labeling on digit scenes')
+    for column, justify in (('stage', 'left'), ('result', 'left'), ('seconds', 'right')):
+        table.add_column(column, justify=justify)
+    results = {
+        'train annotator': f'top-1 {report["annotator_top1"]:.1f} %',
+        'pretrain': f'top-1 {report["lvvit_top1"]:.1f} %',
+        'fine-tune upernet': f'mIoU {report["upernet_mIoU"]:.1f} %',
+        'fine-tune fpn': f'mIoU {report["fpn_mIoU"]:.1f} %',
+    }
+    for stage, duration in seconds.items():
+        table.add_row(stage, results.get(stage, ''), f'{duration:.0f}')
+    table.add_row('in all', '', f'{report["total_seconds"]:.0f}', style='bold')
+    Console().print(table)
+    print(f'report and pictures: {work_dir}')
+
+
+@reports_errors
+def main() -> None:
+    args = parse_arguments()
+    if args.compare:
+        compare(args.work_dir, SMALLEST if args.smallest else FULL, args.seeds, args.jobs)
+        return
+    stages = Stages(args.work_dir, SMALLEST if args.smallest else FULL)
+    report = run_demo(stages)
+    write_atomically(args.work_dir / 'report.json', json.dumps(report, indent=2) + '\n')
+    print_report(report, args.work_dir)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""The stages of the demo, each run through the commands that users type."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenlabel.data.digit_scenes import write_digit_scenes
+from tokenlabel.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+ANNOTATOR = ('resnet10t', '--model-kwargs', 'channels=[32,64,96,128]', 'stem_width=16', 'output_stride=8')
+ITERATION = re.compile(r'Iter\(train\) \[ *(\d+)/(\d+)\].*?eta: (\S+).*?  loss: (\S+)')
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much of everything: scenes, and iterations of each training (None: as its config says)."""
+
+    num_train: int
+    num_val: int
+    num_segmentation: int
+    num_segmentation_val: int
+    iterations: int | None = None
+
+
+FULL = Budget(6000, 1000, 2000, 500)
+SMALLEST = Budget(200, 50, 32, 10, iterations=4)
+
+
+class Stages:
+    """The road on digit scenes, everything below one folder.
+
+    Args:
+        work_dir: receives scenes, labels, runs, logs, pictures and the report.
+        budget: how much of everything.
+        say: prints a line of progress.
+        threads: CPU threads of each command; None leaves it to torch.
+    """
+
+    def __init__(
+        self, work_dir: Path, budget: Budget, say: Callable[[str], None] = print, threads: int | None = None
+    ) -> None:
+        self.work_dir = Path(work_dir).absolute()
+        self.budget = budget
+        self.say = say
+        self.threads = threads
+        self.scenes = self.work_dir / 'scenes'
+        self.labels = self.work_dir / 'labels'
+
+    def draw_scenes(self) -> None:
+        """Digit scenes on disk, as an ImageNet folder and in ADE20K's layout."""
+        self.say(f'\n> draw scenes into {self.scenes}')
+        budget = self.budget
+        write_digit_scenes(
+            self.scenes, budget.num_train, budget.num_val, budget.num_segmentation, budget.num_segmentation_val
+        )
+
+    def train_annotator(self) -> dict:
+        """A small CNN that learns from image labels; returns its metrics."""
+        return self._train_and_test(
+            'annotator',
+            'configs/demo/annotator.py',
+            ['tools/train.py'],
+            self._image_options(),
+        )
+
+    def annotate(self) -> None:
+        """The annotator's score maps of the training images."""
+        arguments = ['tools/annotate.py', self.scenes / 'imagenet/train', self.labels, '--annotator', *ANNOTATOR]
+        arguments += ['--checkpoint', self.checkpoint('annotator'), '--img-size', 64, '--batch-size', 100]
+        self._run('annotate', [sys.executable, *arguments, '--workers', 1])
+
+    def pretrain(self, run: str = 'pretrain', options: Sequence[str] = ()) -> dict:
+        """The small LV-ViT; returns its metrics."""
+        return self._train_and_test(
+            run,
+            'configs/demo/pretrain.py',
+            ['tools/pretrain.sh'],
+            [*self._image_options(), f'train_dataloader.dataset.label_store={self.labels}', *options],
+        )
+
+    def segment(
+        self, head: str, pretrained: str | None = 'pretrain', run: str | None = None, options: Sequence[str] = ()
+    ) -> dict:
+        """`upernet` or `fpn` over a pretrained run, or from random weights when None; returns its metrics."""
+        checkpoint = self.checkpoint(pretrained) if pretrained else None
+        initial = f'model.backbone.init_cfg.checkpoint={checkpoint}' if checkpoint else 'model.backbone.init_cfg=None'
+        return self._train_and_test(
+            run or head,
+            f'configs/demo/{head}.py',
+            ['tools/dist_train.sh'],
+            [*self._segmentation_options(), initial, *options],
+        )
+
+    def checkpoint(self, run: str) -> Path:
+        """The last checkpoint of a run."""
+        latest = self.work_dir / run / 'last_checkpoint'
+        if not latest.is_file():
+            raise UserError(f'{self.work_dir / run} has no checkpoint: run the stage before it again.')
+        return Path(latest.read_text().strip())
+
+    def _train_and_test(self, run: str, config: str, launcher: list, options: Sequence[str]) -> dict:
+        folder = self.work_dir / run
+        schedule = []
+        if iterations := self.budget.iterations:
+            keys = ('train_cfg.max_iters', 'train_cfg.val_interval', 'default_hooks.checkpoint.interval')
+            schedule = [f'{key}={iterations}' for key in keys]
+        one_process = [] if launcher[0].endswith('.py') else ['1']
+        interpreter = [sys.executable] if launcher[0].endswith('.py') else []
+        train = [*interpreter, *launcher, config, *one_process, '--work-dir', folder]
+        self._run(f'{run}_train', [*train, '--cfg-options', *options, *schedule])
+        test = ['tools/dist_test.sh', config, self.checkpoint(run), '1', '--work-dir', folder / 'test']
+        self._run(f'{run}_test', [*test, '--out', folder / 'metrics.json', '--cfg-options', *options])
+        return json.loads((folder / 'metrics.json').read_text())
+
+    def _image_options(self) -> list[str]:
+        roots = {'train': 'train', 'val': 'val', 'test': 'val'}
+        return [f'{loader}_dataloader.dataset.root={self.scenes}/imagenet/{split}' for loader, split in roots.items()]
+
+    def _segmentation_options(self) -> list[str]:
+        return [f'{loader}_dataloader.dataset.data_root={self.scenes}/ade' for loader in ('train', 'val', 'test')]
+
+    def _run(self, name: str, command: Sequence) -> None:
+        """Runs one command from the project's folder, its output in a log and its progress on the screen."""
+        words = [str(word) for word in command]
+        shown = ['python' if word == sys.executable else word.replace(f'{self.work_dir}/', '') for word in words]
+        self.say(f'\n> {shlex.join(shown)}')
+        environment = os.environ | {'PYTHON': sys.executable, 'PYTHONUNBUFFERED': '1'}
+        environment['PYTHONPATH'] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
+        if self.threads:
+            environment['OMP_NUM_THREADS'] = str(self.threads)
+        log = self.work_dir / 'logs' / f'{name.replace("/", "_")}.log'
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            open(log, 'w') as file,
+            subprocess.Popen(
+                words, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            ) as process,
+        ):
+            last = ''
+            for line in process.stdout:
+                file.write(line)
+                last = line.strip() or last
+                if found := ITERATION.search(line):
+                    done, total, eta, loss = found.groups()
+                    self.say(f'  iteration {done:>5}/{total}   loss {loss}   {eta} left')
+        if process.returncode:
+            raise UserError(f'{words[0]} failed ({last}): see {log}.')
