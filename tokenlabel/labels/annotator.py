@@ -270,12 +270,22 @@ def map_side(dense: DenseClassifier, size: int, device: torch.device | str = 'cp
     """Cells per side S of the annotator's maps for `size` x `size` pixels.
 
     Raises:
-        UserError: the annotator does not take this size, or has no faithful dense form.
+        UserError: the annotator does not take this size, has no faithful dense form, or its map would not cover the
+            image exactly, because its cells do not divide the size.
     """
     # Noise, so that the check of the head is not fooled by features that are the same everywhere.
     noise = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     with _size_errors(_name(dense.model), size):
-        return dense(noise.to(device)).shape[-1]
+        side = dense(noise.to(device)).shape[-1]
+    info = getattr(dense.model, 'feature_info', None)
+    cell = info[-1].get('reduction', 1) if isinstance(info, list) and info else 1
+    if size % cell:
+        below, above = size // cell * cell, (size // cell + 1) * cell
+        raise UserError(
+            f'{_name(dense.model)} has cells of {cell} pixels, which do not divide {size}: '
+            f'choose an image size of {below} or {above}.'
+        )
+    return side
 
 
 class _Layout(NamedTuple):
@@ -319,7 +329,8 @@ def _layout(model: nn.Module, features: Tensor) -> _Layout:
         return _Layout(kind, rows, 0)
     if features.ndim != 3:
         raise _refusal(model, 'its features have no spatial layout')
-    num_prefix = getattr(model, 'num_prefix_tokens', 0)
+    cls_token = getattr(model, 'cls_token', None)
+    num_prefix = getattr(model, 'num_prefix_tokens', 0 if cls_token is None else cls_token.shape[1])
     num_patches = features.shape[1] - num_prefix
     side = math.isqrt(max(0, num_patches))
     if side == 0 or side * side != num_patches:
