@@ -17,11 +17,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tokenlabel.errors import reports_errors
+from tokenlabel.files import write_atomically
+
 from demo_comparison import compare
 from demo_pictures import draw_pictures
 from demo_stages import FULL, SMALLEST, Stages
-from tokenlabel.errors import reports_errors
-from tokenlabel.files import write_atomically
 
 
 def parse_arguments() -> argparse.Namespace:

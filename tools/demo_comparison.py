@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean, stdev
 
-from demo_stages import ROOT, Budget, Stages
 from tokenlabel.engine.config import load_config
 from tokenlabel.files import write_atomically
+
+from demo_stages import ROOT, Budget, Stages
 
 ROWS: dict[str, list[str] | None] = {
     'no pretraining': None,

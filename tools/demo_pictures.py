@@ -7,12 +7,13 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from demo_stages import ROOT, Stages
 from tokenlabel.data.digit_scenes import CLASSES, PALETTE, SEGMENTATION_CLASSES
 from tokenlabel.engine.config import load_config, register_imports
 from tokenlabel.engine.runner import Runner
 from tokenlabel.labels.store import LabelStore
 from tokenlabel.visualization import label_map_figure, save_figure, segmentation_figure, token_predictions_figure
+
+from demo_stages import ROOT, Stages
 
 NUM_EXAMPLES = 6
 

@@ -1,13 +1,13 @@
 """What every segmentation run shares: registries, logging, checkpoints, test-time augmentation."""
 
-custom_imports = dict(imports=['mmseg_ext'], allow_failed_imports=False)
+custom_imports = dict(imports=['mmseg_ext', 'tokenlabel.engine'], allow_failed_imports=False)
 default_scope = 'mmseg'
 env_cfg = dict(
     cudnn_benchmark=True,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     dist_cfg=dict(backend='nccl'),
 )
-custom_hooks = [dict(type='ReleasedNamesHook')]
+custom_hooks = [dict(type='ReleasedNamesHook'), dict(type='StopOnNonFiniteLoss', interval=50)]
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),

@@ -11,9 +11,7 @@ iterations = 800
 
 model = dict(
     type='TokenLabelClassifier',
-    network=dict(
-        model_name='resnet10t', num_classes=10, channels=(32, 64, 96, 128), stem_width=16, output_stride=8
-    ),
+    network=dict(model_name='resnet10t', num_classes=10, channels=(32, 64, 96, 128), stem_width=16, output_stride=8),
     targets=dict(type='ImageLabels', smoothing=0.1),
     data_preprocessor=dict(type='ImagePreprocessor'),
 )
@@ -26,7 +24,7 @@ train_dataloader = dict(
     dataset=dict(
         type='LabeledImages',
         root='work_dirs/demo/scenes/imagenet/train',
-        transform=dict(type='TrainTransform', size=64, scale=(0.25, 1.0), hflip=0.0, auto_augment=None),
+        transform=dict(type='TrainTransform', size=64, scale=(0.6, 1.0), hflip=0.0, auto_augment=None),
     ),
 )
 val_dataloader = dict(
@@ -44,4 +42,7 @@ test_dataloader = val_dataloader
 
 train_cfg = dict(type='EpochsAsIterationsLoop', max_iters=iterations, val_interval=iterations)
 optim_wrapper = dict(optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05))
-param_scheduler = dict(type='OneCycleLR', eta_max=2e-3, total_steps=iterations, by_epoch=False)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-2, begin=0, end=100, by_epoch=False),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, begin=100, end=iterations, T_max=iterations - 100, by_epoch=False),
+]

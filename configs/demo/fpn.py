@@ -1,6 +1,6 @@
 """The demo's Semantic FPN over its pretrained LV-ViT.
 
-    tools/dist_train.sh configs/demo/fpn.py 1
+tools/dist_train.sh configs/demo/fpn.py 1
 """
 
 _base_ = ['../_base_/models/fpn_lvvit.py', 'scenes_segmentation.py']

@@ -1,6 +1,6 @@
 """The demo's UperNet over its pretrained LV-ViT.
 
-    tools/dist_train.sh configs/demo/upernet.py 1
+tools/dist_train.sh configs/demo/upernet.py 1
 """
 
 _base_ = ['../_base_/models/upernet_lvvit.py', 'scenes_segmentation.py']

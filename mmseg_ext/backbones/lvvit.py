@@ -12,14 +12,7 @@ from mmseg_ext.checkpoint import load_backbone, pretrained_part
 from tokenlabel import models
 from tokenlabel.errors import UserError
 from tokenlabel.models.checkpoint import resampled
-
-# Sizes of the published models; the same as behind timm's names.
-ARCHITECTURES = {
-    'lvvit_t': dict(embed_dim=240, depth=12, num_heads=4),
-    'lvvit_s': dict(embed_dim=384, depth=16, num_heads=6, residual_divisor=2.0),
-    'lvvit_m': dict(embed_dim=512, depth=20, num_heads=8, residual_divisor=2.0),
-    'lvvit_l': dict(embed_dim=768, depth=24, num_heads=12, stem_width=128, residual_divisor=3.0),
-}
+from tokenlabel.models.lvvit import PUBLISHED_SIZES
 
 
 @MODELS.register_module()
@@ -63,8 +56,8 @@ class LVViT(models.LVViT):
         init_cfg: dict | list[dict] | None = None,
         **sizes,
     ) -> None:
-        if arch is not None and arch not in ARCHITECTURES:
-            raise UserError(f'LVViT has no arch {arch!r}: choose {", ".join(ARCHITECTURES)}, or None and all sizes')
+        if arch is not None and arch not in PUBLISHED_SIZES:
+            raise UserError(f'LVViT has no arch {arch!r}: choose {", ".join(PUBLISHED_SIZES)}, or None and all sizes')
         if pretrained and init_cfg:
             raise UserError('LVViT is given both pretrained and init_cfg: keep one of them')
         super().__init__(
@@ -75,7 +68,7 @@ class LVViT(models.LVViT):
             num_classes=0,
             dynamic_img_size=True,
             dynamic_img_pad=True,
-            **(ARCHITECTURES.get(arch, {}) | sizes),
+            **(PUBLISHED_SIZES.get(arch, {}) | sizes),
         )
         self.arch = arch
         self.pretrained_cfg = {'architecture': arch}  # timm's place for the name, used in messages

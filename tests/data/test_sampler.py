@@ -29,9 +29,7 @@ def test_without_shuffling_the_order_is_the_dataset_s():
     assert [index for _, index in first(EndlessSampler(range(4), shuffle=False), 6)] == [0, 1, 2, 3, 0, 1]
 
 
-@given(
-    size=st.integers(1, 40), world_size=st.integers(1, 5), skipped=st.integers(0, 100), seed=st.integers(0, 2**20)
-)
+@given(size=st.integers(1, 40), world_size=st.integers(1, 5), skipped=st.integers(0, 100), seed=st.integers(0, 2**20))
 def test_processes_share_one_stream_and_skipping_equals_reading(size, world_size, skipped, seed):
     alone = first(EndlessSampler(range(size), seed), (skipped + 10) * world_size)
     for rank in range(world_size):

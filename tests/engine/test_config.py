@@ -55,7 +55,10 @@ def test_every_config_of_the_project_can_be_read(path):
 def test_an_argument_that_a_class_does_not_have_is_one_sentence(tmp_path):
     config = load_config(CONFIGS / 'pretrain_lvvit_t.py', {'model.loss.dense_wieght': 2.0, 'work_dir': str(tmp_path)})
     register_imports(config)
-    with pytest.raises(UserError, match=r"pretrain_lvvit_t\.py .*'dense_wieght'"), explains_errors('pretrain_lvvit_t.py'):
+    with (
+        pytest.raises(UserError, match=r"pretrain_lvvit_t\.py .*'dense_wieght'"),
+        explains_errors('pretrain_lvvit_t.py'),
+    ):
         Runner.from_cfg(config)
 
 

@@ -90,4 +90,3 @@ def create_network(model_name: str, **arguments) -> torch.nn.Module:
         return timm.create_model(model_name, **arguments)
     except TypeError as error:
         raise UserError(f'Network {model_name} does not take these arguments: {error}.') from error
-

@@ -76,7 +76,6 @@ def _nearest(key: str) -> str | None:
     return matches[0] if matches else None
 
 
-
 @contextmanager
 def explains_errors(path: str | Path) -> Iterator[None]:
     """Turns what MMEngine and MMSegmentation raise for bad configs and bad images into one sentence.
