@@ -1,0 +1,161 @@
+"""`tools/annotate.py` as a person runs it."""
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from tokenlabel.labels.store import LabelStore
+
+ROOT = Path(__file__).parents[2]
+TOOL = ROOT / 'tools' / 'annotate.py'
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory) -> Path:
+    """Twelve JPEGs in three class folders, on a path with a space."""
+    folder = tmp_path_factory.mktemp('data') / 'my images'
+    random = np.random.default_rng(0)
+    for number in range(12):
+        path = folder / ('cat', 'dog', 'élan')[number % 3] / f'{number}.jpg'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 255, (20 + number, 40, 3), dtype=np.uint8)).save(path)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory) -> Path:
+    """Checkpoint of a tiny classifier into three classes."""
+    path = tmp_path_factory.mktemp('weights') / 'weights.pth'
+    torch.manual_seed(0)
+    torch.save({'state_dict': timm.create_model('test_resnet', num_classes=3).state_dict()}, path)
+    return path
+
+
+def command_line(images: Path, store: Path, weights: Path, *more: str) -> list[str]:
+    """A run of a few images per batch on the CPU; what `more` says wins."""
+    line = [images, store, '--annotator', 'test_resnet', '--checkpoint', weights, '--img-size', '64', '--k', '2']
+    return [*map(str, line), '--batch-size', '2', '--workers', '0', '--device', 'cpu', *more]
+
+
+def run(*arguments: str) -> int:
+    """The tool's exit status, run in this process."""
+    spec = importlib.util.spec_from_file_location('annotate_tool', TOOL)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    try:
+        return tool.main(list(arguments))
+    except SystemExit as exit:
+        return exit.code
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_a_folder_becomes_a_store(images, weights, tmp_path, capsys):
+    assert run(*command_line(images, tmp_path / 'store', weights)) == 0
+    assert '12 maps of 2x2 cells, best 2 of 3 classes' in capsys.readouterr().out
+    store = LabelStore(tmp_path / 'store')
+    assert list(store.keys) == sorted(path.relative_to(images).as_posix() for path in images.rglob('*.jpg'))
+    assert store.class_names == ['cat', 'dog', 'élan']
+    assert store.meta['view'] == {'rule': 'squash', 'size': 64}
+    assert store.meta['annotator']['name'] == 'test_resnet'
+
+
+def test_a_finished_store_is_done(images, weights, tmp_path, capsys):
+    run(*command_line(images, tmp_path / 'store', weights))
+    before = contents(tmp_path / 'store')
+    capsys.readouterr()
+    assert run(*command_line(images, tmp_path / 'store', weights)) == 0
+    assert 'is done: it holds the maps of all 12 images' in capsys.readouterr().out
+    assert contents(tmp_path / 'store') == before
+
+
+def test_loader_workers_do_not_change_a_store(images, weights, tmp_path):
+    run(*command_line(images, tmp_path / 'none', weights))
+    run(*command_line(images, tmp_path / 'two', weights, '--workers', '2'))
+    assert contents(tmp_path / 'none') == contents(tmp_path / 'two')
+
+
+def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(images, weights, tmp_path):
+    copy = shutil.copytree(images, tmp_path / 'images')
+    blocked = sorted(copy.rglob('*.jpg'))[6]
+    blocked.unlink()
+    os.mkfifo(blocked)  # whoever opens it waits: the tool stands still after three batches
+    line = command_line(copy, tmp_path / 'killed', weights)
+    environment = os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    process = subprocess.Popen([sys.executable, TOOL, *line], env=environment, stderr=subprocess.DEVNULL)
+    progress = tmp_path / 'killed' / 'progress-00000'
+    while process.poll() is None and not (progress.exists() and progress.stat().st_size == 3):
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    blocked.unlink()
+    shutil.copy(images / blocked.relative_to(copy), blocked)
+    assert run(*line) == 0
+    run(*command_line(images, tmp_path / 'straight', weights))
+    assert contents(tmp_path / 'killed') == contents(tmp_path / 'straight')
+
+
+@pytest.mark.parametrize(
+    ('more', 'said'),
+    [
+        (['--k', '4'], '4 scores per location were asked of an annotator with 3 classes'),
+        (['--annotator', 'test_resnat'], 'There is no annotator test_resnat: did you mean test_resnet'),
+        (['--checkpoint', 'nowhere.pth'], 'nowhere.pth'),
+        (['--num-classes', '5'], 'classifies into 3 classes, not 5'),
+        (['--model-kwargs', 'colour=red'], "cannot be made with {'colour': 'red'"),
+        (['--img-size', '70'], 'cells of 32 pixels, which do not divide 70'),
+        (['--device', 'abacus'], 'There is no device abacus'),
+    ],
+)
+def test_a_wrong_flag_is_one_sentence_and_status_2(images, weights, tmp_path, capsys, more, said):
+    assert run(*command_line(images, tmp_path / 'store', weights, *more)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith('error: ')
+    assert error.count('\n') == 1
+    assert said in error
+    assert not (tmp_path / 'store').exists()
+
+
+def test_no_image_folder_is_status_2(weights, tmp_path, capsys):
+    assert run(*command_line(tmp_path / 'nowhere', tmp_path / 'store', weights)) == 2
+    assert f'error: No image folder at {tmp_path / "nowhere"}' in capsys.readouterr().err
+
+
+def test_an_empty_image_folder_is_status_2(weights, tmp_path, capsys):
+    (tmp_path / 'empty').mkdir()
+    assert run(*command_line(tmp_path / 'empty', tmp_path / 'store', weights)) == 2
+    assert f'error: No images in {tmp_path / "empty"}' in capsys.readouterr().err
+
+
+def test_a_corrupt_jpeg_is_named_and_what_was_done_before_it_is_kept(weights, tmp_path, capsys):
+    folder = tmp_path / 'images' / 'cat'
+    folder.mkdir(parents=True)
+    for number in range(4):
+        Image.new('RGB', (64, 64), (number, 0, 0)).save(folder / f'{number}.jpg')
+    (folder / '3.jpg').write_bytes((folder / '3.jpg').read_bytes()[:400])
+    line = command_line(tmp_path / 'images', tmp_path / 'store', weights)
+    assert run(*line) == 2
+    assert f'Cannot read image {folder / "3.jpg"}' in capsys.readouterr().err
+    assert (tmp_path / 'store' / 'progress-00000').stat().st_size == 1
+    Image.new('RGB', (64, 64)).save(folder / '3.jpg')
+    assert run(*line) == 0
+
+
+def test_other_settings_for_a_begun_store_are_status_2(images, weights, tmp_path, capsys):
+    run(*command_line(images, tmp_path / 'store', weights))
+    capsys.readouterr()
+    assert run(*command_line(images, tmp_path / 'store', weights, '--k', '3')) == 2
+    assert 'begun with other settings (k 2 instead of 3)' in capsys.readouterr().err
