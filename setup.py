@@ -25,7 +25,7 @@ setup(
     install_requires=[
         'torch>=2.6',
         'torchvision>=0.21',
-        'timm>=1.0.26',
+        'timm>=1.0.25',
         'numpy>=1.26',
         'pillow>=10.1',
         'safetensors>=0.4.3',

@@ -1,4 +1,4 @@
-"""Reads the numeric fixtures: inputs, weights and outputs of the 2021 release, float32 on CPU (see fixtures/README.md)."""
+"""Reads the numeric fixtures: inputs, weights and outputs of the 2021 release (see fixtures/README.md)."""
 
 import json
 from pathlib import Path

@@ -7,6 +7,8 @@ Run by tools/demo.py, or by hand once the scenes are there:
 
 _base_ = ['../_base_/pretrain_runtime.py']
 
+work_dir = 'work_dirs/demo/annotator'
+
 iterations = 800
 
 model = dict(

@@ -5,6 +5,8 @@ tools/dist_train.sh configs/demo/fpn.py 1
 
 _base_ = ['../_base_/models/fpn_lvvit.py', 'scenes_segmentation.py']
 
+work_dir = 'work_dirs/demo/fpn'
+
 embed_dim = 96
 fpn_channels = 64
 

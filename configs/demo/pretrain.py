@@ -7,6 +7,8 @@ Run by tools/demo.py, or by hand once scenes and labels are there:
 
 _base_ = ['../_base_/pretrain_imagenet.py']
 
+work_dir = 'work_dirs/demo/pretrain'
+
 iterations = 1400
 base_lr = 2e-3
 

@@ -5,6 +5,8 @@ tools/dist_train.sh configs/demo/upernet.py 1
 
 _base_ = ['../_base_/models/upernet_lvvit.py', 'scenes_segmentation.py']
 
+work_dir = 'work_dirs/demo/upernet'
+
 num_classes = 11
 embed_dim = 96
 

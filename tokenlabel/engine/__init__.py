@@ -1,4 +1,4 @@
-"""MMEngine glue: importing it registers everything the configs name (`custom_imports = dict(imports=['tokenlabel.engine'])`)."""
+"""MMEngine glue: importing it (`custom_imports` of a config) registers everything that the configs name."""
 
 from tokenlabel.engine.classifier import TokenLabelClassifier
 from tokenlabel.engine.datasets import build_labeled_images

@@ -32,9 +32,7 @@ class EpochsAsIterationsLoop(IterBasedTrainLoop):
         self, runner: Runner, dataloader: dict, max_epochs: int | None = None, val_interval: int = 1, max_iters: int = 0
     ) -> None:
         if bool(max_epochs) == bool(max_iters):
-            raise UserError(
-                'train_cfg wants one of `max_epochs` and `max_iters`: give the length of the training once.'
-            )
+            raise UserError('train_cfg wants one of `max_epochs` and `max_iters`: give the length of training once.')
         # the processes' own seeds may differ (MixToken, drop path), but they read one order of samples
         seed = runner.seed - runner.rank * runner._randomness_cfg.get('diff_rank_seed', False)
         dataloader = copy.deepcopy(dataloader)

@@ -44,11 +44,11 @@ class Runner(mmengine.runner.Runner):
 
     def build_optim_wrapper(self, optim_wrapper: dict | OptimWrapper) -> OptimWrapper:
         """Mixed precision where there is a GPU, float32 elsewhere."""
-        if isinstance(optim_wrapper, dict) and optim_wrapper.get('type') == 'AmpOptimWrapper':
-            if not torch.cuda.is_available():
-                self.logger.warning('No GPU: training in float32 instead of mixed precision.')
-                amp_only = ('type', 'dtype', 'loss_scale', 'use_fsdp')
-                optim_wrapper = {key: value for key, value in optim_wrapper.items() if key not in amp_only}
+        mixed = isinstance(optim_wrapper, dict) and optim_wrapper.get('type') == 'AmpOptimWrapper'
+        if mixed and not torch.cuda.is_available():
+            self.logger.warning('No GPU: training in float32 instead of mixed precision.')
+            amp_only = ('type', 'dtype', 'loss_scale', 'use_fsdp')
+            optim_wrapper = {key: value for key, value in optim_wrapper.items() if key not in amp_only}
         return super().build_optim_wrapper(optim_wrapper)
 
     def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:

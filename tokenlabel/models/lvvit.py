@@ -402,5 +402,5 @@ def lvvit_m(pretrained: bool = False, **kwargs) -> LVViT:
 
 @register_model
 def lvvit_l(pretrained: bool = False, **kwargs) -> LVViT:
-    """LV-ViT-L, 150.02 M parameters at 224; released at 448 (86.2 % top-1), its size here by default, and 512 (86.4 %)."""
+    """LV-ViT-L, 150.02 M parameters at 224; 86.2 % top-1 at 448, its size here by default, and 86.4 % at 512."""
     return _create_lvvit('lvvit_l', pretrained, **kwargs)
