@@ -157,7 +157,7 @@ class LabelStore:
 
     def _open(self, name: str, shard: int) -> np.ndarray:
         path = self.path / file_name(name, shard)
-        array = map_array(path)
+        array = map_array(path, scattered=True)
         dtype, shape = layout(self.meta, name, shard)
         if (array.dtype, array.shape) != (dtype, shape):
             raise UserError(f'{path} is damaged: {array.dtype} {array.shape}, where {dtype} {shape} belongs.')

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import io
 import json
+import mmap
 import os
 import socket
 from collections.abc import Iterator
@@ -131,11 +132,22 @@ def file_name(name: str, shard: int) -> str:
     return f'{name}-{shard:05d}.npy'
 
 
-def map_array(path: Path) -> np.ndarray:
-    """A `.npy` file as a read-only array over its memory map. Raises `UserError` where it is missing or too short."""
+def map_array(path: Path, scattered: bool = False) -> np.ndarray:
+    """A `.npy` file as a read-only array over its memory map.
+
+    Args:
+        path: the file.
+        scattered: rows will be read in random order, so that reading ahead of them is wasted.
+
+    Raises:
+        UserError: the file is missing, too short or no `.npy` file.
+    """
     try:
+        array = np.load(path, mmap_mode='r', allow_pickle=False)
+        if scattered:
+            array.base.madvise(mmap.MADV_RANDOM)
         # A plain array over the memory map: indexing an np.memmap is several times slower.
-        return np.load(path, mmap_mode='r', allow_pickle=False).view(np.ndarray)
+        return array.view(np.ndarray)
     except FileNotFoundError as error:
         raise UserError(f'{path} is missing: the label store is damaged.') from error
     except (OSError, ValueError) as error:
