@@ -133,7 +133,7 @@ def test_killed_at_any_moment_and_resumed_by_any_number_of_processes_it_has_the_
         for calls in lives:
             world = worlds.draw(st.integers(1, 3))
             rank = worlds.draw(st.integers(0, world - 1))
-            # Files are unbuffered: closing them on the way out leaves nothing on disk but frees the locks as death does.
+            # Files are unbuffered: closing them on the way out writes nothing, it frees the locks as death does.
             with killed_after(calls), open_writer(killed, keys, rank=rank, world=world) as writer:
                 write_all(writer)
         finished(killed, keys)
