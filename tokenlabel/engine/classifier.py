@@ -59,6 +59,9 @@ class TokenLabelClassifier(BaseModel):
     def num_classes(self) -> int:
         return self.model.num_classes
 
+    def init_weights(self) -> None:
+        """Leaves the network as timm made it; MMEngine calls this before training and would draw new weights."""
+
     def forward(self, batch: dict[str, Tensor], mode: str = 'tensor') -> dict | list | Tensor | TokenLogits:
         """MMEngine's three modes: 'loss' (dict of losses), 'predict' (class scores beside labels), 'tensor' (raw)."""
         output = self.model(batch['image'])

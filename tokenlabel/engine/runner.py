@@ -14,6 +14,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import CheckpointLoader
 
 from tokenlabel.errors import UserError
+from tokenlabel.models.checkpoint import read_checkpoint
 
 
 @RUNNERS.register_module(name='TokenLabelRunner')
@@ -75,32 +76,29 @@ class Runner(mmengine.runner.Runner):
 
 
 @CheckpointLoader.register_scheme(prefixes='', force=True)
-def read_training_state(filename: str, map_location=None) -> dict:
-    """A checkpoint file with everything needed to resume: weights, optimizer, schedules, logged history.
-
-    Read with `weights_only=True`; besides tensors it may hold MMEngine's log history.
+def load_from_local(filename: str, map_location=None) -> dict:
+    """What MMEngine reads checkpoint files with: `read_checkpoint`, with the log history that resuming needs.
 
     Raises:
         UserError: the file is missing, truncated or carries code.
     """
-    path = Path(filename)
-    if not path.is_file():
-        raise UserError(f'No checkpoint at {path}: give a file written by a training run.')
-    allowed = [HistoryBuffer, *numpy_globals()]
-    try:
-        with torch.serialization.safe_globals(allowed):
-            return torch.load(path, map_location=map_location, weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f'Checkpoint {path} cannot be read ({reason}): it is truncated, or carries more than weights and training '
-            'state; take an earlier checkpoint or the original file.'
-        ) from error
+    return read_checkpoint(filename, map_location, rebuild=log_history_globals())
 
 
-def numpy_globals() -> list:
-    """What a pickled NumPy array of numbers refers to."""
+def log_history_globals() -> list:
+    """What MMEngine's log history refers to when pickled: its class, that class's own methods, and NumPy numbers."""
     scalars = (np.float64, np.float32, np.int64, np.int32, np.bool_)
-    reconstruct = np.zeros(0).__reduce__()[0]
-    scalar = np.float64(0).__reduce__()[0]
-    return [reconstruct, scalar, np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in scalars)]
+    arrays = [np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0], np.ndarray, np.dtype]
+    dtypes = [type(np.dtype(kind)) for kind in scalars]
+    return [HistoryBuffer, (history_method, 'builtins.getattr'), *arrays, *dtypes]
+
+
+def history_method(owner: type, name: str):
+    """`getattr` for the statistics of a log history and nothing else.
+
+    Raises:
+        UserError: anything else was asked for.
+    """
+    if owner is not HistoryBuffer or name not in HistoryBuffer._statistics_methods:
+        raise UserError(f'it asks for {name} of {owner}')
+    return getattr(owner, name)

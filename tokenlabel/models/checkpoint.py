@@ -60,13 +60,15 @@ def load_checkpoint(model: nn.Module, path: str | Path, ema: bool = False, stric
         model.token_score_weight = float(ours['token_score_weight'])
 
 
-def read_checkpoint(path: str | Path) -> dict:
-    """The contents of a checkpoint file on the CPU, read without running any code from it.
+def read_checkpoint(path: str | Path, map_location='cpu', rebuild: Sequence = ()) -> dict:
+    """The contents of a checkpoint file, read without running any code from it.
 
     Objects that trainers leave beside the weights (log histories, NumPy arrays) come back as inert stand-ins.
 
     Args:
         path: A `.safetensors` file, or one written by `torch.save`.
+        map_location: As of `torch.load`; safetensors are read to the CPU.
+        rebuild: What to bring back instead of stand-ins, as `torch.serialization.safe_globals` takes it.
 
     Raises:
         UserError: The file is missing, damaged, not a checkpoint, or holds objects that only code can rebuild.
@@ -77,8 +79,8 @@ def read_checkpoint(path: str | Path) -> dict:
     try:
         if path.suffix == '.safetensors':
             return load_file(path)
-        with torch.serialization.safe_globals(_ALLOWED):
-            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+        with torch.serialization.safe_globals([*_HARMLESS, *(rebuild or _STAND_INS)]):
+            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except SafetensorError as error:
         raise UserError(_damaged(path, str(error))) from error
     except Exception as error:  # the bytes of a damaged file can fail in any way
@@ -208,7 +210,9 @@ class _StandIn:
         pass
 
 
-_ALLOWED = [(argparse.Namespace, 'argparse.Namespace')] + [
+# Paired with its name, as torch removes what was allowed already when a bare class leaves the context.
+_HARMLESS = [(argparse.Namespace, 'argparse.Namespace')]
+_STAND_INS = [
     (_StandIn, name)
     for name in (
         'mmengine.logging.history_buffer.HistoryBuffer',

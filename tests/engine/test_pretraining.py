@@ -1,0 +1,201 @@
+"""Pretraining on MMEngine: what is trained, validated, saved, resumed and refused."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tokenlabel.engine.config import load_config, register_imports
+from tokenlabel.engine.hooks import StopOnNonFiniteLoss
+from tokenlabel.engine.runner import Runner
+from tokenlabel.errors import UserError
+from tokenlabel.models import load_checkpoint
+from tokenlabel.models.checkpoint import read_checkpoint
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+
+
+@pytest.fixture
+def make_runner(scenes, label_store, tmp_path):
+    """A runner of the demo's pretraining on tiny data: 3 iterations of 8 images unless told otherwise."""
+
+    def make(iterations: int = 3, **options) -> Runner:
+        settings = {
+            'work_dir': str(tmp_path / 'run'),
+            'log_level': 'ERROR',
+            'train_cfg.max_iters': iterations,
+            'train_cfg.val_interval': iterations,
+            'default_hooks.logger.interval': 1,
+            'train_dataloader.batch_size': 8,
+            'train_dataloader.num_workers': 0,
+            'train_dataloader.persistent_workers': False,
+            'train_dataloader.dataset.root': str(scenes / 'imagenet/train'),
+            'train_dataloader.dataset.label_store': str(label_store),
+            'visualizer.vis_backends': [{'type': 'LocalVisBackend'}],
+        }
+        for split in ('val', 'test'):
+            settings |= {
+                f'{split}_dataloader.num_workers': 0,
+                f'{split}_dataloader.dataset.root': str(scenes / 'imagenet/val'),
+            }
+        config = load_config(CONFIGS / 'demo/pretrain.py', settings | options)
+        config.experiment_name = tmp_path.name + str(len(options)) + str(iterations)
+        register_imports(config)
+        return Runner.from_cfg(config)
+
+    return make
+
+
+def logged_metrics(runner: Runner) -> dict:
+    lines = (Path(runner.log_dir) / 'vis_data/scalars.json').read_text().splitlines()
+    return json.loads(lines[-1])
+
+
+def test_a_run_validates_raw_and_averaged_weights_and_saves_both(make_runner):
+    runner = make_runner()
+    model = runner.train()
+    assert {'top1', 'top5', 'raw/top1', 'raw/top5'} <= set(logged_metrics(runner))
+    saved = Path(runner.work_dir) / 'iter_3.pth'
+    raw, averaged = copy.deepcopy(model.model), copy.deepcopy(model.model)
+    load_checkpoint(raw, saved, ema=False)
+    load_checkpoint(averaged, saved, ema=True)
+    assert torch.equal(raw.head.weight, model.model.head.weight)
+    assert not torch.equal(averaged.head.weight, raw.head.weight)
+    assert not list(Path(runner.work_dir).glob('*.part'))
+
+
+def test_the_average_warms_up(make_runner):
+    runner = make_runner(iterations=2)
+    runner.train()
+    ema = next(hook for hook in runner.hooks if hasattr(hook, 'ema_model')).ema_model
+    # after two steps a decay of 0.99992 would still hold the first weights; the warmed-up one follows
+    assert ema.gamma / (ema.gamma + 2) > 0.5 > ema.momentum
+
+
+def test_the_scoring_rule_travels_with_the_weights(make_runner):
+    runner = make_runner(**{'model.targets': {'type': 'ImageLabels'}, 'train_dataloader.dataset.label_store': None})
+    model = runner.train()
+    assert model.model.token_score_weight == 0
+    fresh = make_runner().model.model
+    assert fresh.token_score_weight == 0.5
+    load_checkpoint(fresh, Path(runner.work_dir) / 'iter_3.pth')
+    assert fresh.token_score_weight == 0
+
+
+@pytest.mark.parametrize(
+    ('targets', 'trains_tokens'),
+    [
+        ({'type': 'TokenLabels', 'smoothing': 0.1}, True),
+        ({'type': 'TokenLabels', 'geometry': 'released'}, True),
+        ({'type': 'ImageLabels', 'smoothing': 0.1}, False),
+        ({'type': 'ImageLabels', 'on_tokens': True}, True),
+        ({'type': 'AnnotatorImageLabels'}, False),
+    ],
+    ids=lambda value: '-'.join(map(str, value.values())) if isinstance(value, dict) else '',
+)
+def test_every_kind_of_target_trains_what_it_should(make_runner, targets, trains_tokens):
+    runner = make_runner(iterations=1, **{'model.targets': targets})
+    before = copy.deepcopy(runner.model.model.state_dict())
+    after = runner.train().model.state_dict()
+    assert not torch.equal(before['head.weight'], after['head.weight'])
+    assert torch.equal(before['aux_head.weight'], after['aux_head.weight']) != trains_tokens
+    assert ('train/loss_tokens' in runner.message_hub.log_scalars) == trains_tokens
+
+
+def test_a_resumed_run_goes_on_with_the_samples_that_were_not_seen(make_runner, monkeypatch):
+    seen = []
+    original = StopOnNonFiniteLoss.after_train_iter
+
+    def record(self, runner, batch_idx, data_batch=None, outputs=None):
+        seen.append(data_batch['label'].tolist())
+        original(self, runner, batch_idx, data_batch, outputs)
+
+    monkeypatch.setattr(StopOnNonFiniteLoss, 'after_train_iter', record)
+    make_runner(iterations=4).train()
+    whole, seen[:] = list(seen), []
+    stopped = make_runner(iterations=2, **{'work_dir': make_runner().work_dir + '_resumed'})
+    stopped.train()
+    resumed = make_runner(iterations=4, work_dir=stopped.work_dir, resume=True)
+    resumed.train()
+    assert seen == whole
+    assert resumed.iter == 4
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(make_runner):
+    runner = make_runner(iterations=6, **{'default_hooks.checkpoint.interval': 2, 'custom_hooks.0.interval': 100})
+    network = runner.model.model
+    original = network.forward
+    steps = iter(range(6))
+
+    def break_in_fourth_step(*args, **kwargs):
+        logits = original(*args, **kwargs)
+        return logits._replace(cls=logits.cls * float('nan')) if network.training and next(steps) == 3 else logits
+
+    network.forward = break_in_fourth_step
+    with pytest.raises(UserError, match='became NaN or infinite by iteration 4'):
+        runner.train()
+    assert [path.name for path in Path(runner.work_dir).glob('*.pth')] == ['iter_2.pth']
+    assert all(
+        value.isfinite().all() for value in read_checkpoint(runner.work_dir + '/iter_2.pth')['state_dict'].values()
+    )
+
+
+def test_a_store_of_another_class_count_is_refused(make_runner):
+    with pytest.raises(UserError, match=r'labels has 10 classes but the network has 20'):
+        make_runner(**{'model.network.num_classes': 20}).train()
+
+
+def test_fewer_network_classes_than_folders_is_refused(make_runner):
+    options = {'model.network.num_classes': 5, 'model.targets': {'type': 'ImageLabels'}}
+    with pytest.raises(UserError, match=r'has 10 classes but the network only 5'):
+        make_runner(**options, **{'train_dataloader.dataset.label_store': None}).train()
+
+
+def test_token_labels_without_a_store_are_refused(make_runner):
+    with pytest.raises(UserError, match=r'TokenLabels need a label store'):
+        make_runner(**{'train_dataloader.dataset.label_store': None}).train()
+
+
+def test_token_targets_for_a_network_without_token_head_are_refused(make_runner):
+    with pytest.raises(UserError, match=r'resnet10t has no token head'):
+        make_runner(**{'model.network': {'_delete_': True, 'model_name': 'resnet10t', 'num_classes': 10}})
+
+
+def test_an_unknown_network_is_refused_with_what_it_resembles(make_runner):
+    with pytest.raises(UserError, match=r'timm knows no model `lvit_s`: did you mean .*lvvit_s'):
+        make_runner(**{'model.network.model_name': 'lvit_s'})
+
+
+def test_a_patch_that_does_not_divide_the_image_is_refused(make_runner):
+    with pytest.raises(UserError, match=r'does not divide the image size 60x60'):
+        make_runner(**{'model.network.img_size': 60})
+
+
+def test_a_checkpoint_of_another_model_is_refused(make_runner):
+    runner = make_runner()
+    runner.train()
+    other = make_runner(**{'model.network.depth': 5, 'load_from': runner.work_dir + '/iter_3.pth'})
+    with pytest.raises(UserError, match=r'iter_3\.pth does not fit this model .*blocks\.4'):
+        other.train()
+
+
+def test_a_truncated_checkpoint_is_refused(make_runner):
+    runner = make_runner()
+    runner.train()
+    path = Path(runner.work_dir) / 'iter_3.pth'
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(UserError, match=r'iter_3\.pth is (damaged|truncated)'):
+        make_runner(iterations=4, resume=True).train()
+
+
+def test_a_checkpoint_that_carries_code_is_refused(make_runner, tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / 'executed',))
+
+    torch.save({'state_dict': {}, 'payload': Payload()}, tmp_path / 'evil.pth')
+    with pytest.raises(UserError, match=r'evil\.pth is refused because reading it could run code'):
+        make_runner().load_checkpoint(str(tmp_path / 'evil.pth'))
+    assert not (tmp_path / 'executed').exists()
