@@ -43,7 +43,7 @@ setup(
             'ftfy',
             'regex',
         ],
-        'dev': ['pytest>=8', 'hypothesis>=6.100', 'packaging>=23', 'ruff>=0.9'],
+        'dev': ['pytest>=8', 'hypothesis>=6.100', 'packaging>=23', 'scipy>=1.11', 'ruff>=0.9'],
     },
     classifiers=[
         'Development Status :: 4 - Beta',

@@ -87,6 +87,12 @@ class TestRequirements:
         names = {Requirement(requirement).name for requirement in setup_arguments['install_requires']}
         assert not {name for name in names if name.removeprefix('onedl-').startswith('mm')}
 
+    def test_a_plain_install_brings_what_is_imported_outside_the_engine(self, setup_arguments):
+        distributions = {'PIL': 'pillow', 'sklearn': 'scikit-learn'}
+        names = {name.split('.')[0] for path in MODULES_OUTSIDE_ENGINE for name in imported_names(path)}
+        names = {distributions.get(name, name) for name in names - sys.stdlib_module_names - {'tokenlabel'}}
+        assert names <= {Requirement(requirement).name for requirement in setup_arguments['install_requires']}
+
     def test_both_packages_are_installed_and_the_tests_are_not(self, setup_arguments):
         assert {name.split('.')[0] for name in setup_arguments['packages']} == {'tokenlabel', 'mmseg_ext'}
 
