@@ -22,12 +22,12 @@ from tokenlabel.files import write_atomically
 
 from demo_comparison import compare
 from demo_pictures import draw_pictures
-from demo_stages import FULL, SMALLEST, Stages
+from demo_stages import COMPARISON, FULL, SMALLEST, Stages
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'), help='where everything is written')
+    parser.add_argument('--work-dir', type=Path, help='where to write (work_dirs/demo or work_dirs/comparison)')
     parser.add_argument('--smallest', action='store_true', help='a few steps of everything')
     parser.add_argument('--compare', action='store_true', help='compare ways to pretrain instead')
     parser.add_argument('--seeds', type=int, default=3, help='runs of every row of the comparison')
@@ -84,12 +84,13 @@ def print_report(report: dict, work_dir: Path) -> None:
 def main() -> None:
     args = parse_arguments()
     if args.compare:
-        compare(args.work_dir, SMALLEST if args.smallest else FULL, args.seeds, args.jobs)
+        work_dir = args.work_dir or Path('work_dirs/comparison')
+        compare(work_dir, SMALLEST if args.smallest else COMPARISON, args.seeds, args.jobs)
         return
-    stages = Stages(args.work_dir, SMALLEST if args.smallest else FULL)
-    report = run_demo(stages)
-    write_atomically(args.work_dir / 'report.json', json.dumps(report, indent=2) + '\n')
-    print_report(report, args.work_dir)
+    work_dir = args.work_dir or Path('work_dirs/demo')
+    report = run_demo(Stages(work_dir, SMALLEST if args.smallest else FULL))
+    write_atomically(work_dir / 'report.json', json.dumps(report, indent=2) + '\n')
+    print_report(report, work_dir)
 
 
 if __name__ == '__main__':

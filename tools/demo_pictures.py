@@ -73,7 +73,8 @@ def load_model(stages: Stages, config_path: str, run: str) -> torch.nn.Module:
     config: Config = load_config(ROOT / config_path)
     register_imports(config)
     # only model and checkpoint: no loaders are built
-    runner = Runner(config.model, work_dir=str(stages.work_dir / run / 'pictures'), log_level='ERROR')
+    work_dir = str(stages.work_dir / run / 'pictures')
+    runner = Runner(config.model, work_dir, default_scope=config.default_scope, log_level='ERROR')
     runner.load_checkpoint(str(stages.checkpoint(run)))
     return runner.model.cpu().eval()
 

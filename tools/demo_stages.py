@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -22,15 +23,18 @@ ITERATION = re.compile(r'Iter\(train\) \[ *(\d+)/(\d+)\].*?eta: (\S+).*?  loss: 
 class Budget:
     """How much of everything: scenes, and iterations of each training (None: as its config says)."""
 
-    num_train: int
-    num_val: int
-    num_segmentation: int
-    num_segmentation_val: int
-    iterations: int | None = None
+    num_train: int = 6000
+    num_val: int = 1000
+    num_segmentation: int = 2000
+    num_segmentation_val: int = 500
+    annotator_iterations: int | None = None
+    pretrain_iterations: int | None = None
+    segmentation_iterations: int | None = None
 
 
-FULL = Budget(6000, 1000, 2000, 500)
-SMALLEST = Budget(200, 50, 32, 10, iterations=4)
+FULL = Budget()
+COMPARISON = Budget(pretrain_iterations=1000, segmentation_iterations=300)
+SMALLEST = Budget(200, 50, 32, 10, annotator_iterations=4, pretrain_iterations=4, segmentation_iterations=4)
 
 
 class Stages:
@@ -55,7 +59,7 @@ class Stages:
 
     def draw_scenes(self) -> None:
         """Digit scenes on disk, as an ImageNet folder and in ADE20K's layout."""
-        self.say(f'\n> draw scenes into {self.scenes}')
+        self.say(f'\n> draw scenes into {os.path.relpath(self.scenes)}')
         budget = self.budget
         write_digit_scenes(
             self.scenes, budget.num_train, budget.num_val, budget.num_segmentation, budget.num_segmentation_val
@@ -63,12 +67,10 @@ class Stages:
 
     def train_annotator(self) -> dict:
         """A small CNN that learns from image labels; returns its metrics."""
-        return self._train_and_test(
-            'annotator',
-            'configs/demo/annotator.py',
-            ['tools/train.py'],
-            self._image_options(),
-        )
+        shutil.rmtree(self.labels, ignore_errors=True)  # those of an earlier annotator
+        options = [*self._image_options(), *schedule(self.budget.annotator_iterations)]
+        launcher = [sys.executable, 'tools/train.py']
+        return self._train_and_test('annotator', 'configs/demo/annotator.py', launcher, options)
 
     def annotate(self) -> None:
         """The annotator's score maps of the training images."""
@@ -78,25 +80,21 @@ class Stages:
 
     def pretrain(self, run: str = 'pretrain', options: Sequence[str] = ()) -> dict:
         """The small LV-ViT; returns its metrics."""
-        return self._train_and_test(
-            run,
-            'configs/demo/pretrain.py',
-            ['tools/pretrain.sh'],
-            [*self._image_options(), f'train_dataloader.dataset.label_store={self.labels}', *options],
-        )
+        data = self._elsewhere([f'train_dataloader.dataset.label_store={self.labels}'])
+        options = [*self._image_options(), *data, *schedule(self.budget.pretrain_iterations), *options]
+        return self._train_and_test(run, 'configs/demo/pretrain.py', ['tools/pretrain.sh'], options)
 
     def segment(
         self, head: str, pretrained: str | None = 'pretrain', run: str | None = None, options: Sequence[str] = ()
     ) -> dict:
         """`upernet` or `fpn` over a pretrained run, or from random weights when None; returns its metrics."""
-        checkpoint = self.checkpoint(pretrained) if pretrained else None
-        initial = f'model.backbone.init_cfg.checkpoint={checkpoint}' if checkpoint else 'model.backbone.init_cfg=None'
-        return self._train_and_test(
-            run or head,
-            f'configs/demo/{head}.py',
-            ['tools/dist_train.sh'],
-            [*self._segmentation_options(), initial, *options],
-        )
+        roots = [f'{loader}_dataloader.dataset.data_root={self.scenes}/ade' for loader in ('train', 'val', 'test')]
+        initial = ['model.backbone.init_cfg=None']
+        if pretrained:
+            initial = self._elsewhere([f'model.backbone.init_cfg.checkpoint={self.checkpoint(pretrained)}'])
+        schedules = schedule(self.budget.segmentation_iterations)
+        options = [*self._elsewhere(roots), *initial, *schedules, *options]
+        return self._train_and_test(run or head, f'configs/demo/{head}.py', ['tools/dist_train.sh'], options)
 
     def checkpoint(self, run: str) -> Path:
         """The last checkpoint of a run."""
@@ -105,31 +103,31 @@ class Stages:
             raise UserError(f'{self.work_dir / run} has no checkpoint: run the stage before it again.')
         return Path(latest.read_text().strip())
 
-    def _train_and_test(self, run: str, config: str, launcher: list, options: Sequence[str]) -> dict:
+    def _train_and_test(self, run: str, config: str, launcher: Sequence[str], options: Sequence[str]) -> dict:
         folder = self.work_dir / run
-        schedule = []
-        if iterations := self.budget.iterations:
-            keys = ('train_cfg.max_iters', 'train_cfg.val_interval', 'default_hooks.checkpoint.interval')
-            schedule = [f'{key}={iterations}' for key in keys]
-        one_process = [] if launcher[0].endswith('.py') else ['1']
-        interpreter = [sys.executable] if launcher[0].endswith('.py') else []
-        train = [*interpreter, *launcher, config, *one_process, '--work-dir', folder]
-        self._run(f'{run}_train', [*train, '--cfg-options', *options, *schedule])
+        processes = ['1'] if launcher[-1].endswith('.sh') else []
+        changes = ['--cfg-options', *options] if options else []
+        work_dir = self._elsewhere(['--work-dir', str(folder)])
+        self._run(f'{run}_train', [*launcher, config, *processes, *work_dir, *changes])
         test = ['tools/dist_test.sh', config, self.checkpoint(run), '1', '--work-dir', folder / 'test']
-        self._run(f'{run}_test', [*test, '--out', folder / 'metrics.json', '--cfg-options', *options])
+        self._run(f'{run}_test', [*test, '--out', folder / 'metrics.json', *changes])
         return json.loads((folder / 'metrics.json').read_text())
 
     def _image_options(self) -> list[str]:
         roots = {'train': 'train', 'val': 'val', 'test': 'val'}
-        return [f'{loader}_dataloader.dataset.root={self.scenes}/imagenet/{split}' for loader, split in roots.items()]
+        options = [
+            f'{loader}_dataloader.dataset.root={self.scenes}/imagenet/{split}' for loader, split in roots.items()
+        ]
+        return self._elsewhere(options)
 
-    def _segmentation_options(self) -> list[str]:
-        return [f'{loader}_dataloader.dataset.data_root={self.scenes}/ade' for loader in ('train', 'val', 'test')]
+    def _elsewhere(self, options: list[str]) -> list[str]:
+        """Options that name places: none in the folder that the demo's configs name themselves."""
+        return [] if self.work_dir == ROOT / 'work_dirs/demo' else options
 
     def _run(self, name: str, command: Sequence) -> None:
         """Runs one command from the project's folder, its output in a log and its progress on the screen."""
         words = [str(word) for word in command]
-        shown = ['python' if word == sys.executable else word.replace(f'{self.work_dir}/', '') for word in words]
+        shown = ['python' if word == sys.executable else word.replace(f'{ROOT}/', '') for word in words]
         self.say(f'\n> {shlex.join(shown)}')
         environment = os.environ | {'PYTHON': sys.executable, 'PYTHONUNBUFFERED': '1'}
         environment['PYTHONPATH'] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
@@ -152,3 +150,13 @@ class Stages:
                     self.say(f'  iteration {done:>5}/{total}   loss {loss}   {eta} left')
         if process.returncode:
             raise UserError(f'{words[0]} failed ({last}): see {log}.')
+
+
+def schedule(iterations: int | None) -> list[str]:
+    """Options that make a demo training this long, a tenth of it warm-up."""
+    if iterations is None:
+        return []
+    lengths = ('train_cfg.max_iters', 'train_cfg.val_interval', 'default_hooks.checkpoint.interval')
+    warmup = max(1, iterations // 10)
+    options = [f'{key}={iterations}' for key in (*lengths, 'param_scheduler.1.end')]
+    return [*options, f'param_scheduler.0.end={warmup}', f'param_scheduler.1.begin={warmup}']

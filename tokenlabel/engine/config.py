@@ -95,7 +95,7 @@ def explains_errors(path: str | Path) -> Iterator[None]:
             raise
         raise UserError(f'Config {path} names an unknown type: {str(error.args[0]).split(". ")[0]}.') from error
     except AssertionError as error:
-        broken = re.search(r'failed to load image: (.*)', str(error))
+        broken = re.findall(r'failed to load image: (.*)', str(error))
         if not broken:
             raise
-        raise UserError(f'{broken[1]} cannot be read as an image; replace or remove it.') from error
+        raise UserError(f'{broken[-1]} cannot be read as an image; replace or remove it.') from error

@@ -10,7 +10,7 @@ from mmengine.dist import is_distributed
 from mmengine.logging import HistoryBuffer
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
-from mmengine.registry import RUNNERS
+from mmengine.registry import OPTIMIZERS, RUNNERS
 from mmengine.runner import CheckpointLoader
 
 from tokenlabel.errors import UserError
@@ -50,6 +50,9 @@ class Runner(mmengine.runner.Runner):
             self.logger.warning('No GPU: training in float32 instead of mixed precision.')
             amp_only = ('type', 'dtype', 'loss_scale', 'use_fsdp')
             optim_wrapper = {key: value for key, value in optim_wrapper.items() if key not in amp_only}
+        name = optim_wrapper.get('optimizer', {}).get('type') if isinstance(optim_wrapper, dict) else None
+        if isinstance(name, str) and OPTIMIZERS.get(name) is None:
+            raise UserError(f'The config names an unknown optimizer `{name}` in optim_wrapper.optimizer.type.')
         return super().build_optim_wrapper(optim_wrapper)
 
     def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
@@ -99,6 +102,6 @@ def history_method(owner: type, name: str):
     Raises:
         UserError: anything else was asked for.
     """
-    if owner is not HistoryBuffer or name not in HistoryBuffer._statistics_methods:
+    if owner is not HistoryBuffer or name.startswith('_'):
         raise UserError(f'it asks for {name} of {owner}')
     return getattr(owner, name)
