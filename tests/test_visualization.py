@@ -140,7 +140,7 @@ def test_a_failed_save_keeps_the_older_picture_and_leaves_nothing_else(tmp_path,
     figure = label_map_figure([IMAGE], [label_map()], NAMES)
 
     def fail(target, **_):
-        target.write_bytes(b'half')
+        target.write(b'half')
         raise OSError('disk full')
 
     monkeypatch.setattr(figure, 'savefig', fail)

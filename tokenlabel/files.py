@@ -15,12 +15,20 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f'.{path.name}.{socket.gethostname()}-{os.getpid()}.tmp')
-    with open(unfinished, 'wb') as file:
-        file.write(data.encode() if isinstance(data, str) else data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    try:
+        with open(unfinished, 'wb') as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def is_temporary(file: Path) -> bool:
+    """Whether a file is what `write_atomically` leaves behind when it is killed."""
+    return file.name.startswith('.') and file.name.endswith('.tmp')
 
 
 def sync_folder(folder: Path) -> None:

@@ -5,8 +5,8 @@ RGB in 0..255.
 """
 
 import colorsys
+import io
 import os
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 from torch import Tensor
+
+from tokenlabel.files import write_atomically
 
 Picture = Image.Image | np.ndarray | Tensor
 Palette = Sequence[tuple[int, int, int]]
@@ -119,13 +121,9 @@ def class_palette(num_classes: int) -> list[tuple[int, int, int]]:
 def save_figure(figure: Figure, path: str | Path, dpi: int = 160) -> Path:
     """Write a figure to `path`, whose suffix is the format; a half-written file never bears that name."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f'.{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix}')
-    try:
-        figure.savefig(unfinished, dpi=dpi, facecolor=PAPER)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=dpi, facecolor=PAPER, format=path.suffix.removeprefix('.'))
+    write_atomically(path, picture.getvalue())
     return path
 
 

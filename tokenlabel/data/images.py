@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tokenlabel.errors import UserError
-from tokenlabel.labels.store import LabelStore
+from tokenlabel.labels.store import LabelStore, image_keys
 from tokenlabel.transforms.view import View
 
 
@@ -104,7 +104,7 @@ class LabeledImages(Dataset):
                 f'Label store {store.path} numbers its classes differently from {self.root} '
                 f'(`{differing[0]}` where the folder has `{differing[1]}`): annotate this folder itself.'
             )
-        keys = [self.key(index) for index in range(len(self))]
+        keys = image_keys(self.reader)
         rows = store.indices(keys)
         missing = np.flatnonzero(rows < 0)
         if len(missing):

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tokenlabel.errors import UserError
+from tokenlabel.files import is_temporary, write_atomically
 from tokenlabel.labels.store_files import (
     ARRAYS,
     FORMAT,
@@ -35,12 +36,10 @@ from tokenlabel.labels.store_files import (
     disk_errors,
     file_digest,
     file_name,
-    is_temporary,
     layout,
     map_array,
     num_shards,
     read_meta,
-    replace_file,
     shard_size,
     write_meta,
 )
@@ -365,7 +364,7 @@ class LabelWriter:
         np.save(buffer, encoded)
         with disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            replace_file(self.path / 'keys.npy', buffer.getvalue())
+            write_atomically(self.path / 'keys.npy', buffer.getvalue())
             write_meta(self.path, meta)
 
     def _check_same(self, stored: dict, settings: dict, encoded: np.ndarray) -> None:

@@ -6,7 +6,6 @@ import io
 import json
 import mmap
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from tokenlabel.errors import UserError
+from tokenlabel.files import sync_folder, write_atomically
 
 FORMAT = 'tokenlabel label store'
 VERSION = 1
@@ -56,7 +56,7 @@ class ShardWriter:
                 elif os.fstat(file.fileno()).st_size != size:
                     raise UserError(f'{path} is damaged (not {size} bytes long): delete {folder} and start again.')
                 self.files[name], self.offsets[name] = file, (len(header), stride)
-            _sync_folder(folder)
+            sync_folder(folder)
             self.open_files = stack.pop_all()
 
     def write(self, row: int, arrays: dict[str, np.ndarray]) -> None:
@@ -103,7 +103,7 @@ def read_meta(path: str | Path) -> dict[str, Any] | None:
 
 def write_meta(path: Path, meta: dict[str, Any]) -> None:
     """Replace a store's `meta.json`."""
-    replace_file(path / 'meta.json', (json.dumps(meta, indent=2, ensure_ascii=True) + '\n').encode())
+    write_atomically(path / 'meta.json', (json.dumps(meta, indent=2, ensure_ascii=True) + '\n').encode())
 
 
 def num_shards(meta: dict) -> int:
@@ -158,30 +158,6 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file in hexadecimal."""
     with open(path, 'rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
-def is_temporary(file: Path) -> bool:
-    """Whether a file is what `replace_file` leaves behind when it is killed."""
-    return file.name.startswith('.') and file.name.endswith('.tmp')
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file so that at every moment the old or the new one is there, whole. Processes may do it at once."""
-    temporary = path.with_name(f'.{path.name}.{socket.gethostname()}-{os.getpid()}.tmp')
-    with open(temporary, 'wb') as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
