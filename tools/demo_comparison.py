@@ -1,8 +1,8 @@
 """Ways to pretrain, compared at the same budget on the digit scenes.
 
 Every row has the same scenes, augmentation, schedule, number of steps and segmentation head. For each row the learning
-rate is chosen from the same two, for pretraining by top-1 and for segmentation by mIoU, with a seed that is not
-reported. Every run is cached below `comparison/`: a second call goes on where the first one stopped.
+rate of pretraining is chosen from the same two, by top-1 with a seed that is not reported; segmentation has one rate
+for all. Every run is cached below `comparison/`: a second call goes on where the first one stopped.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ ROWS: dict[str, list[str] | None] = {
     'token labels, exact': [],
 }
 PRETRAIN_RATES = (1.5e-3, 3e-3)
-SEGMENTATION_RATES = (1e-3, 2e-3)
+SEGMENTATION_RATE = 1e-3
 TUNING_SEED = 0
 HEAD = 'fpn'
 
@@ -54,7 +54,7 @@ def compare(work_dir: Path, budget: Budget, num_seeds: int, num_jobs: int) -> di
 
 
 def run_row(work_dir: Path, budget: Budget, name: str, num_seeds: int) -> dict:
-    """One row: learning rates first, then the seeds; returns the chosen rates and every score."""
+    """One row: the learning rate first, then the seeds; returns the chosen rate and every score."""
     stages = Stages(work_dir, budget, say=lambda line: None, threads=1)
     runs = Runs(stages)
     folder = f'comparison/{name.replace(" ", "_").replace(",", "").replace(chr(39), "")}'
@@ -67,24 +67,22 @@ def run_row(work_dir: Path, budget: Budget, name: str, num_seeds: int) -> dict:
         settings = [*options, f'optim_wrapper.optimizer.lr={rate}', f'randomness.seed={seed}']
         return run, runs.cached(run, {'options': settings}, lambda: stages.pretrain(run, settings))
 
-    def segment(pretrained: str | None, rate: float, seed: int) -> dict:
-        run = f'{folder}/{HEAD}_lr{rate:g}_seed{seed}'
-        settings = [f'optim_wrapper.optimizer.lr={rate}', f'randomness.seed={seed}']
+    def segment(pretrained: str | None, seed: int) -> dict:
+        run = f'{folder}/{HEAD}_lr{SEGMENTATION_RATE:g}_seed{seed}'
+        settings = [f'optim_wrapper.optimizer.lr={SEGMENTATION_RATE}', f'randomness.seed={seed}']
         key = {'options': settings, 'pretrained': pretrained}
         return runs.cached(run, key, lambda: stages.segment(HEAD, pretrained, run, settings))
 
     pretrain_rate = None
     if options is not None:
         pretrain_rate = best(PRETRAIN_RATES, lambda rate: pretrain(rate, TUNING_SEED)[1]['top1'])
-    tuned, _ = pretrain(pretrain_rate, TUNING_SEED)
-    segmentation_rate = best(SEGMENTATION_RATES, lambda rate: segment(tuned, rate, TUNING_SEED)['mIoU'])
     top1, miou = [], []
     for seed in range(1, num_seeds + 1):
         pretrained, metrics = pretrain(pretrain_rate, seed)
         top1 += [metrics['top1']] if metrics else []
-        miou.append(segment(pretrained, segmentation_rate, seed)['mIoU'])
+        miou.append(segment(pretrained, seed)['mIoU'])
         print(f'{name}, seed {seed}: top-1 {top1[-1] if top1 else "-"}, mIoU {miou[-1]}', flush=True)
-    return {'top1': top1, 'mIoU': miou, 'pretrain_lr': pretrain_rate, 'segmentation_lr': segmentation_rate}
+    return {'top1': top1, 'mIoU': miou, 'pretrain_lr': pretrain_rate}
 
 
 class Runs:
@@ -116,10 +114,10 @@ def best(candidates: Sequence[float], score: Callable[[float], float]) -> float:
 
 def as_markdown(result: dict) -> str:
     """The table of the README."""
-    lines = ['', '| pretraining | top-1, % | mIoU, % | learning rates |', '|---|---|---|---|']
+    lines = ['', '| pretraining | top-1, % | mIoU, % | learning rate |', '|---|---|---|---|']
     for name, row in result['rows'].items():
-        rates = ' / '.join(f'{rate:g}' for rate in (row['pretrain_lr'], row['segmentation_lr']) if rate)
-        lines.append(f'| {name} | {spread(row["top1"])} | {spread(row["mIoU"])} | {rates} |')
+        rate = row['pretrain_lr'] or '-'
+        lines.append(f'| {name} | {spread(row["top1"])} | {spread(row["mIoU"])} | {rate} |')
     return '\n'.join([*lines, '', f'mean and standard deviation over {result["seeds"]} seeds'])
 
 
