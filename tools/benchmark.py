@@ -73,9 +73,7 @@ def benchmark_loss(args: argparse.Namespace) -> None:
 
     (sparse_value, sparse_gradient), (dense_value, dense_gradient) = step(sparse), step(dense)
     error = float((sparse_gradient - dense_gradient).abs().max() / dense_gradient.abs().max())
-    print(
-        f'loss {sparse_value:.6f} (sparse), {dense_value:.6f} (dense); gradients within {error:.1e} of the largest'
-    )
+    print(f'loss {sparse_value:.6f} (sparse), {dense_value:.6f} (dense); gradients within {error:.1e} of the largest')
     pairs = [(seconds(lambda: step(sparse), device), seconds(lambda: step(dense), device)) for _ in range(args.runs)]
     report('targets, loss and gradient', pairs)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmseg.structures import SegDataSample
 from PIL import Image
 
 from tokenlabel.data.digit_scenes import CLASSES, PALETTE, SEGMENTATION_CLASSES
@@ -59,11 +60,11 @@ def draw_segmentations(stages: Stages) -> Path:
     for name, head in (('UperNet', 'upernet'), ('Semantic FPN', 'fpn')):
         model = load_model(stages, f'configs/demo/{head}.py', head)
         blue_first = [torch.from_numpy(np.array(image)[..., ::-1].copy()).permute(2, 0, 1) for image in images]
-        with torch.no_grad():
-            logits = model(**model.data_preprocessor({'inputs': blue_first}), mode='tensor')
         size = truths[0].shape
-        logits = torch.nn.functional.interpolate(logits, size, mode='bilinear', align_corners=False)
-        predictions[name] = list(logits.argmax(1))
+        samples = [SegDataSample(metainfo={'ori_shape': size, 'img_shape': size}) for _ in images]
+        with torch.no_grad():
+            results = model.test_step({'inputs': blue_first, 'data_samples': samples})
+        predictions[name] = [result.pred_sem_seg.data[0] for result in results]
     figure = segmentation_figure(images, predictions, truths, SEGMENTATION_CLASSES, PALETTE)
     return save_figure(figure, stages.work_dir / 'segmentation.png')
 
