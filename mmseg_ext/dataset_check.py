@@ -44,8 +44,7 @@ def check_annotations(dataset: dict) -> None:
         UserError: There are no images, or some lack their annotation.
     """
     images = Path(dataset.get('data_root') or '', dataset['data_prefix']['img_path'])
-    kind = DATASETS.get(dataset['type']) if isinstance(dataset['type'], str) else dataset['type']
-    built = kind(**{key: value for key, value in dataset.items() if key not in ('type', 'pipeline')}, lazy_init=True)
+    built = DATASETS.build({**dataset, 'pipeline': [], 'lazy_init': True})
     samples = built.load_data_list() if any(images.rglob(f'*{built.img_suffix}')) else []
     if not samples:
         raise UserError(f'{images} holds no {built.img_suffix} images: put the data set there')

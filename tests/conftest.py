@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.label_stores import write_store
 from tokenlabel.data.digit_scenes import CLASSES, write_digit_scenes
@@ -26,6 +28,20 @@ def label_store(scenes) -> Path:
     images = scenes / 'imagenet/train'
     keys = [path.relative_to(images).as_posix() for path in images.rglob('*.jpg')]
     return write_store(scenes.parent / 'labels', keys, len(CLASSES), k=3, grid=8, class_names=CLASSES).path
+
+
+@pytest.fixture(scope='session')
+def ade20k(tmp_path_factory) -> Path:
+    """Three images of odd sizes in the layout of ADE20K, for training and validation alike."""
+    root = tmp_path_factory.mktemp('ade')
+    rng = np.random.default_rng(0)
+    for split in ('training', 'validation'):
+        for kind in ('images', 'annotations'):
+            (root / kind / split).mkdir(parents=True)
+        for i, size in enumerate([(150, 130), (131, 170), (140, 140)]):
+            Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(root / 'images' / split / f'{i}.jpg')
+            Image.fromarray(rng.integers(0, 8, size, np.uint8)).save(root / 'annotations' / split / f'{i}.png')
+    return root
 
 
 @pytest.fixture

@@ -53,11 +53,11 @@ def main() -> None:
     # weights that training would start from are about to be replaced
     config.load_from, config.resume = None, False
     register_imports(config)
-    if config.get('default_scope') == 'mmseg':
-        check_datasets(config, splits=('test',))
     if args.tta:
         use_test_time_augmentation(config, args.config)
     with explains_errors(args.config):
+        if config.get('default_scope') == 'mmseg':
+            check_datasets(config, splits=('test',))
         runner = Runner.from_cfg(config)
         model = getattr(runner.model, 'module', runner.model)
         if isinstance(model, TokenLabelClassifier):

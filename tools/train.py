@@ -44,9 +44,9 @@ def main() -> None:
         config.resume = True
         config.load_from = None if args.resume == 'auto' else args.resume
     register_imports(config)
-    if config.get('default_scope') == 'mmseg':
-        check_datasets(config)
     with explains_errors(args.config):
+        if config.get('default_scope') == 'mmseg':
+            check_datasets(config)
         Runner.from_cfg(config).train()
 
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -11,7 +10,6 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
-from PIL import Image
 
 from tokenlabel.engine.config_scope import enable_mmseg_scope
 
@@ -43,20 +41,6 @@ def mmseg_scope(monkeypatch):
     init_default_scope('mmseg')
     yield
     DefaultScope._instance_dict.clear()
-
-
-@pytest.fixture(scope='module')
-def ade20k(tmp_path_factory) -> Path:
-    """Three images of odd sizes in the layout of ADE20K, for training and validation alike."""
-    root = tmp_path_factory.mktemp('ade')
-    rng = np.random.default_rng(0)
-    for split in ('training', 'validation'):
-        for kind in ('images', 'annotations'):
-            (root / kind / split).mkdir(parents=True)
-        for i, size in enumerate([(150, 130), (131, 170), (140, 140)]):
-            Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(root / 'images' / split / f'{i}.jpg')
-            Image.fromarray(rng.integers(0, 8, size, np.uint8)).save(root / 'annotations' / split / f'{i}.png')
-    return root
 
 
 def one_step(config: Config, ade20k: Path, work_dir: Path) -> Config:
