@@ -17,12 +17,3 @@ _base_ = [
     '_base_/schedules/fpn_80k.py',
     '_base_/segmentation_runtime.py',
 ]
-
-model = dict(
-    backbone=dict(
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='https://github.com/zihangJiang/TokenLabeling/releases/download/1.0/lvvit_s-26M-384-84.4.pth.tar',
-        )
-    )
-)

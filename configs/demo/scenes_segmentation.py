@@ -1,4 +1,4 @@
-"""The digit scenes as a segmentation task for the demo: whole 64 x 64 images, batch 16, a few hundred iterations.
+"""The digit scenes as a segmentation task for the demo: 64 x 64 images, batch 16, a few hundred iterations.
 
 Not run by itself: `upernet.py` and `fpn.py` beside it add the head.
 """
@@ -6,6 +6,20 @@ Not run by itself: `upernet.py` and `fpn.py` beside it add the head.
 _base_ = ['../_base_/segmentation_runtime.py']
 
 iterations = 400
+
+# The network of pretrain.py.
+backbone = dict(
+    type='LVViT',
+    arch='lvvit_t',
+    img_size=64,
+    patch_size=8,
+    embed_dim=96,
+    depth=4,
+    num_heads=4,
+    stem_width=24,
+    out_indices=(0, 1, 2, 3),
+    init_cfg=dict(type='Pretrained', checkpoint='work_dirs/demo/pretrain/iter_1400.pth'),
+)
 
 train_dataloader = dict(
     batch_size=16,

@@ -12,18 +12,7 @@ embed_dim = 96
 
 model = dict(
     data_preprocessor=dict(size=(64, 64), test_cfg=dict(size_divisor=8)),
-    backbone=dict(
-        arch='lvvit_t',
-        img_size=64,
-        patch_size=8,
-        embed_dim=embed_dim,
-        depth=4,
-        num_heads=4,
-        stem_width=24,
-        out_indices=(0, 1, 2, 3),
-        drop_path_rate=0.0,
-        init_cfg=dict(type='Pretrained', checkpoint='work_dirs/demo/pretrain/iter_1400.pth'),
-    ),
+    backbone=dict(_delete_=True, **_base_.backbone),
     neck=dict(in_channels=embed_dim, out_channels=embed_dim),
     decode_head=dict(in_channels=[embed_dim] * 4, channels=64, num_classes=num_classes),
     auxiliary_head=dict(in_channels=embed_dim, channels=32, num_classes=num_classes),

@@ -1,14 +1,16 @@
 """Reading a config file, its options on the command line, and refusing keys that would have no effect."""
 
+import argparse
 import difflib
 import inspect
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import mmengine.runner
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
 
@@ -60,6 +62,28 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
             hint = f'did you mean `{close}`?' if (close := _nearest(key)) else 'options start with a key of the Runner.'
             raise UserError(f'--cfg-options {option} would change nothing in {path}: {hint}')
     config.merge_from_dict(options or {})
+    return config
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that training and evaluation share."""
+    parser.add_argument('--work-dir', type=Path, help='folder of logs and checkpoints (work_dirs/CONFIG)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='config entries to change: a.b=1 c.d=[2,3]')
+    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
+    parser.add_argument('--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def load_run_config(args: argparse.Namespace) -> Config:
+    """The config of `args.config` with the options of `add_run_arguments`, what it imports registered.
+
+    Raises:
+        UserError: as `load_config`.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    config = load_config(args.config, args.cfg_options)
+    config.work_dir = str(args.work_dir or config.get('work_dir') or Path('work_dirs', args.config.stem))
+    config.launcher = args.launcher
+    register_imports(config)
     return config
 
 
