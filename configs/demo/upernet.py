@@ -14,7 +14,13 @@ model = dict(
     data_preprocessor=dict(size=(64, 64), test_cfg=dict(size_divisor=8)),
     backbone=dict(_delete_=True, **_base_.backbone),
     neck=dict(in_channels=embed_dim, out_channels=embed_dim),
-    decode_head=dict(in_channels=[embed_dim] * 4, channels=64, num_classes=num_classes),
+    decode_head=dict(in_channels=[embed_dim] * 4, channels=64, dropout_ratio=0.0, num_classes=num_classes),
     auxiliary_head=dict(in_channels=embed_dim, channels=32, num_classes=num_classes),
     test_cfg=dict(_delete_=True, mode='whole'),
+)
+# UperNet's deep head starts slowly: it learns fast on tokens that hardly move. With one rate of 1e-3 for all, 400 steps
+# leave it at the background (8 % mIoU).
+optim_wrapper = dict(
+    optimizer=dict(lr=1e-2),
+    paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.01))),
 )
