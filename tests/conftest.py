@@ -8,12 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.registry import DefaultScope
 from PIL import Image
 
 from tests.label_stores import write_store
 from tokenlabel.data.digit_scenes import CLASSES, write_digit_scenes
 
 ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def no_default_scope():
+    """Undoes what a test tells MMEngine's registries: the next one starts without a default scope."""
+    yield
+    DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture(scope='session')
