@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
@@ -22,8 +22,6 @@ def mmseg_scope(monkeypatch):
     monkeypatch.setitem(MODULE2PACKAGE, 'mmseg', MODULE2PACKAGE['mmseg'])
     enable_mmseg_scope()
     init_default_scope('mmseg')
-    yield
-    DefaultScope._instance_dict.clear()
 
 
 def one_step(config: Config, ade20k: Path, work_dir: Path) -> Config:
