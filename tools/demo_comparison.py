@@ -75,7 +75,7 @@ def run_row(work_dir: Path, budget: Budget, name: str, num_seeds: int) -> dict:
 
     pretrain_rate = None
     if options is not None:
-        pretrain_rate = best(PRETRAIN_RATES, lambda rate: pretrain(rate, TUNING_SEED)[1]['top1'])
+        pretrain_rate = max(PRETRAIN_RATES, key=lambda rate: pretrain(rate, TUNING_SEED)[1]['top1'])
     top1, miou = [], []
     for seed in range(1, num_seeds + 1):
         pretrained, metrics = pretrain(pretrain_rate, seed)
@@ -105,11 +105,6 @@ class Runs:
         metrics = make()
         write_atomically(path, json.dumps({'settings': settings, 'metrics': metrics}, indent=2) + '\n')
         return metrics
-
-
-def best(candidates: Sequence[float], score: Callable[[float], float]) -> float:
-    """The candidate of the highest score."""
-    return max(candidates, key=score)
 
 
 def as_markdown(result: dict) -> str:
