@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from mmengine.registry import DefaultScope
 from PIL import Image
 
@@ -15,6 +16,12 @@ from tests.label_stores import write_store
 from tokenlabel.data.digit_scenes import CLASSES, write_digit_scenes
 
 ROOT = Path(__file__).parent.parent
+
+# The same examples in every run, so that a change and nothing else turns a test red. To look for new ones:
+# HYPOTHESIS_PROFILE=search python -m pytest
+settings.register_profile('repeatable', derandomize=True, deadline=None)
+settings.register_profile('search', deadline=None)
+settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'repeatable'))
 
 
 @pytest.fixture(autouse=True)

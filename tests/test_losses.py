@@ -74,7 +74,7 @@ def test_agrees_with_the_release(name, setting, mixed):
         assert_agrees(grad_tokens, expected['grad_token'], tolerance)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     *[st.integers(1, 4), st.tuples(st.integers(1, 4), st.integers(1, 4)), st.integers(3, 40)],
     *[st.booleans(), st.booleans(), st.sampled_from([0.0, 0.1]), st.sampled_from([0.0, 0.5, 1.0]), st.floats(0, 2)],

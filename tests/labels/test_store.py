@@ -99,7 +99,7 @@ def killed_after(calls: int) -> Iterator[None]:
         yield
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     keys=st.lists(NAME, min_size=1, max_size=20, unique_by=lambda key: key.encode('utf-8', 'surrogateescape')),
     k=st.integers(1, 5),
@@ -122,7 +122,7 @@ def test_what_is_written_is_read(keys, k, side, num_classes, batch_size):
             assert store.size(int(row)) == tuple(sizes[row])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(lives=st.lists(st.integers(1, 60), max_size=5), worlds=st.data())
 def test_killed_at_any_moment_and_resumed_by_any_number_of_processes_it_has_the_same_bytes(lives, worlds):
     keys = names(21)

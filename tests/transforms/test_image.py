@@ -48,7 +48,7 @@ def seen_positions(view: View, width: int, height: int, size: tuple[int, int]) -
 class TestViewOfPixels:
     """The View says where each pixel of the result comes from, to half a pixel."""
 
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     @given(st.data(), st.integers(40, 90), st.integers(40, 90), st.integers(32, 64), st.integers(32, 64), seeds)
     def test_crop_flip_and_rand_augment(self, data, width, height, out_height, out_width, seed):
         crop_width, crop_height = data.draw(st.integers(24, width)), data.draw(st.integers(24, height))
@@ -104,7 +104,7 @@ class TestViewOfPixels:
         assert np.array_equal(view.matrix, View.flip().matrix)
         assert image.size == photo().size
 
-    @settings(deadline=None, max_examples=20)
+    @settings(max_examples=20)
     @given(st.integers(20, 90), st.integers(20, 90), st.sampled_from([32, (32, 24), (24, 40)]), st.floats(0.5, 1))
     def test_evaluation_crop(self, width, height, size, crop_pct):
         """Here in 8 bits: 2.5 grey levels per pixel."""
