@@ -18,7 +18,8 @@ from timm.utils import ParseKwargs
 
 from tokenlabel.data.images import open_folder
 from tokenlabel.errors import UserError, reports_errors
-from tokenlabel.labels.annotator import PRECISIONS, annotate, class_names, load_annotator, map_side
+from tokenlabel.labels.annotation import PRECISIONS, annotate
+from tokenlabel.labels.annotator import class_names, load_annotator, map_side
 from tokenlabel.labels.store import LabelWriter, image_keys
 
 

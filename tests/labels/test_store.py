@@ -254,7 +254,7 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
         (['a', ''], {}, 'no name'),
         (['a'], {'k': 8}, '8 scores per location were asked of an annotator with 7 classes'),
         (['a'], {'class_names': ['x']}, '1 class names for 7 classes'),
-        (['a'], {'view': {'rule': 'native', 'size': 32}}, "View rule 'native' cannot be written"),
+        (['a'], {'view': {'rule': 'fisheye', 'size': 32}}, "View rule 'fisheye' is unknown"),
     ],
 )
 def test_impossible_settings_are_refused(tmp_path, keys, changes, said):
@@ -361,7 +361,7 @@ def test_maps_outside_the_store_are_index_errors(tmp_path):
     [
         ('version', 2, 'newer than 1: update tokenlabel'),
         ('complete', False, 'unfinished'),
-        ('view', {'rule': 'center-crop', 'size': 32}, "view rule 'center-crop'; this version reads squash only"),
+        ('view', {'rule': 'fisheye', 'size': 32}, "View rule 'fisheye' is unknown"),
         ('format', 'cake recipe', 'does not belong to a label store'),
         ('num_images', 9, r'keys\.npy is damaged'),
     ],

@@ -13,8 +13,8 @@ Files, for `n` images and a map of `[k, S, S]` scores and class ids each:
 A shard is a fixed range of the sorted keys, cut into fixed batches. Shards and batches follow from the image list
 alone, so a finished store has the same bytes whoever wrote it, in however many attempts.
 
-The view rule says what part of its image a map covers: `squash` (all of it, squeezed to a square) is what version 1
-writers write; `center-crop` and `native` are reserved names. Together with an image's size it gives the map's View.
+The view rule (`tokenlabel.labels.view_rule`) says what part of its image a map covers; together with the image's size
+it gives the map's View.
 """
 
 import io
@@ -43,6 +43,7 @@ from tokenlabel.labels.store_files import (
     shard_size,
     write_meta,
 )
+from tokenlabel.labels.view_rule import view_rule
 from tokenlabel.transforms.view import View
 
 DEFAULT_BATCH_SIZE = 64
@@ -93,6 +94,7 @@ class LabelStore:
         meta: contents of `meta.json`.
         num_classes, class_names: of the annotator; names are None where they are not known.
         k, grid: scores kept per cell, and cells (S, S).
+        view_rule: what part of an image its map covers.
         keys: image keys as a sorted sequence of str.
 
     Raises:
@@ -106,9 +108,7 @@ class LabelStore:
             raise UserError(f'No label store at {self.path}: make one with tools/annotate.py.')
         if not self.meta['complete']:
             raise UserError(f'Label store {self.path} is unfinished: run the command that began it again to resume.')
-        rule = self.meta['view']['rule']
-        if rule != 'squash':
-            raise UserError(f'Label store {self.path} has view rule {rule!r}; this version reads squash only.')
+        self.view_rule = view_rule(self.meta['view'])
         self.num_classes: int = self.meta['num_classes']
         self.class_names: list[str] | None = self.meta['class_names']
         self.k: int = self.meta['k']
@@ -143,9 +143,8 @@ class LabelStore:
         return int(width), int(height)
 
     def view(self, index: int) -> View:
-        """What part of image number `index` its map covers: under the `squash` rule all of it, whatever its size."""
-        self._check(index)
-        return View.identity()
+        """What part of image number `index` its map covers."""
+        return self.view_rule.view(*self.size(index))
 
     def _row(self, name: str, index: int) -> np.ndarray:
         self._check(index)
@@ -180,7 +179,7 @@ class LabelWriter:
         num_classes: of the annotator.
         k: scores kept per cell.
         grid: cells (S, S).
-        view: view rule, such as `{'rule': 'squash', 'size': 224}`; the size is the annotator's input in pixels.
+        view: record of the view rule, such as `{'rule': 'squash', 'size': 224}`; see `rule_record`.
         class_names: of the annotator's classes in order, if known.
         batch_size: images per batch, part of the settings as it may change the last bits of the scores; None takes
             the store's own, 64 for a new one.
@@ -435,8 +434,7 @@ def _check_settings(settings: dict) -> None:
     names = settings['class_names']
     if names is not None and len(names) != settings['num_classes']:
         raise UserError(f'{len(names)} class names for {settings["num_classes"]} classes.')
-    if settings['view']['rule'] != 'squash':
-        raise UserError(f'View rule {settings["view"]["rule"]!r} cannot be written, only squash.')
+    view_rule(settings['view'])
 
 
 def _flat(settings: dict, prefix: str = '') -> dict[str, Any]:

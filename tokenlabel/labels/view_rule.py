@@ -1,0 +1,156 @@
+"""View rules: what part of an image an annotator sees, and so where its map lies on the image.
+
+A rule turns an image into the annotator's square input and says, from the image's width and height alone, which View
+the map over that input has. A store keeps the rule and each image's size, so every map's View is known exactly.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import functional as F
+
+from tokenlabel.errors import UserError
+from tokenlabel.transforms.image import EvalTransform
+from tokenlabel.transforms.view import View
+
+BICUBIC = Image.Resampling.BICUBIC
+
+
+class ViewRule(Protocol):
+    """What every rule offers. `size` is the side of the annotator's square input in pixels."""
+
+    name: ClassVar[str]
+    size: int
+
+    def pixels(self, image: Image.Image) -> Tensor:
+        """The annotator's input of a Pillow RGB image, uint8 [3, size, size]."""
+
+    def view(self, width: int, height: int) -> View:
+        """Map from the annotator's input to a source image of `width` x `height` pixels."""
+
+    def settle(self, maps: Tensor, sizes: Tensor) -> Tensor:
+        """Make maps [B, k, S, S] of images with `sizes` [B, 2] (width, height) right where the input shows no image."""
+
+
+@dataclass(frozen=True)
+class Squash:
+    """The whole image, squeezed to a square."""
+
+    name: ClassVar[str] = 'squash'
+    size: int
+
+    def pixels(self, image: Image.Image) -> Tensor:
+        return F.pil_to_tensor(image.resize((self.size, self.size), BICUBIC))
+
+    def view(self, width: int, height: int) -> View:
+        return View.identity()
+
+    def settle(self, maps: Tensor, sizes: Tensor) -> Tensor:
+        return maps
+
+
+@dataclass(frozen=True)
+class CenterCrop:
+    """The middle square, as timm evaluates: shorter side resized to floor(size / crop_pct), then cut to `size`."""
+
+    name: ClassVar[str] = 'center-crop'
+    size: int
+    crop_pct: float = 1.0
+
+    def pixels(self, image: Image.Image) -> Tensor:
+        return EvalTransform(self.size, self.crop_pct)(image)[0]
+
+    def view(self, width: int, height: int) -> View:
+        short = math.floor(self.size / self.crop_pct)
+        # whole pixels, rounded as torchvision's resize and centre crop round
+        resized = [short, int(short * max(width, height) / min(width, height))]
+        resized_width, resized_height = resized if width <= height else resized[::-1]
+        left, top = round((resized_width - self.size) / 2), round((resized_height - self.size) / 2)
+        return View.crop(
+            left / resized_width, top / resized_height, self.size / resized_width, self.size / resized_height
+        )
+
+    def settle(self, maps: Tensor, sizes: Tensor) -> Tensor:
+        return maps
+
+
+@dataclass(frozen=True)
+class Native:
+    """The whole image with its aspect kept: longer side resized to `size`, in the middle of a square of one colour.
+
+    Where the centre of a cell lies in the padding, the map repeats the nearest cell whose centre lies in the image, so
+    that nothing the annotator said of the padding reaches a target.
+
+    Args:
+        size: side of the square in pixels.
+        fill: (red, green, blue) of the padding, 0 to 255; an annotator's mean colour becomes zeros in its input.
+    """
+
+    name: ClassVar[str] = 'native'
+    size: int
+    fill: tuple[int, int, int] = (124, 116, 104)
+
+    def pixels(self, image: Image.Image) -> Tensor:
+        left, top, width, height = self.placement(*image.size)
+        square = Image.new('RGB', (self.size, self.size), tuple(self.fill))
+        square.paste(image.resize((width, height), BICUBIC), (left, top))
+        return F.pil_to_tensor(square)
+
+    def view(self, width: int, height: int) -> View:
+        left, top, shown_width, shown_height = self.placement(width, height)
+        return View.crop(-left / shown_width, -top / shown_height, self.size / shown_width, self.size / shown_height)
+
+    def placement(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """(left, top, width, height) of the image in the square, in pixels; what is left is padding."""
+        longer = max(width, height)
+        shown = [max(1, round(self.size * side / longer)) for side in (width, height)]
+        return (self.size - shown[0]) // 2, (self.size - shown[1]) // 2, *shown
+
+    def settle(self, maps: Tensor, sizes: Tensor) -> Tensor:
+        side = maps.shape[-1]
+        places = np.array([self.placement(*size) for size in sizes.tolist()])
+        cols, rows = (torch.from_numpy(_cells_inside(places[:, [i, i + 2]], self.size, side)) for i in (0, 1))
+        images = torch.arange(len(maps))[:, None, None]
+        where = [index.to(maps.device) for index in (images, rows[:, :, None], cols[:, None, :])]
+        return maps.permute(0, 2, 3, 1)[*where].permute(0, 3, 1, 2).contiguous()
+
+
+RULES = {rule.name: rule for rule in (Squash, CenterCrop, Native)}
+
+
+def view_rule(record: dict[str, Any]) -> ViewRule:
+    """The rule that a store's `meta.json` records: its `rule` and that rule's arguments.
+
+    Raises:
+        UserError: a rule of another name, or arguments that it does not have.
+    """
+    arguments = {name: value for name, value in record.items() if name != 'rule'}
+    if record['rule'] not in RULES:
+        raise UserError(f'View rule {record["rule"]!r} is unknown: it is one of {", ".join(RULES)}.')
+    try:
+        return RULES[record['rule']](**arguments)
+    except TypeError as error:
+        raise UserError(f'View rule {record["rule"]} does not take {arguments}.') from error
+
+
+def rule_record(rule: ViewRule) -> dict[str, Any]:
+    """What a store records of a rule."""
+    return {'rule': rule.name} | asdict(rule)
+
+
+def _cells_inside(spans: np.ndarray, size: int, side: int) -> np.ndarray:
+    """For each of `side` cells the nearest with its centre in the span (begin, length) in pixels: [B, 2] -> [B, side]."""
+    begin, length = spans[:, :1], spans[:, 1:]
+    centres = (np.arange(side) + 0.5) * size / side
+    inside = (centres >= begin) & (centres < begin + length)
+    first, last = inside.argmax(1), side - 1 - inside[:, ::-1].argmax(1)
+    # an image thinner than a cell may miss all centres: the cell at its middle answers
+    middle = ((begin + length / 2)[:, 0] * side / size).astype(np.int64).clip(0, side - 1)
+    none = ~inside.any(1)
+    first, last = np.where(none, middle, first), np.where(none, middle, last)
+    return np.arange(side)[None].clip(first[:, None], last[:, None])
