@@ -144,7 +144,7 @@ def rule_record(rule: ViewRule) -> dict[str, Any]:
 
 
 def _cells_inside(spans: np.ndarray, size: int, side: int) -> np.ndarray:
-    """For each of `side` cells the nearest with its centre in the span (begin, length) in pixels: [B, 2] -> [B, side]."""
+    """For each cell the nearest whose centre lies in the span (begin, length) of pixels: [B, 2] to [B, side]."""
     begin, length = spans[:, :1], spans[:, 1:]
     centres = (np.arange(side) + 0.5) * size / side
     inside = (centres >= begin) & (centres < begin + length)
