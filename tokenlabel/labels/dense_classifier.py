@@ -1,6 +1,7 @@
 """Any image classifier of timm, read out at every location of its feature map."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -26,6 +27,9 @@ class DenseClassifier(nn.Module):
     Args:
         model: a timm classifier; put in evaluation mode.
 
+    Attributes:
+        features: `model.forward_features`; may be replaced by a compiled form of it.
+
     Raises:
         UserError: the model has no head, or no faithful dense form; the message says why.
     """
@@ -38,15 +42,25 @@ class DenseClassifier(nn.Module):
         if not getattr(model, 'num_classes', 0):
             raise _refusal(model, 'it has no classes')
         self.model = model.eval()
+        self.features: Callable[[Tensor], Tensor] = model.forward_features
         self.num_classes: int = model.num_classes
         self._checked = False
 
-    @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Logits [B, C, S, S] float32 of square `images` [B, 3, H, H]; the head runs in float32 also under autocast."""
+        return self.classify(images)[1]
+
+    @torch.no_grad()
+    def classify(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The model's own logits [B, C] of whole images and those per location as in `forward`, from the same features.
+
+        Raises:
+            ValueError: images that are not square.
+            UserError: no faithful dense form.
+        """
         if images.shape[-1] != images.shape[-2]:
             raise ValueError(f'Images of {images.shape[-1]}x{images.shape[-2]} pixels; the annotator takes squares.')
-        features = self.model.forward_features(images)
+        features = self.features(images)
         if not isinstance(features, Tensor):
             raise _refusal(self.model, 'its features are not one feature map')
         with torch.autocast(images.device.type, enabled=False):
@@ -60,7 +74,7 @@ class DenseClassifier(nn.Module):
             if token_logits is None:
                 cells = layout.cells(features).flatten(0, 1)
                 token_logits = self.model.forward_head(layout.as_maps(cells)).unflatten(0, (batch, side * side))
-            return token_logits.transpose(1, 2).unflatten(2, (side, side))
+            return self.model.forward_head(features), token_logits.transpose(1, 2).unflatten(2, (side, side))
 
     def _check(self, image: Tensor) -> None:
         """Refuse a model whose head is not a function of the pooled features; tried on one image, in float32."""
