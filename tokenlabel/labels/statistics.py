@@ -1,0 +1,118 @@
+"""What a label store holds, in numbers: scores, bytes, and how often its cells name the class of their image."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from tokenlabel.labels.shards import class_folder, read_shard
+from tokenlabel.labels.store import LabelStore
+from tokenlabel.labels.store_files import num_shards
+
+NUM_HALF_VALUES = 2**16
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of a whole store.
+
+    Attributes:
+        num_maps: images that have a map.
+        num_bytes: of all files of the store.
+        edges: float [bins + 1], bounds of the histogram's bins, from the least to the greatest best score.
+        counts: int [bins], cells whose best score (logit) lies in each bin.
+        num_labelled: images whose label is known.
+        agreement: share of the cells of these images whose best class is the image's label; None where there are none.
+    """
+
+    num_maps: int
+    num_bytes: int
+    edges: np.ndarray
+    counts: np.ndarray
+    num_labelled: int
+    agreement: float | None
+
+
+def image_labels(store: LabelStore, class_names: list[str] | None) -> np.ndarray:
+    """Class of each image by the folder it lies in, int64 [n]; -1 where that is the name of no class."""
+    numbers = {name: number for number, name in enumerate(class_names or [])}
+    return np.array([numbers.get(class_folder(key), -1) for key in store.keys[:]], dtype=np.int64)
+
+
+def store_statistics(
+    store: LabelStore, labels: np.ndarray, bins: int = 12, on_shard: Callable[[], None] = lambda: None
+) -> Statistics:
+    """Read all of a store's best scores and classes, in threads.
+
+    Args:
+        store: the store.
+        labels: class of each image, int [n], -1 where it is not known; see `image_labels`.
+        bins: of the histogram.
+        on_shard: called each time a shard has been read.
+    """
+
+    def of_shard(shard: int) -> tuple[np.ndarray, int, int, int]:
+        maps = read_shard(store, shard)
+        begin = shard * store.meta['images_per_shard']
+        there = maps.sizes[:, 0] > 0
+        # a half has so few values that counting each gives any histogram from one pass
+        best = np.ascontiguousarray(maps.scores[there, 0]).view(np.uint16).ravel()
+        halves = np.bincount(best, minlength=NUM_HALF_VALUES)
+        of_images = labels[begin : begin + len(there)]
+        known = there & (of_images >= 0)
+        agreeing = np.count_nonzero(maps.classes[known, 0] == of_images[known, None, None])
+        on_shard()
+        return halves, int(there.sum()), int(known.sum()), agreeing
+
+    with ThreadPoolExecutor() as pool:
+        parts = list(pool.map(of_shard, range(num_shards(store.meta))))
+    halves, maps, known, agreeing = (sum(part) for part in zip(*parts, strict=True))
+    edges, counts = _histogram(halves, bins)
+    return Statistics(
+        num_maps=maps,
+        num_bytes=sum(file.stat().st_size for file in store.path.iterdir()),
+        edges=edges,
+        counts=counts,
+        num_labelled=known,
+        agreement=agreeing / (known * store.grid[0] * store.grid[1]) if known else None,
+    )
+
+
+def describe_store(store: LabelStore, statistics: Statistics, width: int = 40) -> str:
+    """Several lines of text for people; the histogram's longest bar has `width` characters."""
+    meta, skipped = store.meta, store.meta['skipped']
+    annotator = ', '.join(f'{name} {value}' for name, value in meta['annotator'].items() if value not in ({}, None))
+    rule = ', '.join(f'{name} {value}' for name, value in meta['view'].items() if name != 'rule')
+    lines = [
+        f'images       {len(store)}, of which {statistics.num_maps} have a map',
+        *([f'skipped      {len(skipped)}: {", ".join(skipped)}'] if skipped else []),
+        f'maps         {store.grid[0]}x{store.grid[1]} cells, best {store.k} of {store.num_classes} classes',
+        f'annotator    {annotator}',
+        f'view         {meta["view"]["rule"]} ({rule})',
+        f'size         {statistics.num_bytes} bytes, {statistics.num_bytes / len(store):.0f} per image',
+        f'agreement    {_agreement(statistics)}',
+        'best scores  per cell:',
+    ]
+    longest = max(1, statistics.counts.max())
+    for low, high, count in zip(statistics.edges, statistics.edges[1:], statistics.counts, strict=False):
+        bar = '█' * round(width * count / longest)
+        lines.append(f'{low:10.2f} to {high:8.2f}  {bar} {100 * count / max(1, statistics.counts.sum()):.1f} %')
+    return '\n'.join(lines)
+
+
+def _agreement(statistics: Statistics) -> str:
+    if statistics.agreement is None:
+        return 'not known: no image lies in a folder that bears the name of a class'
+    return (
+        f"{100 * statistics.agreement:.1f} % of the cells name their image's class "
+        f'({statistics.num_labelled} images whose folder is a class)'
+    )
+
+
+def _histogram(halves: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """From the number of times that each of the 65,536 half precision patterns occurs."""
+    occurring = np.flatnonzero(halves)
+    values = occurring.astype(np.uint16).view(np.float16).astype(np.float64)
+    counts, edges = np.histogram(values, bins=bins, weights=halves[occurring])
+    return edges, counts.astype(np.int64)
