@@ -43,6 +43,8 @@ setup(
             'ftfy',
             'regex',
         ],
+        # Hugging Face datasets (`hfds/NAME`) as images to annotate and to train on.
+        'readers': ['datasets>=2.19'],
         'dev': ['pytest>=8', 'hypothesis>=6.100', 'packaging>=23', 'scipy>=1.11', 'ruff>=0.9'],
     },
     classifiers=[

@@ -1,0 +1,141 @@
+"""Images of any layout, by number: folders, tars, WebDataset shards, Hugging Face datasets."""
+
+import io
+import os
+import re
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from timm.data.readers.reader_image_folder import ReaderImageFolder
+
+from tokenlabel.data.image_reader import IMAGE_SUFFIXES, ImageReader, folder_classes, label_classes
+from tokenlabel.data.tar_images import find_shards, open_tars
+from tokenlabel.errors import UserError
+
+
+def open_images(source: str | Path, split: str = 'train') -> ImageReader:
+    """Open images in any of these layouts:
+
+    - a folder tree, the class of an image being the folder it lies in (`root/class/image.jpg`), as timm reads it; where
+      images lie in the root itself, there are no classes;
+    - a tar of such a tree, or a folder of tars, one per class (or a tar of tars): keys are those of the unpacked tree;
+    - WebDataset shards: a folder, a tar or a pattern (`wds/shards-{000..031}.tar`) of tars that hold `key.jpg` beside
+      `key.cls` or `key.json` (its `label`). They are recognised; `wds/PATH` insists. Keys are `shard/key.jpg`;
+    - `hfds/NAME`: a dataset of the Hugging Face hub, or a local one by its path. Keys are the paths that it names, or
+      `split/000012345` where these are not unique.
+
+    Args:
+        source: path, or `wds/` or `hfds/` and what follows. Such a one as text: a Path shortens `hfds//data/flowers`.
+        split: of a Hugging Face dataset, or of shards that say theirs in `_info.json` or in their names. A folder is
+            read as it is.
+
+    Raises:
+        UserError: nothing there, no image in it, tars that cannot be read, names that occur twice, or a layout that
+            can only be streamed.
+    """
+    source = str(source)
+    prefix, _, rest = source.partition('/')
+    root = Path(source)
+    if prefix == 'hfds':
+        return HubImages(rest, split)
+    if prefix == 'wds':
+        return open_tars(source, find_shards(rest), split, shards=True)
+    if prefix in ('hfids', 'tfds'):
+        raise UserError(
+            f'{source} can only be streamed, but images are read in any order here: give the dataset as hfds/{rest}, '
+            'or write it out as a folder of class folders or as WebDataset shards.'
+        )
+    if re.search(r'\.(tar\.\w+|tgz|tbz2?|txz)$', source):
+        raise UserError(
+            f'{source} is compressed, so that images cannot be read in any order: unpack it to a plain .tar.'
+        )
+    if root.is_dir():
+        tars = sorted(root.glob('*.tar'))
+        try:
+            return FolderImages(source)
+        except UserError:
+            # Folders go first: tars may be left over beside what was unpacked from them.
+            if not tars:
+                raise
+        return open_tars(source, tars, split)
+    if root.suffix == '.tar':
+        return open_tars(source, [root], split)
+    raise UserError(
+        f'No image folder at {source}: give a folder of class folders such as imagenet/train, a .tar, '
+        'wds/SHARDS or hfds/DATASET.'
+    )
+
+
+class FolderImages(ImageReader):
+    """A folder tree; classes are the folders that images lie in."""
+
+    def __init__(self, root: str) -> None:
+        try:
+            reader = ReaderImageFolder(root, input_key=';'.join(IMAGE_SUFFIXES))
+        except RuntimeError as error:
+            raise UserError(f'No images in {root}: images are expected as {root}/CLASS/IMAGE.jpg.') from error
+        keys = [Path(name).as_posix() for name in reader.filenames()]
+        names = list(reader.class_to_idx)
+        super().__init__(root, keys, *folder_classes([names[target] for _, target in reader.samples]))
+
+    def _open(self, index: int) -> BinaryIO:
+        return open(Path(self.source, self.keys[index]), 'rb')
+
+
+class HubImages(ImageReader):
+    """A dataset of the Hugging Face hub or of a local folder. The first column of images is read, and the labels in
+    `label` or else in the first column of classes.
+
+    timm's reader of these expects columns of certain names, and decodes a row to tell its name.
+
+    Raises:
+        UserError: the package `datasets` is missing, the dataset or its split, or it has no images.
+    """
+
+    def __init__(self, name: str, split: str) -> None:
+        try:
+            import datasets
+        except ImportError as error:
+            raise UserError(f'hfds/{name} needs the package datasets: pip install "datasets>=2.19".') from error
+        try:
+            data = datasets.load_dataset(name, split=split)
+        except Exception as error:
+            # the hub's clients raise errors of many kinds
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise UserError(f'hfds/{name} has no split {split} that can be read ({reason}).') from error
+        kinds = data.features
+        image = next((column for column, kind in kinds.items() if isinstance(kind, datasets.Image)), None)
+        if image is None or not len(data):
+            raise UserError(f'hfds/{name} has no images in its split {split}, only {", ".join(kinds)}.')
+        classes = [column for column, kind in kinds.items() if isinstance(kind, datasets.ClassLabel)]
+        label = 'label' if 'label' in kinds else next(iter(classes), None)
+        targets, class_to_idx = np.full(len(data), -1, dtype=np.int64), {}
+        if isinstance(kinds.get(label), datasets.Value | datasets.ClassLabel):
+            values = data.data.column(label).to_pylist()
+            targets, class_to_idx = label_classes([None if value is None else str(value) for value in values])
+        if label in classes:
+            class_to_idx = {name: number for number, name in enumerate(kinds[label].names)}
+        self._data = data.select_columns([image]).cast_column(image, datasets.Image(decode=False))
+        self._image = image
+        keys = _path_keys(self._data.data.column(image), name)
+        super().__init__(
+            f'hfds/{name}', keys or [f'{split}/{row:09d}' for row in range(len(data))], targets, class_to_idx
+        )
+
+    def _open(self, index: int) -> BinaryIO:
+        image = self._data[index][self._image]
+        return io.BytesIO(image['bytes']) if image['bytes'] else open(image['path'], 'rb')
+
+
+def _path_keys(images, name: str) -> list[str] | None:
+    """Paths in a column of images, below the dataset's folder; None where some are missing or the same."""
+    paths = images.flatten()[images.type.get_field_index('path')].to_pylist()
+    if None in paths or len(set(paths)) < len(paths):
+        return None
+    if all(os.path.isabs(path) for path in paths):
+        root = Path(name).resolve()
+        if not all(Path(path).is_relative_to(root) for path in paths):
+            root = Path(os.path.commonpath([os.path.dirname(path) for path in paths]))
+        paths = [os.path.relpath(path, root) for path in paths]
+    return [Path(path).as_posix() for path in paths]
