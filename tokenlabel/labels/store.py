@@ -8,7 +8,8 @@ Files, for `n` images and a map of `[k, S, S]` scores and class ids each:
     scores-00000.npy     float16 [m, k, S, S], logits, best first
     classes-00000.npy    uint16, or uint32 above 65,536 classes, [m, k, S, S]
     sizes-00000.npy      uint32 [m, 2], width and height of the image in pixels; (0, 0) says that it has no map
-    progress-00000       while writing: one byte per batch that is safely on disk
+    progress-00000       while writing: one byte per batch that is safely on disk; locked by the process at work on it
+    lock                 while writing: locked by the process that begins or finalises the store
 
 A shard is a fixed range of the sorted keys, cut into fixed batches. Shards and batches follow from the image list
 alone, so a finished store has the same bytes whoever wrote it, in however many attempts.
@@ -19,8 +20,9 @@ it gives the map's View.
 
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,11 +30,11 @@ import numpy as np
 
 from tokenlabel.errors import UserError
 from tokenlabel.files import is_temporary, write_atomically
+from tokenlabel.labels.shard_writer import ShardWriter, claim_shard, is_claimed, locked_folder, num_done
 from tokenlabel.labels.store_files import (
     ARRAYS,
     FORMAT,
     VERSION,
-    ShardWriter,
     disk_errors,
     file_digest,
     file_name,
@@ -43,6 +45,8 @@ from tokenlabel.labels.store_files import (
     shard_size,
     write_meta,
 )
+from tokenlabel.labels.store_keys import Keys, encode_keys
+from tokenlabel.labels.store_settings import check_same, check_same_images, check_settings
 from tokenlabel.labels.view_rule import view_rule
 from tokenlabel.transforms.view import View
 
@@ -55,33 +59,6 @@ class LabelMap(NamedTuple):
     scores: np.ndarray
     classes: np.ndarray
     view: View
-
-
-class Keys(Sequence[str]):
-    """The image keys of a store, sorted; looked up by binary search in the (memory-mapped) file."""
-
-    def __init__(self, encoded: np.ndarray) -> None:
-        self.encoded = encoded
-
-    def __len__(self) -> int:
-        return len(self.encoded)
-
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return [_decode(key) for key in self.encoded[index]]
-        return _decode(self.encoded[index])
-
-    def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and bool(self.rows([key])[0] >= 0)
-
-    def rows(self, keys: Iterable[str]) -> np.ndarray:
-        """Position of each key, int64; -1 where it is not in the store."""
-        width = self.encoded.dtype.itemsize
-        encoded = [_encode(key) for key in keys]
-        # A longer key than the longest in the store is in none; the empty key, which no store holds, stands for it.
-        queries = np.array([key if len(key) <= width else b'' for key in encoded], dtype=self.encoded.dtype)
-        rows = np.minimum(np.searchsorted(self.encoded, queries), len(self) - 1)
-        return np.where(self.encoded[rows] == queries, rows, -1).astype(np.int64)
 
 
 class LabelStore:
@@ -167,10 +144,12 @@ class LabelStore:
 
 
 class LabelWriter:
-    """Begins a label store or resumes one. Any number of processes may write to it, each its own `rank` of `world`.
+    """Begins a label store or resumes one. Any number of processes may do so at once.
 
-    A process takes every `world`-th shard from number `rank` on; these may differ from one attempt to the next. It
-    writes the batches that `batches()` names, in that order. Once all shards are written one process finalises.
+    A process claims one unfinished shard after the other by a file lock, which also ends when the process is killed,
+    and writes the batches that `batches()` names, in that order. `rank` and `world` say only where it begins to look,
+    save on file systems without locks: there a process keeps to every `world`-th shard from number `rank` on. Whoever
+    finds all maps written finalises.
 
     Args:
         path: the directory; made if need be.
@@ -228,17 +207,16 @@ class LabelWriter:
             'batch_size': batch_size,
             'images_per_shard': -(-images_per_shard // batch_size) * batch_size,
         }
-        _check_settings(settings)
+        check_settings(settings)
         # Through JSON, so that tuples and lists compare equal with what a file holds.
         settings = json.loads(json.dumps(settings))
         if stored is None:
-            stored = settings | {'complete': False, 'skipped': [], 'checksums': {}}
-            self._begin(stored, encoded)
-        else:
-            self._check_same(stored, settings, encoded)
+            stored = self._begin(settings | {'complete': False, 'skipped': [], 'checksums': {}}, encoded)
+        check_same_images(self.path, map_array(self.path / 'keys.npy'), encoded)
+        check_same(self.path, stored, settings)
         self.meta = stored
         self.keys = Keys(encoded)
-        self._shard: ShardWriter | None = None
+        self._claimed: dict[int, ShardWriter] = {}
         if self.complete:
             self._sweep()
 
@@ -250,23 +228,28 @@ class LabelWriter:
     @property
     def num_done(self) -> int:
         """Images whose maps are on disk, written by whichever process."""
-        if self.complete:
-            return len(self.keys)
-        shards = range(num_shards(self.meta))
-        return sum(min(self._done(shard) * self.meta['batch_size'], shard_size(self.meta, shard)) for shard in shards)
+        shards, batch_size = range(num_shards(self.meta)), self.meta['batch_size']
+        done = sum(min(num_done(self.path, shard) * batch_size, shard_size(self.meta, shard)) for shard in shards)
+        # Asked afterwards: another process that finishes the store removes what has just been counted.
+        return len(self.keys) if self._is_finished() else done
 
-    def batches(self) -> list[range]:
-        """Batches left to this process, as ranges of positions in `keys`, in the order they are to be written."""
-        if self.complete:
-            return []
-        batch_size, per_shard = self.meta['batch_size'], self.meta['images_per_shard']
-        left = []
-        for shard in range(self.rank, num_shards(self.meta), self.world):
-            begin = shard * per_shard
-            end = begin + shard_size(self.meta, shard)
-            starts = range(begin + self._done(shard) * batch_size, end, batch_size)
-            left += [range(start, min(start + batch_size, end)) for start in starts]
-        return left
+    def batches(self) -> Iterator[range]:
+        """Batches left, as ranges of positions in `keys`, in the order they are to be written.
+
+        The next shard is claimed when the iterator gets to it. It ends when no shard is left that nobody has claimed.
+        """
+        self.close()
+        batch_size = self.meta['batch_size']
+        while shard := self._claim_next():
+            begin = shard.number * self.meta['images_per_shard']
+            end = begin + shard_size(self.meta, shard.number)
+            for start in range(begin + shard.done * batch_size, end, batch_size):
+                yield range(start, min(start + batch_size, end))
+
+    def others_at_work(self) -> bool:
+        """Whether a shard is being written by another process; never on a file system without locks."""
+        left = [shard for shard in range(num_shards(self.meta)) if not self._is_written(shard)]
+        return not self._is_finished() and any(is_claimed(self.path, n) for n in left if n not in self._claimed)
 
     def write(self, batch: range, scores: np.ndarray, classes: np.ndarray, sizes: np.ndarray) -> None:
         """Write one batch; when this returns it is on disk and will not be asked for again.
@@ -281,14 +264,116 @@ class LabelWriter:
             UserError: scores that are not finite as float16, a full disk, or another process at the same shard.
             ValueError: a batch that is not the next one, or arrays of another shape.
         """
-        shard, row = divmod(batch.start, self.meta['images_per_shard'])
+        self.write_all([(batch, scores, classes, sizes)])
+
+    def write_all(self, batches: Sequence[tuple[range, np.ndarray, np.ndarray, np.ndarray]]) -> None:
+        """Write batches that follow each other, each as in `write`, waiting for the disk once per shard.
+
+        Raises:
+            as `write`; the batches before the one that is wrong are on disk then.
+        """
+        checked: list[tuple[range, dict[str, np.ndarray]]] = []
+        try:
+            for batch in batches:
+                checked.append((batch[0], self._arrays(*batch)))
+        finally:
+            for number, group in groupby(checked, key=lambda item: item[0].start // self.meta['images_per_shard']):
+                ranges, arrays = zip(*group, strict=True)
+                self._write(number, ranges[0].start - number * self.meta['images_per_shard'], arrays)
+
+    def finalise(self) -> None:
+        """Record checksums and mark the store finished, unless another process has done so.
+
+        Raises:
+            UserError: some maps are still missing, or the disk is full.
+        """
+        self.close()
+        if self._is_finished():
+            self._sweep()
+            return
+        with disk_errors(self.path), locked_folder(self.path):
+            missing = len(self.keys) - self.num_done
+            if missing:
+                raise UserError(f'{self.path} lacks the maps of {missing} images: resume it first.')
+            if not self.complete:
+                meta = self.meta | {'complete': True, 'skipped': self._skipped(), 'checksums': self._checksums()}
+                write_meta(self.path, meta)
+                self.meta = meta
+            self._sweep()
+
+    def close(self) -> None:
+        """Let go of the claimed shards. What `write` returned from is safe without it."""
+        while self._claimed:
+            self._claimed.popitem()[1].close()
+
+    def __enter__(self) -> 'LabelWriter':
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _begin(self, meta: dict, encoded: np.ndarray) -> dict:
+        """Start a directory, unless another process is quicker: first the keys, then `meta.json`; returns the latter.
+
+        A store with a `meta.json` therefore has its keys.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f'{self.path} is a file: give a folder for the label store.')
+        ours = ('keys.npy', 'lock')
+        if self.path.is_dir():
+            foreign = [file.name for file in self.path.iterdir() if file.name not in ours and not is_temporary(file)]
+            if foreign and read_meta(self.path) is None:
+                raise UserError(f'{self.path} is not a label store and not empty ({foreign[0]}): give another folder.')
+        buffer = io.BytesIO()
+        np.save(buffer, encoded)
+        with disk_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            with locked_folder(self.path):
+                quicker = read_meta(self.path)
+                if quicker is None:
+                    write_atomically(self.path / 'keys.npy', buffer.getvalue())
+                    write_meta(self.path, meta)
+        return quicker or meta
+
+    def _is_finished(self) -> bool:
+        """As `complete`, but by what is on disk now."""
+        if not self.complete:
+            self.meta = read_meta(self.path) or self.meta
+        return self.complete
+
+    def _is_written(self, shard: int) -> bool:
+        return num_done(self.path, shard) * self.meta['batch_size'] >= shard_size(self.meta, shard)
+
+    def _claim_next(self) -> ShardWriter | None:
+        """Claim an unfinished shard: first of every `world`-th, then of the others, where other processes come last."""
+        if self._is_finished():
+            return None
+        shards = range(num_shards(self.meta))
+        own = shards[self.rank :: self.world]
+        for number in [*own, *(number for number in reversed(shards) if number not in own)]:
+            if number in self._claimed or self._is_written(number):
+                continue
+            with disk_errors(self.path):
+                shard = claim_shard(self.path, self.meta, number)
+            if shard is None:
+                continue
+            # Nobody can tell whether a shard is being written where there are no locks; and a lock may have come late.
+            if (not shard.locked and number not in own) or self._is_written(number):
+                shard.close()
+                continue
+            self._claimed[number] = shard
+            return shard
+        return None
+
+    def _arrays(self, batch: range, scores: np.ndarray, classes: np.ndarray, sizes: np.ndarray) -> dict:
+        """The arrays of a batch as their files hold them, checked."""
         with np.errstate(over='ignore'):
             arrays = {
-                name: np.ascontiguousarray(values, dtype=layout(self.meta, name, shard)[0])
+                name: np.ascontiguousarray(values, dtype=layout(self.meta, name, 0)[0])
                 for name, values in zip(ARRAYS, (scores, classes, sizes), strict=True)
             }
         for name, array in arrays.items():
-            shape = (len(batch), *layout(self.meta, name, shard)[1][1:])
+            shape = (len(batch), *layout(self.meta, name, 0)[1][1:])
             if array.shape != shape:
                 raise ValueError(f'{name} of a batch are {array.shape}, expected {shape}.')
         if np.max(classes) >= self.meta['num_classes']:
@@ -297,149 +382,42 @@ class LabelWriter:
         if not finite.all():
             key = self.keys[batch[int(np.argmin(finite))]]
             raise UserError(f'The scores of {key} are not finite in half precision: annotate with --precision fp32.')
+        return arrays
+
+    def _write(self, number: int, row: int, batches: Sequence[dict[str, np.ndarray]]) -> None:
         with disk_errors(self.path):
-            if self._shard is None or self._shard.number != shard:
-                self.close()
-                self._shard = ShardWriter(self.path, self.meta, shard, row)
-            self._shard.write(row, arrays)
+            shard = self._claimed.get(number) or claim_shard(self.path, self.meta, number)
+            if shard is None:
+                raise UserError(f'Another process is writing shard {number} of {self.path}: let it finish, or stop it.')
+            self._claimed[number] = shard
+            shard.write(row, batches)
+        if self._is_written(number):
+            self._claimed.pop(number).close()
 
-    def finalise(self) -> None:
-        """Record checksums and mark the store finished.
+    def _skipped(self) -> list[str]:
+        """Keys of the images that have no map."""
+        per_shard = self.meta['images_per_shard']
+        return [
+            self.keys[shard * per_shard + int(row)]
+            for shard in range(num_shards(self.meta))
+            for row in np.flatnonzero(map_array(self.path / file_name('sizes', shard))[:, 0] == 0)
+        ]
 
-        Raises:
-            UserError: some maps are still missing, or the disk is full.
-        """
-        self.close()
-        self.meta = read_meta(self.path) or self.meta
-        if self.complete:
-            return
-        if self.num_done < len(self.keys):
-            raise UserError(f'{self.path} lacks the maps of {len(self.keys) - self.num_done} images: resume it first.')
+    def _checksums(self) -> dict[str, str]:
+        """SHA-256 of every file but `meta.json`."""
         shards = range(num_shards(self.meta))
         names = ['keys.npy', *(file_name(name, shard) for name in ARRAYS for shard in shards)]
         with ThreadPoolExecutor() as pool:
             digests = list(pool.map(lambda name: file_digest(self.path / name), names))
-        per_shard = self.meta['images_per_shard']
-        skipped = [
-            self.keys[shard * per_shard + int(row)]
-            for shard in shards
-            for row in np.flatnonzero(map_array(self.path / file_name('sizes', shard))[:, 0] == 0)
-        ]
-        meta = self.meta | {
-            'complete': True,
-            'skipped': skipped,
-            'checksums': dict(zip(names, digests, strict=True)),
-        }
-        with disk_errors(self.path):
-            write_meta(self.path, meta)
-        self.meta = meta
-        self._sweep()
-
-    def close(self) -> None:
-        """Let go of the shard being written. What `write` returned from is safe without it."""
-        if self._shard is not None:
-            self._shard.close()
-            self._shard = None
-
-    def __enter__(self) -> 'LabelWriter':
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def _done(self, shard: int) -> int:
-        progress = self.path / f'progress-{shard:05d}'
-        return progress.stat().st_size if progress.exists() else 0
-
-    def _begin(self, meta: dict, encoded: np.ndarray) -> None:
-        """Start a directory: first the keys, then `meta.json`, so that a store with a `meta.json` has its keys."""
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f'{self.path} is a file: give a folder for the label store.')
-        if self.path.is_dir():
-            foreign = [file.name for file in self.path.iterdir() if file.name != 'keys.npy' and not is_temporary(file)]
-            if foreign:
-                raise UserError(f'{self.path} is not a label store and not empty ({foreign[0]}): give another folder.')
-        buffer = io.BytesIO()
-        np.save(buffer, encoded)
-        with disk_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.path / 'keys.npy', buffer.getvalue())
-            write_meta(self.path, meta)
-
-    def _check_same(self, stored: dict, settings: dict, encoded: np.ndarray) -> None:
-        there = map_array(self.path / 'keys.npy')
-        if len(there) != len(encoded) or not np.array_equal(there, encoded):
-            ours, theirs = np.setdiff1d(encoded, there), np.setdiff1d(there, encoded)
-            example = _decode((ours if len(ours) else theirs)[0])
-            raise UserError(
-                f'{self.path} was begun for other images ({len(there)} there, {len(encoded)} here, the first '
-                f'difference is {example}): give another folder, or the images it was begun with.'
-            )
-        ours, theirs = _flat(settings), _flat(stored)
-        names = [name for name in ours if ours[name] != theirs.get(name)]
-        if names:
-            said = ', '.join(
-                'other class names' if name == 'class_names' else f'{name} {theirs.get(name)} instead of {ours[name]}'
-                for name in names
-            )
-            raise UserError(
-                f'{self.path} was begun with other settings ({said}): use the same ones, or give another folder.'
-            )
+        return dict(zip(names, digests, strict=True))
 
     def _sweep(self) -> None:
         """Remove what a finished store does not need; also what a process killed in the middle left behind."""
         for file in self.path.iterdir():
-            if file.name.startswith('progress-') or is_temporary(file):
+            if file.name.startswith('progress-') or file.name == 'lock' or is_temporary(file):
                 file.unlink(missing_ok=True)
 
 
 def image_keys(reader: Any) -> list[str]:
     """Keys of a timm reader's images: their posix paths below the image folder."""
     return [Path(name).as_posix() for name in reader.filenames()]
-
-
-def encode_keys(keys: Sequence[str]) -> np.ndarray:
-    """Keys as a zero-padded UTF-8 array [n] in the same order; its sorting is that of the store.
-
-    Raises:
-        UserError: no keys, an empty key or a key that occurs twice.
-    """
-    if not len(keys):
-        raise UserError('No images to annotate.')
-    encoded = np.array([_encode(key) for key in keys], dtype='S')
-    ordered = np.sort(encoded)
-    twice = np.flatnonzero(ordered[1:] == ordered[:-1])
-    if len(twice):
-        raise UserError(f'Image {_decode(ordered[twice[0]])} is listed twice.')
-    if not ordered[0]:
-        raise UserError('An image has no name.')
-    return encoded
-
-
-def _encode(key: str) -> bytes:
-    # Names that are not UTF-8 reach Python as lone surrogates.
-    return key.encode('utf-8', 'surrogateescape')
-
-
-def _decode(key: bytes) -> str:
-    return key.decode('utf-8', 'surrogateescape')
-
-
-def _check_settings(settings: dict) -> None:
-    if not 1 <= settings['k'] <= settings['num_classes']:
-        raise UserError(
-            f'{settings["k"]} scores per location were asked of an annotator with {settings["num_classes"]} classes: '
-            f'choose k from 1 to {settings["num_classes"]}.'
-        )
-    names = settings['class_names']
-    if names is not None and len(names) != settings['num_classes']:
-        raise UserError(f'{len(names)} class names for {settings["num_classes"]} classes.')
-    view_rule(settings['view'])
-
-
-def _flat(settings: dict, prefix: str = '') -> dict[str, Any]:
-    """Nested settings as one dict of readable names, such as `annotator name`."""
-    flat = {}
-    for name, value in settings.items():
-        flat |= _flat(value, f'{prefix}{name} ') if isinstance(value, dict) else {f'{prefix}{name}': value}
-    return flat

@@ -1,84 +1,21 @@
-"""The files of a label store: layout, reading by memory map, and writing so that no crash tears them."""
+"""The files of a label store: what they hold, and reading them by memory map."""
 
-import fcntl
 import hashlib
-import io
 import json
 import mmap
-import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from tokenlabel.errors import UserError
-from tokenlabel.files import sync_folder, write_atomically
+from tokenlabel.files import write_atomically
 
 FORMAT = 'tokenlabel label store'
 VERSION = 1
 ARRAYS = ('scores', 'classes', 'sizes')
-
-
-class ShardWriter:
-    """The files of one shard. Its progress file is locked, so that no two processes write the same shard.
-
-    Args:
-        folder: the store.
-        meta: its `meta.json`.
-        number: of the shard.
-        row: within the shard where the caller expects to go on.
-
-    Raises:
-        UserError: another process is or was at work on the shard, or a file of it is damaged.
-    """
-
-    def __init__(self, folder: Path, meta: dict, number: int, row: int) -> None:
-        self.number = number
-        self.batch_size = meta['batch_size']
-        self.files, self.offsets = {}, {}
-        with ExitStack() as stack:
-            self.progress = stack.enter_context(open(folder / f'progress-{number:05d}', 'ab', buffering=0))
-            locked = _try_lock(self.progress)
-            self.done = os.fstat(self.progress.fileno()).st_size
-            if not locked or self.done * self.batch_size != row or read_meta(folder)['complete']:
-                raise UserError(f'Another process is writing shard {number} of {folder}: let it finish, or stop it.')
-            for name in ARRAYS:
-                dtype, shape = layout(meta, name, number)
-                path, header = folder / file_name(name, number), _npy_header(dtype, shape)
-                stride = dtype.itemsize * int(np.prod(shape[1:]))
-                size = len(header) + shape[0] * stride
-                file = stack.enter_context(open(path, 'r+b' if self.done else 'wb', buffering=0))
-                if not self.done:
-                    file.write(header)
-                    file.truncate(size)
-                elif os.fstat(file.fileno()).st_size != size:
-                    raise UserError(f'{path} is damaged (not {size} bytes long): delete {folder} and start again.')
-                self.files[name], self.offsets[name] = file, (len(header), stride)
-            sync_folder(folder)
-            self.open_files = stack.pop_all()
-
-    def write(self, row: int, arrays: dict[str, np.ndarray]) -> None:
-        """Write the next batch, beginning at `row`. The progress byte follows once the data are on disk."""
-        if row != self.done * self.batch_size:
-            raise ValueError(
-                f'Batch at row {row} of shard {self.number}, where row {self.done * self.batch_size} is next.'
-            )
-        for name, array in arrays.items():
-            begin, stride = self.offsets[name]
-            data, position = memoryview(array).cast('B'), begin + row * stride
-            while data:
-                written = os.pwrite(self.files[name].fileno(), data, position)
-                data, position = data[written:], position + written
-        for file in self.files.values():
-            os.fsync(file.fileno())
-        self.progress.write(b'.')
-        os.fsync(self.progress.fileno())
-        self.done += 1
-
-    def close(self) -> None:
-        self.open_files.close()
 
 
 def read_meta(path: str | Path) -> dict[str, Any] | None:
@@ -169,21 +106,3 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise UserError(
             f'Cannot write to {path} ({error.strerror}): make room or choose another folder, then run again to resume.'
         ) from error
-
-
-def _try_lock(file: BinaryIO) -> bool:
-    """Whether this process may write; yes on file systems without locks, where ranks divide the shards anyway."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def _npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
-    buffer = io.BytesIO()
-    description = {'descr': np.lib.format.dtype_to_descr(dtype), 'fortran_order': False, 'shape': shape}
-    np.lib.format.write_array_header_1_0(buffer, description)
-    return buffer.getvalue()

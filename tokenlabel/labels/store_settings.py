@@ -1,0 +1,55 @@
+"""What a label store is begun with: possible or not, and the same on every later run."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokenlabel.errors import UserError
+from tokenlabel.labels.store_keys import decode_key
+from tokenlabel.labels.view_rule import view_rule
+
+
+def check_settings(settings: dict[str, Any]) -> None:
+    """Raise `UserError` for settings that no store can have."""
+    if not 1 <= settings['k'] <= settings['num_classes']:
+        raise UserError(
+            f'{settings["k"]} scores per location were asked of an annotator with {settings["num_classes"]} classes: '
+            f'choose k from 1 to {settings["num_classes"]}.'
+        )
+    names = settings['class_names']
+    if names is not None and len(names) != settings['num_classes']:
+        raise UserError(f'{len(names)} class names for {settings["num_classes"]} classes.')
+    view_rule(settings['view'])
+
+
+def check_same(path: Path, stored: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Raise `UserError` where the store at `path` was begun with other settings than these; it says which."""
+    ours, theirs = _flat(settings), _flat(stored)
+    names = [name for name in ours if ours[name] != theirs.get(name)]
+    if names:
+        said = ', '.join(
+            'other class names' if name == 'class_names' else f'{name} {theirs.get(name)} instead of {ours[name]}'
+            for name in names
+        )
+        raise UserError(f'{path} was begun with other settings ({said}): use the same ones, or give another folder.')
+
+
+def check_same_images(path: Path, there: np.ndarray, here: np.ndarray) -> None:
+    """Raise `UserError` where the sorted keys of the store at `path` are not these; it names the first difference."""
+    if len(there) == len(here) and np.array_equal(there, here):
+        return
+    ours, theirs = np.setdiff1d(here, there), np.setdiff1d(there, here)
+    example = decode_key((ours if len(ours) else theirs)[0])
+    raise UserError(
+        f'{path} was begun for other images ({len(there)} there, {len(here)} here, the first difference is {example}): '
+        'give another folder, or the images it was begun with.'
+    )
+
+
+def _flat(settings: dict, prefix: str = '') -> dict[str, Any]:
+    """Nested settings as one dict of readable names, such as `annotator name`."""
+    flat = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f'{prefix}{name} ') if isinstance(value, dict) else {f'{prefix}{name}': value}
+    return flat
