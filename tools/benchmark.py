@@ -1,108 +1,29 @@
 #!/usr/bin/env python
-"""Times what is done at every training step against the straightforward way, both in the same run.
+"""Times what this project does against the straightforward way, both in the same run.
 
+python tools/benchmark.py labels  # annotating, storing and reading label maps: label store against a file per image
 python tools/benchmark.py loss    # token targets and their loss: sparse against dense
 """
 
 import argparse
-import platform
-import statistics
-import time
-from collections.abc import Callable
+import sys
 
-import torch
-from PIL import Image
-from timm.data.transforms import RandomResizedCropAndInterpolation
-from torch import Tensor
-from torchvision.ops import roi_align
+from tokenlabel.errors import reports_errors
 
-from tokenlabel.labels.targets import token_targets
-from tokenlabel.losses import TokenLabelLoss
-from tokenlabel.models.token_head import TokenLogits
-
-SMOOTHING = 0.1
+from benchmark_labels import add_labels_arguments, benchmark_labels
+from benchmark_loss import add_loss_arguments, benchmark_loss
 
 
-def parse_arguments() -> argparse.Namespace:
+@reports_errors
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('what', choices=['loss'])
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--batch', type=int, default=64)
-    parser.add_argument('--classes', type=int, default=1000)
-    parser.add_argument('--grid', type=int, default=14, help='tokens per side')
-    parser.add_argument('--cells', type=int, default=18, help='cells of a score map per side')
-    parser.add_argument('--k', type=int, default=5, help='scores per cell')
-    parser.add_argument('--runs', type=int, default=5, help='timed pairs after one warm-up')
-    return parser.parse_args()
-
-
-def benchmark_loss(args: argparse.Namespace) -> None:
-    """Targets, loss and gradient of one batch of random crops, from score maps to gradients of the logits."""
-    torch.manual_seed(0)
-    device, batch, num_classes, grid = args.device, args.batch, args.classes, (args.grid, args.grid)
-    scores = (5 + 3 * torch.randn(batch, args.k, args.cells, args.cells, device=device)).half()
-    classes = torch.rand(batch, num_classes, args.cells, args.cells, device=device).topk(args.k, 1).indices
-    image = Image.new('RGB', (500, 375))
-    crops = [RandomResizedCropAndInterpolation.get_params(image, (0.08, 1), (3 / 4, 4 / 3)) for _ in range(batch)]
-    top, left, height, width = torch.tensor(crops).float().div(torch.tensor([375.0, 500, 375, 500])).unbind(1)
-    zero = torch.zeros(batch)
-    view = torch.stack([torch.stack([width, zero, left], -1), torch.stack([zero, height, top], -1)], 1)
-    boxes = torch.stack([left, top, left + width, top + height], 1).to(device)
-    cls = torch.randn(batch, num_classes, device=device, requires_grad=True)
-    tokens = torch.randn(batch, args.grid**2, num_classes, device=device, requires_grad=True)
-    loss_function = TokenLabelLoss()
-
-    def sparse() -> Tensor:
-        targets = token_targets(scores, classes, view, grid, num_classes, SMOOTHING)
-        return loss_function(TokenLogits(cls, tokens, grid), targets)
-
-    def dense() -> Tensor:
-        maps = torch.zeros(batch, num_classes, args.cells, args.cells, device=device)
-        maps.scatter_(1, classes, scores.float())
-        rois = torch.cat([torch.arange(batch, device=device)[:, None], boxes * args.cells], 1)
-        cls_target = smoothed_softmax(roi_align(maps, rois, (1, 1), aligned=True).flatten(1))
-        token_target = smoothed_softmax(roi_align(maps, rois, grid, aligned=True).flatten(2).transpose(1, 2))
-        cls_loss = -(cls_target * cls.log_softmax(-1)).sum(-1).mean()
-        return cls_loss - (token_target * tokens.log_softmax(-1)).sum(-1).mean()
-
-    def step(loss: Callable[[], Tensor]) -> tuple[float, Tensor]:
-        cls.grad = tokens.grad = None
-        value = loss()
-        value.backward()
-        return value.item(), tokens.grad
-
-    (sparse_value, sparse_gradient), (dense_value, dense_gradient) = step(sparse), step(dense)
-    error = float((sparse_gradient - dense_gradient).abs().max() / dense_gradient.abs().max())
-    print(f'loss {sparse_value:.6f} (sparse), {dense_value:.6f} (dense); gradients within {error:.1e} of the largest')
-    pairs = [(seconds(lambda: step(sparse), device), seconds(lambda: step(dense), device)) for _ in range(args.runs)]
-    report('targets, loss and gradient', pairs)
-
-
-def smoothed_softmax(scores: Tensor) -> Tensor:
-    """The release's smoothing after a softmax over the classes."""
-    num_classes = scores.shape[-1]
-    return scores.softmax(-1) * (1 - SMOOTHING + SMOOTHING / num_classes) + SMOOTHING / num_classes
-
-
-def seconds(run: Callable[[], object], device: str) -> float:
-    """Wall-clock time of one run, the device's queue emptied before and after."""
-    synchronize = torch.cuda.synchronize if device.startswith('cuda') else lambda: None
-    synchronize()
-    begin = time.perf_counter()
-    run()
-    synchronize()
-    return time.perf_counter() - begin
-
-
-def report(what: str, pairs: list[tuple[float, float]]) -> None:
-    """Medians of both ways and of the ratio pair by pair."""
-    ours, other = (1000 * statistics.median(column) for column in zip(*pairs, strict=True))
-    ratios = sorted(slow / fast for fast, slow in pairs)
-    print(f'{what}: {ours:.1f} ms against {other:.1f} ms, {statistics.median(ratios):.1f} times faster', end=' ')
-    print(f'({ratios[0]:.1f} to {ratios[-1]:.1f} over {len(pairs)} pairs)')
-    where = torch.cuda.get_device_name() if torch.cuda.is_available() else f'{torch.get_num_threads()} CPU threads'
-    print(f'{where}, Python {platform.python_version()}, torch {torch.__version__}')
+    commands = parser.add_subparsers(dest='what', required=True)
+    add_labels_arguments(commands.add_parser('labels'))
+    add_loss_arguments(commands.add_parser('loss'))
+    args = parser.parse_args()
+    {'labels': benchmark_labels, 'loss': benchmark_loss}[args.what](args)
+    return 0
 
 
 if __name__ == '__main__':
-    benchmark_loss(parse_arguments())
+    sys.exit(main())
