@@ -147,6 +147,17 @@ class TestDefinition:
 
         torch.testing.assert_close(targets.dense(), expected, atol=1e-5, rtol=1e-5)
 
+    @settings(max_examples=15)
+    @given(any_views, grids, st.integers(1, 6), st.sampled_from([0.5, 1.0, 3.0]))
+    def test_the_best_k_scores_at_a_temperature(self, view, grid, k, temperature):
+        scores, classes = random_maps(2, 6, 5, 20)
+        scores = scores.sort(1, descending=True).values
+        views = batched(view, View.identity())
+        targets = token_targets(scores.double(), classes, views, grid, 20, 0.1, k=k, temperature=temperature)
+        expected = reference.token_targets(scores, classes, views.double(), grid, 20, 0.1, k, temperature)
+
+        torch.testing.assert_close(targets.dense(), expected, atol=1e-5, rtol=1e-5)
+
     @settings(max_examples=25)
     @given(st.lists(crops, min_size=1, max_size=4), grids, st.integers(2, 9))
     def test_is_roi_align_for_crops(self, views, grid, size):
@@ -272,6 +283,14 @@ class TestBaselines:
 
         mean = reference.dense_maps(scores.half(), classes, 10).mean((2, 3))
         assert targets.tokens is None
+        torch.testing.assert_close(targets.dense()[0], reference.soft_targets(mean, 0.1).float())
+
+    def test_distillation_of_the_best_k_scores_at_a_temperature(self):
+        scores, classes = random_maps(2, 3, 5, 10)
+        scores = scores.sort(1, descending=True).values
+        targets = distillation_targets(scores, classes, 10, smoothing=0.1, k=2, temperature=4.0)
+
+        mean = reference.dense_maps(scores, classes, 10, k=2, temperature=4.0).mean((2, 3))
         torch.testing.assert_close(targets.dense()[0], reference.soft_targets(mean, 0.1).float())
 
 

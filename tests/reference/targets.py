@@ -7,11 +7,15 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 
-def dense_maps(scores: Tensor, classes: Tensor, num_classes: int) -> Tensor:
+def dense_maps(
+    scores: Tensor, classes: Tensor, num_classes: int, k: int | None = None, temperature: float = 1.0
+) -> Tensor:
     """Score of every class in every cell, float64 [B, C, H, W]; 0 where it is not among the top k."""
-    batch, _, height, width = scores.shape
+    batch, listed, height, width = scores.shape
     maps = torch.zeros(batch, num_classes, height, width, dtype=torch.float64)
-    return maps.scatter_(1, classes.long(), scores.double())
+    for entry in range(listed if k is None else k):
+        maps.scatter_add_(1, classes[:, entry : entry + 1].long(), scores[:, entry : entry + 1].double() / temperature)
+    return maps
 
 
 def bilinear(dense_map: Tensor, x: float, y: float) -> Tensor:
@@ -53,10 +57,17 @@ def soft_targets(scores: Tensor, smoothing: float) -> Tensor:
 
 
 def token_targets(
-    scores: Tensor, classes: Tensor, to_map: Tensor, grid: tuple[int, int], num_classes: int, smoothing: float = 0.0
+    scores: Tensor,
+    classes: Tensor,
+    to_map: Tensor,
+    grid: tuple[int, int],
+    num_classes: int,
+    smoothing: float = 0.0,
+    k: int | None = None,
+    temperature: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Dense targets [B, C] and [B, N, C] in float64; `to_map` [B, 2, 3] leads from the model input to the map."""
-    maps = dense_maps(scores, classes, num_classes)
+    maps = dense_maps(scores, classes, num_classes, k, temperature)
     cls = torch.cat([token_scores(m, matrix, (1, 1)) for m, matrix in zip(maps, to_map, strict=True)])
     tokens = torch.stack([token_scores(m, matrix, grid) for m, matrix in zip(maps, to_map, strict=True)])
     return soft_targets(cls, smoothing), soft_targets(tokens, smoothing)

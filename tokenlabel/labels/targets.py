@@ -79,6 +79,8 @@ def token_targets(
     smoothing: float = 0.0,
     map_view: Tensor | None = None,
     geometry: Geometry = 'exact',
+    k: int | None = None,
+    temperature: float = 1.0,
 ) -> TokenTargets:
     """Soft targets for a batch of model inputs, looked up in their score maps.
 
@@ -89,7 +91,7 @@ def token_targets(
     The Views are best left on the CPU: sizes that depend on them are then known without waiting for the device.
 
     Args:
-        scores: [B, k, S, S], top-k scores (logits) of each cell; other than square maps work too.
+        scores: [B, k, S, S], top-k scores (logits) of each cell, best first; other than square maps work too.
         classes: [B, k, S, S], class ids of these scores.
         view: [B, 2, 3], from the model input to the source image (`View.tensor`).
         grid: (rows, cols) of tokens.
@@ -98,13 +100,16 @@ def token_targets(
         map_view: [B, 2, 3], from the score map to the source image; None where maps cover the whole image.
         geometry: 'exact', or 'released' for the behaviour of the 2021 release: rows and columns of the crop box are
             exchanged, a mirrored View mirrors the map first, and the map is taken to cover the whole image.
+        k: use only this many of the best scores of each cell; None uses all.
+        temperature: the scores are divided by it, so that above 1 targets are softer; classes that are not listed keep
+            their score of 0.
 
     Raises:
         UserError: a class id outside [0, C) (seen on CPU only); a sheared or rotated View with geometry='released'.
         ValueError: shapes that do not fit together; an unknown geometry.
     """
     _check_shapes(scores, classes, view, map_view)
-    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    scores, classes = _best(scores, classes, k, temperature)
     classes = classes.to(torch.int32)
     _check_classes(classes, num_classes)
     to_map = _to_map(view, map_view, geometry)
@@ -132,24 +137,37 @@ def image_targets(
 
 
 @torch.no_grad()
-def distillation_targets(scores: Tensor, classes: Tensor, num_classes: int, smoothing: float = 0.0) -> TokenTargets:
+def distillation_targets(
+    scores: Tensor,
+    classes: Tensor,
+    num_classes: int,
+    smoothing: float = 0.0,
+    k: int | None = None,
+    temperature: float = 1.0,
+) -> TokenTargets:
     """The annotator's soft label of the whole image: softmax of the map's mean score, for the class token alone.
 
     Args:
         scores: [B, k, S, S].
         classes: [B, k, S, S].
         num_classes: C.
-        smoothing: as in `token_targets`.
+        smoothing, k, temperature: as in `token_targets`.
 
     Raises:
         UserError: a class id outside [0, C) (seen on CPU only).
     """
-    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
+    scores, classes = _best(scores, classes, k, temperature)
     classes = classes.long()
     _check_classes(classes, num_classes)
     cells = scores.shape[-2] * scores.shape[-1]
     z_BC = scores.new_zeros(len(scores), num_classes).scatter_add_(1, classes.flatten(1), scores.flatten(1) / cells)
     return TokenTargets(_dense_softmax(z_BC, smoothing), None, smoothing)
+
+
+def _best(scores: Tensor, classes: Tensor, k: int | None, temperature: float) -> tuple[Tensor, Tensor]:
+    """The first k entries of each cell, scores in at least float32 and divided by the temperature."""
+    scores = scores[:, :k].to(torch.promote_types(scores.dtype, torch.float32))
+    return scores if temperature == 1 else scores / temperature, classes[:, :k]
 
 
 def _check_shapes(scores: Tensor, classes: Tensor, view: Tensor, map_view: Tensor | None) -> None:

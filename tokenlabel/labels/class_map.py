@@ -1,0 +1,118 @@
+"""From an annotator's classes to those of the images: which of its classes count as which of theirs.
+
+A class map is a file that names an image class for each annotator class that counts; the others are dropped. As JSON it
+is one object, `{"n02123045": "cat", "282": "cat", "207": 1}`; as text it has a pair a line, separated by a tab or,
+where names hold no spaces, by spaces. A class is given by its name or by its number.
+"""
+
+import difflib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tokenlabel.errors import UserError
+
+Classes = Sequence[str] | int
+
+
+def read_class_map(path: str | Path, from_classes: Classes, to_classes: Classes | None) -> NDArray[np.int64]:
+    """Read a class map.
+
+    Args:
+        path: `.json`, or text of any other suffix.
+        from_classes: names of the annotator's classes, or their number where they have no names.
+        to_classes: names of the image classes, or their number; None where any number goes.
+
+    Returns:
+        Image class of each annotator class, [annotator classes]; -1 where it is dropped.
+
+    Raises:
+        UserError: the file is missing or is no class map, names a class that there is not, names one twice, or none.
+    """
+    path = Path(path)
+    table = np.full(from_classes if isinstance(from_classes, int) else len(from_classes), -1)
+    number_from, number_to = _numbering(from_classes, 'annotator', path), _numbering(to_classes, 'image', path)
+    for source, target in _pairs(path):
+        row = number_from(source)
+        if table[row] >= 0:
+            raise UserError(f'Class map {path} names annotator class {source} twice: keep one of the two.')
+        table[row] = number_to(target)
+    if (table < 0).all():
+        raise UserError(f'Class map {path} maps no class: give pairs of an annotator class and an image class.')
+    return table
+
+
+def map_classes(scores: NDArray, classes: NDArray, table: NDArray[np.int64]) -> tuple[NDArray, NDArray[np.int64]]:
+    """The map of the image classes, from one of annotator classes.
+
+    Annotator classes of one image class become one entry, the logsumexp of their scores in the cell. What is dropped
+    leaves entries of score 0 and class 0, which add nothing to a target.
+
+    Args:
+        scores: [k, S, S] of any floating type, which is kept; computed in float32.
+        classes: [k, S, S] annotator classes.
+        table: as `read_class_map` gives it.
+
+    Returns:
+        Scores and int64 classes, [k, S, S], the best first and empty entries last.
+    """
+    mapped = table[classes]
+    same = (mapped[:, None] == mapped[None]) & (mapped >= 0)
+    combined = np.logaddexp.reduce(np.where(same, scores.astype(np.float32), -np.inf), axis=1)
+    # of the entries of one class the first stands for all
+    rows = np.arange(len(mapped))
+    entry = (mapped >= 0) & (same.argmax(1) == rows[:, None, None])
+    order = np.argsort(np.where(entry, -combined, np.inf), axis=0, kind='stable')
+    scores_out = np.where(entry, combined, 0).astype(scores.dtype)
+    return (
+        np.take_along_axis(scores_out, order, axis=0),
+        np.take_along_axis(np.where(entry, mapped, 0), order, axis=0),
+    )
+
+
+def _pairs(path: Path) -> list[tuple[str, str]]:
+    try:
+        text = path.read_text(encoding='utf-8')
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'Class map {path} cannot be read ({error}).') from error
+    if path.suffix == '.json':
+        try:
+            record = json.loads(text, object_pairs_hook=list)
+        except ValueError as error:
+            raise UserError(f'Class map {path} is no JSON ({error}).') from error
+        pairs = record if isinstance(record, list) else []
+        if not all(isinstance(pair, tuple) and isinstance(pair[1], str | int) for pair in pairs):
+            raise UserError(f'Class map {path} has to be one JSON object of annotator classes and image classes.')
+        return [(source, str(target)) for source, target in pairs]
+    pairs = []
+    for number, line in enumerate(text.splitlines(), 1):
+        words = [word.strip() for word in line.split('\t')] if '\t' in line else line.split()
+        if words and len(words) != 2:
+            raise UserError(
+                f'Class map {path}, line {number}: {line.strip()!r} is not an annotator class and an image class with '
+                'a tab between.'
+            )
+        pairs += [tuple(words)] if words else []
+    return pairs
+
+
+def _numbering(classes: Classes | None, whose: str, path: Path) -> Callable[[str], int]:
+    """Gives the number of a class that is named or, where none is named so, numbered."""
+    names = {} if classes is None or isinstance(classes, int) else {name: row for row, name in enumerate(classes)}
+    count = classes if isinstance(classes, int) else len(names)
+
+    def number(name: str) -> int:
+        if name in names:
+            return names[name]
+        if name.isdecimal() and (classes is None or int(name) < count):
+            return int(name)
+        close = difflib.get_close_matches(name, names, n=3)
+        hint = f'did you mean {", ".join(close)}?' if close else f'there are {count} classes.'
+        if classes is None:
+            hint = 'as the images have no classes of their own, give numbers.'
+        raise UserError(f'Class map {path} names the {whose} class {name}, which does not exist: {hint}')
+
+    return number
