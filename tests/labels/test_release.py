@@ -1,0 +1,267 @@
+"""Score maps of the 2021 release in and out."""
+
+import os
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from timm.data.readers import create_reader
+
+from tests.label_stores import store_of, write_store
+from tokenlabel.errors import UserError
+from tokenlabel.labels.release import export_release, import_release
+from tokenlabel.labels.store import LabelStore, LabelWriter
+from tokenlabel.labels.view_rule import CenterCrop, Squash
+
+NAMES = ['ant/x_1', 'ant/x_2', 'bee/x_1', 'bee/y_7', 'cow/z']
+
+
+def released_map(number: int, k: int = 3, side: int = 4, num_classes: int = 7) -> torch.Tensor:
+    """Maps that differ in every row and column."""
+    generator = torch.Generator().manual_seed(number)
+    scores = torch.randn(k, side, side, generator=generator).sort(0, descending=True).values
+    ids = torch.rand(num_classes, side, side, generator=generator).argsort(0)[:k]
+    return torch.stack([scores.half(), ids.half()])
+
+
+@pytest.fixture
+def maps(tmp_path) -> Path:
+    folder = tmp_path / 'label maps' / 'top5'
+    for number, name in enumerate(NAMES):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        torch.save(released_map(number), folder / f'{name}.pt')
+    return folder
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    for number, name in enumerate(NAMES):
+        path = tmp_path / 'images' / f'{name}.JPEG'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (30 + number, 40)).save(path)
+    return tmp_path / 'images'
+
+
+def packed(maps: Path, kind: str) -> Path:
+    """The folder as it is, or its parent in an archive."""
+    target = maps.parents[1] / f'maps.{kind}'
+    if kind == 'folder':
+        return maps
+    if kind == 'tar':
+        with tarfile.open(target, 'w') as tar:
+            tar.add(maps, 'data/top5')
+    else:
+        with zipfile.ZipFile(
+            target, 'w', zipfile.ZIP_DEFLATED if kind == 'deflated.zip' else zipfile.ZIP_STORED
+        ) as file:
+            for path in maps.rglob('*'):
+                file.write(path, f'top5/{path.relative_to(maps)}')
+    return target
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob('*') if file.is_file()}
+
+
+def imported(source: Path, store: Path, rule=None, **options) -> LabelStore:
+    return import_release(source, store, rule or Squash(32), num_classes=7, **options)
+
+
+@pytest.mark.parametrize('kind', ['folder', 'tar', 'stored.zip', 'deflated.zip'])
+def test_every_container_gives_the_same_store(maps, kind, tmp_path):
+    store = imported(packed(maps, kind), tmp_path / 'store')
+    assert list(store.keys) == [f'{name}.JPEG' for name in NAMES]
+    for number in range(5):
+        scores, ids = released_map(number)
+        np.testing.assert_array_equal(store[number].scores, scores)
+        np.testing.assert_array_equal(store[number].classes, ids)
+
+
+def test_with_images_keys_sizes_and_views_are_theirs(maps, images, tmp_path):
+    reader = create_reader('', str(images))
+    store = imported(maps, tmp_path / 'store', CenterCrop(32), reader=reader)
+    assert [store.size(row) for row in range(5)] == [(30 + row, 40) for row in range(5)]
+    np.testing.assert_array_equal(store[2].view.matrix, CenterCrop(32).view(32, 40).matrix)
+    assert store.indices(reader.filenames()).tolist() == [0, 1, 2, 3, 4]
+    assert store.meta['annotator']['name'] == 'dm_nfnet_f6 (release)'
+
+
+def test_classes_are_named_after_the_folders_if_there_are_as_many(maps, tmp_path):
+    for folder in ('ant', 'bee', 'cow'):
+        for path in (maps / folder).iterdir():
+            torch.save(released_map(1, num_classes=3), path)
+    assert import_release(maps, tmp_path / 'store', Squash(32), num_classes=3).class_names == ['ant', 'bee', 'cow']
+
+
+def test_a_centre_crop_needs_the_images(maps, tmp_path):
+    with pytest.raises(UserError, match='depends on the width and height of each image: give the images'):
+        imported(maps, tmp_path / 'store', CenterCrop(32))
+
+
+def test_transposed_maps_are_put_upright(maps, tmp_path):
+    store = imported(maps, tmp_path / 'store', transposed=True)
+    scores, ids = released_map(3)
+    np.testing.assert_array_equal(store[3].scores, scores.transpose(1, 2))
+    np.testing.assert_array_equal(store[3].classes, ids.transpose(1, 2))
+
+
+def test_the_best_class_is_put_first(maps, tmp_path):
+    torch.save(released_map(1).flip(1), maps / 'ant/x_2.pt')
+    np.testing.assert_array_equal(imported(maps, tmp_path / 'store')[1].scores, released_map(1)[0])
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_an_import_that_was_stopped_goes_on(maps, tmp_path, workers):
+    imported(maps, tmp_path / 'straight', workers=workers)
+    with mock.patch.object(LabelWriter, 'finalise', side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        imported(maps, tmp_path / 'stopped')
+    seen = []
+    imported(maps, tmp_path / 'stopped', on_batch=lambda count, total: seen.append((count, total)))
+    assert seen == [(5, 5)]
+    assert contents(tmp_path / 'stopped') == contents(tmp_path / 'straight')
+
+
+def test_a_compressed_tar_is_refused_with_the_command_that_unpacks_it(maps, tmp_path):
+    source = packed(maps, 'tar')
+    with tarfile.open(tmp_path / 'maps.tar.gz', 'w:gz') as tar:
+        tar.add(source)
+    with pytest.raises(UserError, match=r'compressed as a whole \(gzip\).*tar -xf .*maps\.tar\.gz'):
+        imported(tmp_path / 'maps.tar.gz', tmp_path / 'store')
+
+
+@pytest.mark.parametrize('kind', ['tar', 'stored.zip', 'deflated.zip'])
+@pytest.mark.parametrize('share', [0.01, 0.3, 0.5, 0.65])
+def test_a_truncated_archive_is_refused(maps, kind, share, tmp_path):
+    source = packed(maps, kind)
+    os.truncate(source, int(share * source.stat().st_size))
+    with pytest.raises(UserError, match='is no tar or zip, or is damaged'):
+        imported(source, tmp_path / 'store')
+
+
+def test_a_zip_of_an_unusual_compression_is_refused(maps, tmp_path):
+    with zipfile.ZipFile(tmp_path / 'maps.zip', 'w', zipfile.ZIP_BZIP2) as file:
+        file.write(maps / 'cow/z.pt', 'cow/z.pt')
+    with pytest.raises(
+        UserError, match=r'cow/z\.pt is encrypted or compressed in an unusual way'
+    ):
+        imported(tmp_path / 'maps.zip', tmp_path / 'store')
+
+
+def test_a_damaged_member_of_a_zip_is_named(maps, tmp_path):
+    source = packed(maps, 'stored.zip')
+    data = bytearray(source.read_bytes())
+    data[data.index(b'top5/cow/z.pt') + 700] ^= 1
+    source.write_bytes(data)
+    with pytest.raises(UserError, match=r'top5/cow/z\.pt cannot be read as a score map \(its checksum differs\)'):
+        imported(source, tmp_path / 'store')
+
+
+@pytest.mark.parametrize(
+    ('content', 'said'),
+    [
+        (b'PK nothing', 'cannot be read as a score map'),
+        ({'a': 1}, 'is no released score map, .*, but dict'),
+        (released_map(0)[0], r'but torch.float16 \[3, 4, 4\]'),
+        (released_map(0).long(), r'but torch.int64 \[2, 3, 4, 4\]'),
+        (released_map(0)[:, :, 1:], r'but torch.float16 \[2, 3, 3, 4\]'),
+        (released_map(0, side=5), r'has the shape \[2, 3, 5, 5\], the first map \[2, 3, 4, 4\]'),
+        (released_map(0, k=2), r'has the shape \[2, 2, 4, 4\]'),
+        (released_map(0) + torch.tensor([0.0, 0.5]).view(2, 1, 1, 1), r'has the class id \d\.5, where 0 to 6 belong'),
+        (released_map(0) + torch.tensor([0.0, 5]).view(2, 1, 1, 1), 'has the class id (7|8|9|10|11), where 0 to 6'),
+        (released_map(0) * torch.tensor([torch.nan, 1]).view(2, 1, 1, 1), 'has scores that are not finite'),
+        (released_map(0) * torch.tensor([1, torch.nan]).view(2, 1, 1, 1), 'has the class id nan'),
+    ],
+)
+def test_a_map_of_another_kind_is_named(maps, tmp_path, content, said):
+    path = maps / 'bee/x_1.pt'
+    path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
+    with pytest.raises(UserError, match=rf'bee/x_1\.pt (.*)?{said}'):
+        imported(maps, tmp_path / 'store')
+
+
+def test_pickled_code_is_not_run(maps, tmp_path):
+    torch.save(Path('x'), maps / 'bee/x_1.pt')
+    with pytest.raises(UserError, match=r'bee/x_1\.pt cannot be read'):
+        imported(maps, tmp_path / 'store')
+
+
+def test_an_image_without_a_map_is_named(maps, images, tmp_path):
+    (maps / 'bee/y_7.pt').unlink()
+    with pytest.raises(UserError, match=r'1 of 5 images have no map in the release \(the first: bee/y_7\.JPEG\)'):
+        imported(maps, tmp_path / 'store', reader=create_reader('', str(images)))
+
+
+def test_a_map_without_an_image_is_named(maps, images, tmp_path):
+    (images / 'bee/y_7.JPEG').unlink()
+    with pytest.raises(UserError, match=r'1 maps have no image \(the first: .*bee/y_7\.pt\)'):
+        imported(maps, tmp_path / 'store', reader=create_reader('', str(images)))
+
+
+def test_two_images_of_one_map_are_named(maps, images, tmp_path):
+    shutil.copy(images / 'cow/z.JPEG', images / 'cow/z.small.JPEG')
+    with pytest.raises(UserError, match=r'cow/z\.JPEG and cow/z\.small\.JPEG have one name'):
+        imported(maps, tmp_path / 'store', reader=create_reader('', str(images)))
+
+
+def test_an_image_whose_size_cannot_be_read_is_named(maps, images, tmp_path):
+    (images / 'cow/z.JPEG').write_bytes(b'no image')
+    with pytest.raises(UserError, match=r'Cannot read image .*cow/z\.JPEG'):
+        imported(maps, tmp_path / 'store', reader=create_reader('', str(images)), workers=1)
+
+
+@pytest.mark.parametrize('name', ['nothing', 'empty', 'text'])
+def test_what_holds_no_maps_is_refused(tmp_path, name):
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'text').write_text('hello')
+    with pytest.raises(UserError, match=rf'{name}\b.*(Cannot read|no .pt files|no tar or zip)|Cannot read .*{name}'):
+        imported(tmp_path / name, tmp_path / 'store')
+
+
+def test_a_round_trip_keeps_every_bit(tmp_path):
+    store = write_store(tmp_path / 'store', [f'{name}.JPEG' for name in NAMES], num_classes=2048, k=5, grid=6)
+    assert export_release(store, tmp_path / 'files') == 5
+    again = import_release(tmp_path / 'files', tmp_path / 'again', Squash(48), num_classes=2048)
+    assert list(again.keys) == list(store.keys)
+    for row in range(5):
+        assert again[row].scores.tobytes() == store[row].scores.tobytes()
+        assert again[row].classes.tobytes() == store[row].classes.tobytes()
+    export_release(again, tmp_path / 'files again')
+    assert contents(tmp_path / 'files again') == contents(tmp_path / 'files')
+
+
+def test_an_export_goes_on_where_it_was(tmp_path):
+    store = write_store(tmp_path / 'store', [f'{name}.JPEG' for name in NAMES], num_classes=7, k=3, grid=4)
+    export_release(store, tmp_path / 'files')
+    whole = contents(tmp_path / 'files')
+    (tmp_path / 'files/ant/x_2.pt').unlink()
+    kept = (tmp_path / 'files/ant/x_1.pt').stat().st_mtime_ns
+    export_release(store, tmp_path / 'files')
+    assert contents(tmp_path / 'files') == whole
+    assert (tmp_path / 'files/ant/x_1.pt').stat().st_mtime_ns == kept
+
+
+def test_an_export_does_not_write_over_other_maps(maps, tmp_path):
+    store = write_store(tmp_path / 'store', [f'{name}.JPEG' for name in NAMES], num_classes=7, k=3, grid=4)
+    with pytest.raises(UserError, match=r'\.pt is there and holds something else'):
+        export_release(store, maps, threads=1)
+
+
+def test_skipped_images_are_not_exported(tmp_path):
+    sizes = np.array([[9, 9], [0, 0]])
+    arrays = np.zeros((2, 1, 2, 2)), np.zeros((2, 1, 2, 2), int), sizes
+    assert export_release(store_of(tmp_path / 'store', ['a/1.jpg', 'a/2.jpg'], *arrays), tmp_path / 'files') == 1
+    assert list(contents(tmp_path / 'files')) == ['a/1.pt']
+
+
+def test_more_classes_than_half_precision_numbers_are_refused(maps, tmp_path):
+    store = write_store(tmp_path / 'store', ['a/1.jpg'], num_classes=2049, k=1, grid=1)
+    with pytest.raises(UserError, match='exact up to 2048 classes: it is not for 2049'):
+        export_release(store, tmp_path / 'files')
+    with pytest.raises(UserError, match='exact up to 2048 classes'):
+        import_release(maps, tmp_path / 'other', Squash(32), num_classes=2049)

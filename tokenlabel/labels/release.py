@@ -1,0 +1,285 @@
+"""The score maps of the 2021 release into a label store, and a store back into that layout.
+
+The release has one file `class/image.pt` for each image: a half precision tensor [2, k, S, S], scores (logits) and
+class ids. It was made with NFNet-F6 on a centre crop of 576 pixels (`--crop-pct 1.0`), although its trainer reads the
+maps as if they covered the whole image.
+"""
+
+import io
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.utils.misc import natural_key
+from torch.utils.data import DataLoader, Dataset
+
+from tokenlabel.errors import UserError
+from tokenlabel.files import write_atomically
+from tokenlabel.labels.annotator import class_names
+from tokenlabel.labels.release_archive import SUFFIX, Archive, open_archive, stems
+from tokenlabel.labels.shards import class_folder, read_rows
+from tokenlabel.labels.store import DEFAULT_BATCH_SIZE, LabelStore, LabelWriter, image_keys
+from tokenlabel.labels.store_files import disk_errors
+from tokenlabel.labels.store_keys import encode_keys
+from tokenlabel.labels.view_rule import Squash, ViewRule, rule_record
+
+ANNOTATOR = 'dm_nfnet_f6 (release)'
+EXACT_CLASSES = 2048  # half precision holds every class id only so far
+IMAGE_SUFFIX = '.JPEG'
+
+
+def import_release(
+    source: str | Path,
+    path: str | Path,
+    rule: ViewRule,
+    *,
+    num_classes: int = 1000,
+    reader: Any | None = None,
+    transposed: bool = False,
+    workers: int = 0,
+    on_batch: Callable[[int, int], None] = lambda count, total: None,
+) -> LabelStore:
+    """Convert released score maps; stopped at any moment, the same call goes on where it was.
+
+    Args:
+        source: folder, tar or zip of the maps.
+        path: the store to write.
+        rule: what part of an image its map covers.
+        num_classes: of the annotator.
+        reader: the images; the maps are matched to them by their paths without suffix. None names the images
+            `class/image.JPEG` and records no sizes, which is enough where a map covers the whole image.
+        transposed: the maps have rows and columns exchanged; they are put upright.
+        workers: processes that read maps and image headers; 0 reads here.
+        on_batch: told (images, images in all) when a batch is on disk, first for those of earlier attempts.
+
+    Raises:
+        UserError: images without map or maps without image, two images of one map, a map of another kind or shape, an
+            image that cannot be read (each named), or a rule that needs the images.
+    """
+    if reader is None and not isinstance(rule, Squash):
+        raise UserError(
+            f'The view rule {rule.name} depends on the width and height of each image: give the images with --images, '
+            'or choose --view squash.'
+        )
+    _check_exact(num_classes)
+    archive = open_archive(source)
+    keys, maps, rows = _matched(archive, reader)
+    maps_of_images = _ReleasedMaps(archive, maps, reader, rows, num_classes, transposed)
+    names = class_names(reader, num_classes) if reader is not None else _class_folders(keys, num_classes)
+    writer = LabelWriter(
+        path,
+        keys,
+        annotator={'name': ANNOTATOR, 'digest': None, 'transposed': transposed},
+        num_classes=num_classes,
+        k=maps_of_images.shape[1],
+        grid=maps_of_images.shape[2:],
+        view=rule_record(rule),
+        class_names=names,
+    )
+    on_batch(writer.num_done, len(keys))
+    read: deque[range] = deque()
+    loader = DataLoader(
+        maps_of_images, batch_sampler=_remembered(writer.batches(), read), num_workers=workers, collate_fn=list
+    )
+    with writer:
+        for samples in loader:
+            failures = [sample for sample in samples if isinstance(sample, str)]
+            if failures:
+                raise UserError(failures[0])
+            writer.write(read.popleft(), *(np.stack(arrays) for arrays in zip(*samples, strict=True)))
+            on_batch(len(samples), len(keys))
+        writer.finalise()
+    return LabelStore(path)
+
+
+def export_release(
+    store: LabelStore, folder: str | Path, on_map: Callable[[], None] = lambda: None, threads: int | None = None
+) -> int:
+    """Write a store's maps in the layout of the release; maps that are there already are not written again.
+
+    Args:
+        store: the store.
+        folder: for the `class/image.pt` files.
+        on_map: called for each image.
+        threads: that write at a time; None takes as many as suit the machine.
+
+    Returns:
+        Number of maps; images that the annotator skipped have none.
+
+    Raises:
+        UserError: class ids that half precision does not hold, two images of one name without suffix, a file that is
+            there and differs, or a full disk.
+    """
+    _check_exact(store.num_classes)
+    folder = Path(folder)
+    skipped = set(store.meta['skipped'])
+    keys = [key for key in store.keys[:] if key not in skipped]
+    files = [_stem(key) + SUFFIX for key in keys]
+    _check_distinct(keys, files)
+
+    def write(batch: range) -> None:
+        maps = read_rows(store, store.keys.rows(keys[batch.start : batch.stop]))
+        for index, scores, classes in zip(batch, maps.scores, maps.classes, strict=True):
+            _write_map(folder / files[index], scores, classes)
+            on_map()
+
+    batches = [range(i, min(i + DEFAULT_BATCH_SIZE, len(keys))) for i in range(0, len(keys), DEFAULT_BATCH_SIZE)]
+    with disk_errors(folder), ThreadPoolExecutor(threads) as pool:
+        try:
+            deque(pool.map(write, batches), maxlen=0)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return len(keys)
+
+
+class _ReleasedMaps(Dataset):
+    """Released maps in the order of a store's keys: (scores, classes, size), or a sentence where one is not usable.
+
+    Attributes:
+        shape: of all maps, (2, k, S, S); that of the first.
+    """
+
+    def __init__(
+        self, archive: Archive, maps: np.ndarray, reader: Any, rows: np.ndarray, num_classes: int, transposed: bool
+    ) -> None:
+        self.archive, self.maps, self.reader, self.rows = archive, maps, reader, rows
+        self.num_classes, self.transposed = num_classes, transposed
+        self.shape: tuple[int, ...] | None = None
+        first = self[0]
+        if isinstance(first, str):
+            raise UserError(first)
+        self.shape = (2, *first[0].shape)
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, tuple[int, int]] | str:
+        # Raised in a loader's worker, an error would lose its sentence in a traceback.
+        try:
+            scores, classes = self._map(int(self.maps[index]))
+            return scores, classes, self._size(int(self.rows[index]))
+        except UserError as error:
+            return str(error)
+
+    def _map(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        path = self.archive.path(index)
+        try:
+            maps = torch.load(io.BytesIO(self.archive.read(index)), map_location='cpu', weights_only=True)
+        except Exception as error:
+            # damaged files raise nearly anything
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise UserError(f'{path} cannot be read as a score map ({reason}): fetch it again.') from error
+        if not _is_released_map(maps):
+            kind = f'{maps.dtype} {list(maps.shape)}' if isinstance(maps, torch.Tensor) else type(maps).__name__
+            raise UserError(f'{path} is no released score map, which is a half precision [2, k, S, S], but {kind}.')
+        if self.shape not in (None, tuple(maps.shape)):
+            raise UserError(f'{path} has the shape {list(maps.shape)}, the first map {list(self.shape)}.')
+        scores, ids = maps.transpose(2, 3) if self.transposed else maps
+        if not scores.half().isfinite().all():
+            raise UserError(f'{path} has scores that are not finite.')
+        wrong = ids[(ids != ids.round()) | ~((ids >= 0) & (ids < self.num_classes))]
+        if len(wrong):
+            raise UserError(f'{path} has the class id {wrong[0].item():g}, where 0 to {self.num_classes - 1} belong.')
+        scores, order = scores.half().sort(dim=0, descending=True, stable=True)
+        return scores.numpy(), ids.gather(0, order).long().numpy()
+
+    def _size(self, row: int) -> tuple[int, int]:
+        """Width and height of an image from its header; 1x1 stands for not known."""
+        if self.reader is None:
+            return 1, 1
+        try:
+            stream, _ = self.reader[row]
+            with stream, Image.open(stream) as image:
+                return image.size
+        except Exception as error:
+            path = self.reader.filename(row, absolute=True)
+            raise UserError(f'Cannot read image {path} ({error}): replace or remove it.') from error
+
+
+def _remembered(batches: Iterator[range], memory: deque[range]) -> Iterator[range]:
+    """The same batches; those that a loader has asked for, ahead of what it returns, are left in `memory`."""
+    for batch in batches:
+        memory.append(batch)
+        yield batch
+
+
+def _is_released_map(maps: Any) -> bool:
+    if not isinstance(maps, torch.Tensor) or not maps.is_floating_point() or maps.ndim != 4:
+        return False
+    return len(maps) == 2 and maps.shape[1] > 0 and maps.shape[2] == maps.shape[3] > 0
+
+
+def _matched(archive: Archive, reader: Any | None) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Sorted keys of the images, and the positions of each one's map in the archive and image in the reader."""
+    names = stems(archive)
+    keys = image_keys(reader) if reader is not None else [name + IMAGE_SUFFIX for name in names]
+    order = np.argsort(encode_keys(keys), kind='stable')
+    ordered = [keys[row] for row in order]
+    if reader is None:
+        return ordered, order, order
+    of_images = [_stem(key) for key in ordered]
+    _check_distinct(ordered, of_images)
+    places = {name: index for index, name in enumerate(names)}
+    missing = [key for key, stem in zip(ordered, of_images, strict=True) if stem not in places]
+    if missing:
+        raise UserError(
+            f'{len(missing)} of {len(keys)} images have no map in the release (the first: {", ".join(missing[:3])}): '
+            'give the images that it was made for, and all of its maps.'
+        )
+    extra = places.keys() - set(of_images)
+    if extra:
+        first = archive.path(places[min(extra)])
+        raise UserError(
+            f'{len(extra)} maps have no image (the first: {first}): give all images; '
+            '`labels.py subset` makes a smaller store afterwards.'
+        )
+    return ordered, np.array([places[stem] for stem in of_images]), order
+
+
+def _stem(key: str) -> str:
+    """Path of an image up to the first dot of its name, after which the release names its map."""
+    folder, slash, name = key.rpartition('/')
+    return folder + slash + name.partition('.')[0]
+
+
+def _check_distinct(keys: list[str], stems: list[str]) -> None:
+    first: dict[str, str] = {}
+    for key, stem in zip(keys, stems, strict=True):
+        if first.setdefault(stem, key) != key:
+            raise UserError(f'{first[stem]} and {key} have one name in the layout of the release: rename one of them.')
+
+
+def _check_exact(num_classes: int) -> None:
+    if num_classes > EXACT_CLASSES:
+        raise UserError(
+            f'The layout of the release holds class ids in half precision, exact up to {EXACT_CLASSES} classes: '
+            f'it is not for {num_classes}.'
+        )
+
+
+def _class_folders(keys: list[str], num_classes: int) -> list[str] | None:
+    """Class folders in timm's order, if there are as many as classes."""
+    folders = {class_folder(key) for key in keys}
+    return sorted(folders, key=natural_key) if len(folders) == num_classes and None not in folders else None
+
+
+def _write_map(path: Path, scores: np.ndarray, classes: np.ndarray) -> None:
+    released = torch.from_numpy(np.stack([scores, classes.astype(np.float16)]))
+    if path.exists():
+        try:
+            same = torch.equal(torch.load(path, weights_only=True).view(torch.int16), released.view(torch.int16))
+        except Exception:
+            # whatever it is, it is no such map
+            same = False
+        if not same:
+            raise UserError(f'{path} is there and holds something else: give another folder.')
+        return
+    buffer = io.BytesIO()
+    torch.save(released, buffer)
+    write_atomically(path, buffer.getvalue())
