@@ -2,6 +2,7 @@
 
     python tools/labels.py info data/imagenet_labels
     python tools/labels.py verify data/imagenet_labels --images data/imagenet/train
+    python tools/labels.py import-release label_top5_train_nfnet.zip data/imagenet_labels --images data/imagenet/train
 
 `python tools/labels.py COMMAND --help` tells more of each command.
 """
@@ -14,15 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tokenlabel.data.images import open_folder
-from tokenlabel.errors import reports_errors
-from tokenlabel.labels.annotator import class_names
+from tokenlabel.data.readers import open_images
+from tokenlabel.errors import UserError, reports_errors
+from tokenlabel.labels import release
+from tokenlabel.labels.rewrite import keys_of_classes, merge_stores, subset_store
 from tokenlabel.labels.statistics import describe_store, image_labels, store_statistics
-from tokenlabel.labels.store import LabelStore
+from tokenlabel.labels.store import LabelStore, image_keys
 from tokenlabel.labels.store_files import num_shards
 from tokenlabel.labels.verification import num_files, verify_store
+from tokenlabel.labels.view_rule import CenterCrop, Squash
 
 
 @reports_errors
@@ -39,9 +42,8 @@ def info(args: argparse.Namespace) -> int:
     """What a store holds, and a histogram of its best scores."""
     store = LabelStore(args.store)
     reader = images_of(args)
-    names = store.class_names or (class_names(reader, store.num_classes) if reader else None)
     with progress('Reading', num_shards(store.meta)) as advance:
-        statistics = store_statistics(store, image_labels(store, names), on_shard=advance)
+        statistics = store_statistics(store, image_labels(store, reader), on_shard=advance)
     print(describe_store(store, statistics))
     return 0
 
@@ -58,17 +60,76 @@ def verify(args: argparse.Namespace) -> int:
     return int(bool(problems))
 
 
+def import_release(args: argparse.Namespace) -> int:
+    """Convert the score maps of the 2021 release, `class/image.pt` in a folder, tar or zip, into a store."""
+    rule = CenterCrop(args.size, args.crop_pct) if args.view == CenterCrop.name else Squash(args.size)
+    options = {'num_classes': args.num_classes, 'transposed': args.transposed, 'workers': args.workers}
+    with progress('Importing') as advance:
+        store = release.import_release(
+            args.source, args.store, rule, reader=images_of(args), on_batch=advance, **options
+        )
+    print(f'{args.store}: {len(store)} maps of {store.grid[0]}x{store.grid[1]} cells, view {rule.name}.')
+    return 0
+
+
+def export_release(args: argparse.Namespace) -> int:
+    """Write a store as the files of the 2021 release, `class/image.pt`."""
+    store = LabelStore(args.store)
+    with progress('Exporting', len(store)) as advance:
+        count = release.export_release(store, args.folder, on_map=advance)
+    print(f'{args.folder}: {count} maps.')
+    return 0
+
+
+def merge(args: argparse.Namespace) -> int:
+    """Make one store of several by the same annotator for different images."""
+    with progress('Merging') as advance:
+        store = merge_stores([LabelStore(path) for path in args.stores], args.out, on_batch=advance)
+    print(f'{args.out}: {len(store)} images.')
+    return 0
+
+
+def subset(args: argparse.Namespace) -> int:
+    """Make a store of some of another's images."""
+    store = LabelStore(args.store)
+    if args.keys:
+        keys = lines_of(args.keys)
+    elif args.images:
+        keys = image_keys(images_of(args))
+    else:
+        keys = keys_of_classes(store, args.classes.split(','))
+    with progress('Copying') as advance:
+        part = subset_store(store, keys, args.out, on_batch=advance)
+    print(f'{args.out}: {len(part)} of {len(store)} images.')
+    return 0
+
+
+def lines_of(path: Path) -> list[str]:
+    """Lines of a text file that are not empty. Raises `UserError` where it cannot be read."""
+    try:
+        return [line for line in path.read_text(encoding='utf-8').splitlines() if line]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'Cannot read {path} ({error}): give a text file of one key per line.') from error
+
+
 def images_of(args: argparse.Namespace) -> Any:
-    """Reader of the folder given by --images; None where it is not given."""
-    return open_folder(args.images) if args.images else None
+    """Reader of the images given by --images; None where there are none."""
+    return open_images(args.images, args.split) if args.images else None
 
 
 @contextmanager
-def progress(title: str, total: int) -> Iterator[Callable[..., None]]:
-    """A bar on stderr; what it yields is called after each step, or with a number of steps."""
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+def progress(title: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """A bar on stderr; what it yields is called after each step, or with a number of steps and the steps in all."""
+    columns = TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=total)
-        yield lambda steps=1: bar.advance(task, steps)
+        yield lambda steps=1, total=total: bar.update(task, advance=steps, total=total)
+
+
+def add_images(command: argparse.ArgumentParser, what: str, group: Any = None) -> None:
+    """Options for images of any layout; --images goes into `group`, if there is one."""
+    (group or command).add_argument('--images', help=f'{what}: folder, tar, wds/SHARDS or hfds/DATASET')
+    command.add_argument('--split', default='train', help='of a dataset that has several (default: train)')
 
 
 def parser() -> argparse.ArgumentParser:
@@ -85,7 +146,36 @@ def parser() -> argparse.ArgumentParser:
     for run, help in ((info, 'to know the classes of the images'), (verify, 'to know which maps there should be')):
         command = add(run)
         command.add_argument('store', type=Path)
-        command.add_argument('--images', type=Path, help=f'folder of the annotated images, {help}')
+        add_images(command, f'the annotated images, {help}')
+
+    command = add(import_release)
+    command.add_argument('source', type=Path, help='folder, tar or zip of the maps')
+    command.add_argument('store', type=Path, help='folder to write the label store to; an unfinished one is resumed')
+    add_images(command, 'the images that the maps were made for')
+    rules = [CenterCrop.name, Squash.name]
+    what = 'what the maps cover: the centre crop that the release was made on, or the whole image, as its trainer reads'
+    command.add_argument('--view', choices=rules, default=rules[0], help=f'{what} them (default: {rules[0]})')
+    command.add_argument('--size', type=int, default=576, help="side of the annotator's input in pixels (default: 576)")
+    command.add_argument('--crop-pct', type=float, default=1.0, help='of the centre crop (default: 1.0)')
+    command.add_argument('--transposed', action='store_true', help='rows and columns of the maps are exchanged')
+    command.add_argument('--num-classes', type=int, default=1000, help='of the annotator (default: 1000)')
+    command.add_argument('--workers', type=int, default=4, help='processes that read (default: 4)')
+
+    command = add(export_release)
+    command.add_argument('store', type=Path)
+    command.add_argument('folder', type=Path, help='to write the files to; what is there already is left')
+
+    command = add(merge)
+    command.add_argument('out', type=Path, help='folder to write the store to; an unfinished one is resumed')
+    command.add_argument('stores', type=Path, nargs='+', metavar='STORE')
+
+    command = add(subset)
+    command.add_argument('store', type=Path)
+    command.add_argument('out', type=Path, help='folder to write the store to; an unfinished one is resumed')
+    which = command.add_mutually_exclusive_group(required=True)
+    which.add_argument('--keys', type=Path, metavar='FILE', help='the images whose keys it lists, one per line')
+    which.add_argument('--classes', metavar='NAME,...', help='the images in class folders of these names')
+    add_images(command, 'these images', group=which)
     return parser
 
 

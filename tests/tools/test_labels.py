@@ -55,3 +55,45 @@ def test_the_tool_runs_as_a_command(run_tool, label_store):
     assert result.returncode == 0, result.stderr
     assert len(LabelStore(label_store)) == 40
     assert 'images       40' in result.stdout
+
+
+def test_a_store_goes_out_and_comes_back(label_store, images, tmp_path, capsys):
+    store = LabelStore(label_store)
+    assert run('export-release', label_store, tmp_path / 'files') == 0
+    options = ['--images', images, '--num-classes', store.num_classes, '--workers', 0, '--size', 64]
+    assert run('import-release', tmp_path / 'files', tmp_path / 'again', *options) == 0
+    assert '40 maps of 8x8 cells, view center-crop' in capsys.readouterr().out
+    again = LabelStore(tmp_path / 'again')
+    assert again.meta['view'] == {'rule': 'center-crop', 'size': 64, 'crop_pct': 1.0}
+    assert (again[3].classes == store[3].classes).all()
+
+
+def test_an_import_without_images_says_what_it_lacks(tmp_path, capsys):
+    assert run('import-release', tmp_path, tmp_path / 'store') == 2
+    assert 'give the images with --images, or choose --view squash' in capsys.readouterr().err
+
+
+def test_parts_of_a_store_merge_into_what_it_was(label_store, images, tmp_path, capsys):
+    store = LabelStore(label_store)
+    (tmp_path / 'keys.txt').write_text('\n'.join(store.keys[:15]) + '\n')
+    for folder in {key.split('/')[0] for key in store.keys[15:]}:
+        (tmp_path / 'rest' / folder).mkdir(parents=True)
+    for key in store.keys[15:]:
+        (tmp_path / 'rest' / key).symlink_to(images / key)
+    assert run('subset', label_store, tmp_path / 'one', '--keys', tmp_path / 'keys.txt') == 0
+    assert run('subset', label_store, tmp_path / 'two', '--images', tmp_path / 'rest') == 0
+    assert run('merge', tmp_path / 'both', tmp_path / 'two', tmp_path / 'one') == 0
+    assert '15 of 40 images' in capsys.readouterr().out
+    both = {file.name: file.read_bytes() for file in (tmp_path / 'both').iterdir()}
+    assert both == {file.name: file.read_bytes() for file in label_store.iterdir()}
+
+
+def test_a_subset_may_be_of_classes(label_store, tmp_path):
+    folder = LabelStore(label_store).keys[0].split('/')[0]
+    assert run('subset', label_store, tmp_path / 'part', '--classes', folder) == 0
+    assert {key.split('/')[0] for key in LabelStore(tmp_path / 'part').keys} == {folder}
+
+
+def test_a_key_file_that_is_not_there_is_one_sentence(label_store, tmp_path, capsys):
+    assert run('subset', label_store, tmp_path / 'part', '--keys', tmp_path / 'nowhere') == 2
+    assert 'give a text file of one key per line' in capsys.readouterr().err

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from tokenlabel.labels.shards import class_folder, read_shard
-from tokenlabel.labels.store import LabelStore
+from tokenlabel.labels.store import LabelStore, image_keys
 from tokenlabel.labels.store_files import num_shards
 
 NUM_HALF_VALUES = 2**16
@@ -34,10 +35,21 @@ class Statistics:
     agreement: float | None
 
 
-def image_labels(store: LabelStore, class_names: list[str] | None) -> np.ndarray:
-    """Class of each image by the folder it lies in, int64 [n]; -1 where that is the name of no class."""
-    numbers = {name: number for number, name in enumerate(class_names or [])}
-    return np.array([numbers.get(class_folder(key), -1) for key in store.keys[:]], dtype=np.int64)
+def image_labels(store: LabelStore, reader: Any | None = None) -> np.ndarray:
+    """Class of each image in the store's numbering, int64 [n]; -1 where it is not known.
+
+    Args:
+        store: the store; where it names its classes, the folder that an image lies in is its class.
+        reader: the images, which know their classes better; classes that both name are matched by name, others by
+            number if there are as many as in the store.
+    """
+    if reader is None:
+        numbers = {name: number for number, name in enumerate(store.class_names or [])}
+        return np.array([numbers.get(class_folder(key), -1) for key in store.keys[:]], dtype=np.int64)
+    labels = np.full(len(store), -1, dtype=np.int64)
+    rows = store.keys.rows(image_keys(reader))
+    labels[rows[rows >= 0]] = _renumbering(store, reader)[reader.targets[rows >= 0]]
+    return labels
 
 
 def store_statistics(
@@ -103,11 +115,21 @@ def describe_store(store: LabelStore, statistics: Statistics, width: int = 40) -
 
 def _agreement(statistics: Statistics) -> str:
     if statistics.agreement is None:
-        return 'not known: no image lies in a folder that bears the name of a class'
+        return "not known, as no image's class is: give the images with --images"
     return (
         f"{100 * statistics.agreement:.1f} % of the cells name their image's class "
-        f'({statistics.num_labelled} images whose folder is a class)'
+        f'({statistics.num_labelled} images of a known class)'
     )
+
+
+def _renumbering(store: LabelStore, reader: Any) -> np.ndarray:
+    """From a reader's classes to the store's, -1 where a class is unknown; also for the class -1, at the end."""
+    numbers = {name: number for number, name in enumerate(store.class_names or [])}
+    names = sorted(reader.class_to_idx, key=reader.class_to_idx.get)
+    if names and numbers:
+        return np.array([*(numbers.get(name, -1) for name in names), -1])
+    count = reader.num_classes
+    return np.append(np.arange(count) if count == store.num_classes else np.full(count, -1), -1)
 
 
 def _histogram(halves: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
