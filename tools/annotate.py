@@ -1,33 +1,46 @@
-"""Write the score maps of a machine annotator for a folder of images into a label store.
+"""Write the score maps of a machine annotator for a set of images into a label store.
 
     python tools/annotate.py data/imagenet/train data/imagenet_labels --annotator dm_nfnet_f6
+    tools/annotate.sh 8 data/imagenet/train data/imagenet_labels --annotator dm_nfnet_f6
 
-Each image is squeezed whole to the annotator's square input; the best scores and their classes are kept at every
-location of its feature map. Stopped at any moment, the same command goes on where it was.
+The best scores and their classes are kept at every location of the annotator's feature map. Stopped at any moment, the
+same command goes on where it was, in as many processes as are started for it.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
 from timm.utils import ParseKwargs
 
-from tokenlabel.data.images import open_folder
+from tokenlabel.data.readers import open_images
 from tokenlabel.errors import UserError, reports_errors
-from tokenlabel.labels.annotation import PRECISIONS, annotate
-from tokenlabel.labels.annotator import class_names, load_annotator, map_side
+from tokenlabel.labels.annotation import annotate
+from tokenlabel.labels.annotation_bar import AnnotationBar
+from tokenlabel.labels.annotator import (
+    annotator_view,
+    class_names,
+    label_numbers,
+    load_annotator,
+    map_side,
+    read_class_names,
+)
+from tokenlabel.labels.families import describe_families
+from tokenlabel.labels.inference import PRECISIONS
 from tokenlabel.labels.store import LabelWriter, image_keys
+from tokenlabel.labels.view_rule import RULES, Squash, rule_record
 
 
 @reports_errors
 def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
-    reader = open_folder(args.images)
-    device = usable_device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    # as torchrun names the processes of a machine
+    rank, local_rank, world = (int(os.environ.get(name, only)) for name, only in PLACE.items())
+    reader = open_images(args.images, split=args.split)
+    device = usable_device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'), local_rank)
     precision = args.precision or ('bf16' if device.type == 'cuda' else 'fp32')
     annotator = load_annotator(
         args.annotator,
@@ -37,28 +50,34 @@ def main(arguments: list[str] | None = None) -> int:
         size=args.img_size,
         model_kwargs=args.model_kwargs,
     )
+    view = annotator_view(annotator, args.view, args.crop_pct)
     dense = annotator.dense.to(device)
     side = map_side(dense, annotator.size, device)
+    if args.class_names:
+        names = read_class_names(args.class_names, dense.num_classes)
+    else:
+        names = class_names(reader, dense.num_classes)
     writer = LabelWriter(
         args.store,
         image_keys(reader),
-        annotator=annotator.record | {'precision': precision},
+        annotator=annotator.record | {'precision': precision, 'tta': args.tta},
         num_classes=dense.num_classes,
         k=args.k,
         grid=(side, side),
-        view={'rule': 'squash', 'size': annotator.size},
-        class_names=class_names(reader, dense.num_classes),
+        view=rule_record(view),
+        class_names=names,
         batch_size=args.batch_size,
+        rank=rank,
+        world=world,
     )
-    total = len(writer.keys)
+    total, leader = len(writer.keys), rank == 0
     if writer.complete:
-        print(f'{args.store} is done: it holds the maps of all {total} images.')
+        say(leader, f'{args.store} is done: it holds the maps of all {total} images{without(writer)}.')
         return 0
-    console = Console(stderr=True)
-    with writer, progress_bar(console) as bar:
-        task = bar.add_task('Annotating', total=total, completed=writer.num_done)
-        try:
-            annotate(
+    console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+    try:
+        with writer, AnnotationBar(writer, console, shown=leader) as bar:
+            tally = annotate(
                 dense,
                 reader,
                 writer,
@@ -66,45 +85,102 @@ def main(arguments: list[str] | None = None) -> int:
                 annotator.std,
                 device=device,
                 precision=precision,
+                flip=args.tta == 'flip',
+                channels_last=args.channels_last,
+                compiled=args.compile,
                 workers=args.workers,
-                on_batch=lambda count: bar.advance(task, count),
+                labels=label_numbers(reader, names),
+                wait_for_others=leader,
+                on_unreadable=None if args.on_error == 'stop' else lambda reason: console.print(f'skipped {reason}'),
+                on_batch=bar.update,
             )
-        except KeyboardInterrupt:
+            bar.finish(tally)
+    except KeyboardInterrupt:
+        if leader:
             console.print(f'Stopped after {writer.num_done} of {total} images; the same command goes on from there.')
-            return 130
-        except torch.OutOfMemoryError as error:
-            raise UserError(
-                f'{device} has no memory for batches of {writer.meta["batch_size"]} images: remove {args.store} and '
-                'choose a smaller --batch-size.'
-            ) from error
-        writer.finalise()
-    print(f'{args.store}: {total} maps of {side}x{side} cells, best {args.k} of {dense.num_classes} classes.')
+        return 130
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f'{device} has no memory for batches of {writer.meta["batch_size"]} images: remove {args.store} and '
+            'choose a smaller --batch-size.'
+        ) from error
+    if writer.num_done < total:
+        say(leader, f'{args.store}: {writer.num_done} of {total} maps are done, other processes have the rest.')
+        return 0
+    writer.finalise()
+    maps = f'{total} maps of {side}x{side} cells, best {args.k} of {dense.num_classes} classes'
+    say(leader, f'{args.store}: {maps}{without(writer)}.')
     return 0
+
+
+PLACE = {'RANK': 0, 'LOCAL_RANK': 0, 'WORLD_SIZE': 1}
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('images', type=Path, help='folder of class folders of images')
+    parser.add_argument('images', help='folder, .tar, wds/SHARDS or hfds/DATASET')
     parser.add_argument('store', type=Path, help='folder to write the label store to; an unfinished one is resumed')
-    parser.add_argument('--annotator', required=True, metavar='NAME', help='classifier, any name that timm knows')
-    parser.add_argument('--checkpoint', type=Path, help="its weights; without it timm's pretrained ones")
-    parser.add_argument('--ema', action='store_true', help="take the checkpoint's EMA weights")
-    parser.add_argument('--num-classes', type=positive, help='of the annotator (default: as in its weights)')
-    parser.add_argument('--model-kwargs', nargs='*', default={}, action=ParseKwargs, metavar='K=V')
-    parser.add_argument('--img-size', type=positive, help='input side in pixels (default: at which timm evaluates it)')
-    parser.add_argument('--k', type=positive, default=5, help='scores kept per location (default: 5)')
-    parser.add_argument('--batch-size', type=positive, help='default: 64, or what the store was begun with')
-    parser.add_argument('--workers', type=int, default=4, help='processes that decode images (default: 4)')
-    parser.add_argument('--device', help='default: cuda if there is one, else cpu')
-    parser.add_argument('--precision', choices=sorted(PRECISIONS), help='default: bf16 on cuda, fp32 on cpu')
+    parser.add_argument('--split', default='train', help='of a data set that has several (default: train)')
+    parser.add_argument('--list', action=ListFamilies, nargs=0, help="say which of timm's models can annotate, and how")
+
+    group = parser.add_argument_group('annotator')
+    group.add_argument('--annotator', required=True, metavar='NAME', help='classifier, any name that timm knows')
+    group.add_argument('--checkpoint', type=Path, help="its weights; without it timm's pretrained ones")
+    group.add_argument('--ema', action='store_true', help="take the checkpoint's EMA weights")
+    group.add_argument('--num-classes', type=positive, help='of the annotator (default: as in its weights)')
+    group.add_argument('--class-names', type=Path, metavar='FILE', help="names of the annotator's classes, one a line")
+    group.add_argument('--model-kwargs', nargs='*', default={}, action=ParseKwargs, metavar='K=V')
+    group.add_argument('--img-size', type=positive, help='input side in pixels (default: at which timm evaluates it)')
+
+    group = parser.add_argument_group('maps')
+    group.add_argument(
+        '--view',
+        choices=list(RULES),
+        default=Squash.name,
+        help='what the annotator sees: the image squeezed to a square, its middle square, or all of it with its aspect '
+        'kept (default: squash)',
+    )
+    group.add_argument(
+        '--crop-pct', type=float, help='of the center crop: share of the shorter side (default: as timm evaluates)'
+    )
+    group.add_argument('--k', type=positive, default=5, help='scores kept per location (default: 5)')
+    group.add_argument('--tta', choices=['flip'], help='mean over the image and its mirror image; takes twice the time')
+
+    group = parser.add_argument_group('run')
+    group.add_argument('--on-error', choices=['stop', 'skip'], default='stop', help='unreadable images (default: stop)')
+    group.add_argument('--batch-size', type=positive, help='default: 64, or what the store was begun with')
+    group.add_argument('--workers', type=int, default=4, help='processes that decode images (default: 4)')
+    group.add_argument('--device', help='default: cuda if there is one, else cpu')
+    group.add_argument('--precision', choices=sorted(PRECISIONS), help='default: bf16 on cuda, fp32 on cpu')
+    group.add_argument(
+        '--channels-last',
+        action=argparse.BooleanOptionalAction,
+        help='memory format of convolutions (default: for models with feature maps)',
+    )
+    group.add_argument(
+        '--compile', action='store_true', help='compile the model: minutes at first, faster from then on'
+    )
     return parser
 
 
-def usable_device(name: str) -> torch.device:
-    """The device of this name. Raises `UserError` where there is none."""
+class ListFamilies(argparse.Action):
+    """Prints the table of model families and exits, as `--help` does."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *values: object) -> None:
+        print(describe_families())
+        parser.exit()
+
+
+def usable_device(name: str, local_rank: int) -> torch.device:
+    """The device of this name, of several GPUs the one for this process. Raises `UserError` where there is none."""
     try:
-        return torch.empty(0, device=name).device
+        if name == 'cuda':
+            name = f'cuda:{local_rank}'
+        device = torch.empty(0, device=name).device
+        if device.type == 'cuda':
+            torch.cuda.set_device(device)
+        return device
     except (RuntimeError, AssertionError) as error:
         raise UserError(f'There is no device {name} here: leave out --device, or give cpu.') from error
 
@@ -117,23 +193,16 @@ def positive(text: str) -> int:
     return value
 
 
-class ImagesPerSecond(ProgressColumn):
-    """Speed of late."""
+def without(writer: LabelWriter) -> str:
+    """What to add of images without a map."""
+    skipped = len(writer.meta['skipped'])
+    return f'; {skipped} of them could not be read and have none' if skipped else ''
 
-    def render(self, task: Task) -> Text:
-        return Text('' if task.speed is None else f'{task.speed:.0f} images/s')
 
-
-def progress_bar(console: Console) -> Progress:
-    """Bar with counts, speed and time left."""
-    columns = (
-        TextColumn('{task.description}'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        ImagesPerSecond(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console)
+def say(leader: bool, line: str) -> None:
+    """Print a line that one of the processes prints."""
+    if leader:
+        print(line)
 
 
 if __name__ == '__main__':

@@ -19,7 +19,10 @@ export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 if [ "$processes" = 1 ] && [ "${NNODES:-1}" = 1 ]; then
   exec "$PYTHON" "$root/tools/$script" "$@"
 fi
+# Processes that annotate share files and nothing else.
+launcher=(--launcher pytorch)
+if [ "$script" = annotate.py ]; then launcher=(); fi
 exec "$PYTHON" -m torch.distributed.run \
   --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
   --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
-  --nproc_per_node="$processes" "$root/tools/$script" "$@" --launcher pytorch
+  --nproc_per_node="$processes" "$root/tools/$script" "$@" ${launcher[@]+"${launcher[@]}"}

@@ -1,5 +1,7 @@
 """The annotation loop: images in, a label store out."""
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,12 @@ from timm.data.readers import create_reader
 
 from tests.tiny_classifiers import tiny
 from tokenlabel.errors import UserError
-from tokenlabel.labels.annotation import SquashedImages, annotate
+from tokenlabel.labels.annotation import Tally, ViewedImages, annotate
 from tokenlabel.labels.dense_classifier import DenseClassifier
 from tokenlabel.labels.store import LabelStore, LabelWriter, image_keys
+from tokenlabel.labels.view_rule import CenterCrop, Native, Squash, ViewRule, rule_record
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 
 
 @pytest.fixture
@@ -26,7 +31,12 @@ def folder(tmp_path) -> Path:
     return tmp_path / 'images'
 
 
-def writer_for(path: Path, reader) -> LabelWriter:
+@pytest.fixture(scope='module')
+def dense() -> DenseClassifier:
+    return DenseClassifier(tiny('test_resnet'))
+
+
+def writer_for(path: Path, reader, rule: ViewRule | None = None) -> LabelWriter:
     return LabelWriter(
         path,
         image_keys(reader),
@@ -34,59 +44,153 @@ def writer_for(path: Path, reader) -> LabelWriter:
         num_classes=7,
         k=3,
         grid=(3, 3),
-        view={'rule': 'squash', 'size': 96},
+        view=rule_record(rule or Squash(96)),
         batch_size=4,
     )
 
 
-def test_a_store_holds_the_best_scores_of_each_whole_image(folder, tmp_path):
-    dense = DenseClassifier(tiny('test_resnet'))
-    mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+def annotated(path: Path, folder: Path, dense: DenseClassifier, rule: ViewRule | None = None, **options) -> LabelStore:
+    """The finished store of a folder."""
     reader = create_reader('', str(folder))
-    with writer_for(tmp_path / 'store', reader) as writer:
-        annotate(dense, reader, writer, mean, std)
+    with writer_for(path, reader, rule) as writer:
+        annotate(dense, reader, writer, MEAN, STD, **options)
         writer.finalise()
-    store = LabelStore(tmp_path / 'store')
+    return LabelStore(path)
+
+
+def normalised(pixels: torch.Tensor) -> torch.Tensor:
+    return (pixels / 255 - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize('rule', [Squash(96), CenterCrop(96, 0.8), Native(96)], ids=lambda rule: rule.name)
+def test_a_store_holds_the_best_scores_of_what_the_annotator_sees(folder, tmp_path, dense, rule):
+    store = annotated(tmp_path / 'store', folder, dense, rule)
     assert len(store) == 10
     for index, key in enumerate(store.keys):
         image = Image.open(folder / key)
-        pixels = torch.from_numpy(np.array(image.resize((96, 96), Image.Resampling.BICUBIC))).permute(2, 0, 1) / 255
-        logits = dense(((pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1))[None])[0]
+        logits = dense(normalised(rule.pixels(image))[None])[0]
         scores, classes = logits.sort(dim=0, descending=True)
-        np.testing.assert_allclose(store[index].scores, scores[:3], atol=1e-3, rtol=1e-3)
-        np.testing.assert_array_equal(store[index].classes, classes[:3])
+        size = torch.tensor([image.size])
+        np.testing.assert_allclose(store[index].scores, rule.settle(scores[None, :3], size)[0], atol=2e-3, rtol=2e-3)
+        np.testing.assert_array_equal(store[index].classes, rule.settle(classes[None, :3], size)[0])
         assert store.size(index) == image.size
+        np.testing.assert_array_equal(store[index].view.matrix, rule.view(*image.size).matrix)
 
 
-def test_an_interrupted_annotation_is_resumed(folder, tmp_path):
-    dense = DenseClassifier(tiny('test_resnet'))
+def test_with_flip_a_map_is_the_mean_of_the_image_and_its_mirror_image(folder, tmp_path, dense):
+    store = annotated(tmp_path / 'store', folder, dense, flip=True)
+    image = normalised(Squash(96).pixels(Image.open(folder / store.keys[0])))[None]
+    logits = (dense(image) + dense(image.flip(-1)).flip(-1)) / 2
+    np.testing.assert_allclose(store[0].scores, logits[0].topk(3, dim=0)[0], atol=2e-3, rtol=2e-3)
+
+
+def test_an_interrupted_annotation_is_resumed(folder, tmp_path, dense):
     reader = create_reader('', str(folder))
-    channels = (0.5, 0.5, 0.5)
 
-    def stop(count: int) -> None:
+    def stop(tally: Tally) -> None:
         raise KeyboardInterrupt
 
     with writer_for(tmp_path / 'store', reader) as writer, pytest.raises(KeyboardInterrupt):
-        annotate(dense, reader, writer, channels, channels, on_batch=stop)
-    counts = []
+        annotate(dense, reader, writer, MEAN, STD, on_batch=stop)
     with writer_for(tmp_path / 'store', reader) as writer:
-        annotate(dense, reader, writer, channels, channels, on_batch=counts.append)
+        assert writer.num_done == 4
+        assert annotate(dense, reader, writer, MEAN, STD).images == 6
         writer.finalise()
-    assert counts == [4, 2]
 
 
-def test_an_unreadable_image_is_named(folder, tmp_path):
+def test_compiled_batches_are_all_of_one_shape(folder, tmp_path, monkeypatch):
+    shapes = []
+
+    def compile(features, **options):
+        def compiled(images):
+            shapes.append(tuple(images.shape))
+            return features(images)
+
+        return compiled
+
+    monkeypatch.setattr(torch, 'compile', compile)
+    compiled = annotated(tmp_path / 'compiled', folder, DenseClassifier(tiny('test_resnet')), compiled=True)
+    assert set(shapes[1:]) == {(4, 3, 96, 96)}
+    store = annotated(tmp_path / 'store', folder, DenseClassifier(tiny('test_resnet')))
+    np.testing.assert_allclose(compiled[9].scores, store[9].scores, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize('channels_last', [False, True])
+def test_the_memory_format_changes_rounding_at_most(folder, tmp_path, dense, channels_last):
+    store = annotated(tmp_path / 'store', folder, DenseClassifier(tiny('test_resnet')), channels_last=channels_last)
+    logits = dense(normalised(Squash(96).pixels(Image.open(folder / store.keys[3])))[None])[0]
+    np.testing.assert_allclose(store[3].scores, logits.topk(3, dim=0)[0], atol=2e-3, rtol=2e-3)
+
+
+def test_the_tally_counts_what_the_annotator_gets_right(folder, tmp_path, dense):
+    reader = create_reader('', str(folder))
+    labels = np.array([4, 0, 6])
+    with writer_for(tmp_path / 'store', reader) as writer:
+        tally = annotate(dense, reader, writer, MEAN, STD, labels=labels)
+    pixels = torch.stack([Squash(96).pixels(Image.open(reader[i][0])) for i in range(10)])
+    best = dense.model(normalised(pixels)).argmax(1).numpy()
+    correct = int((best == labels[[reader[i][1] for i in range(10)]]).sum())
+    assert tally == Tally(images=10, labelled=10, correct=correct)
+    assert tally.top1 == 10 * correct
+
+
+def test_an_unreadable_image_is_named_and_what_was_done_before_it_is_kept(folder, tmp_path, dense):
     broken = folder / 'class b' / 'ö6.png'
     broken.write_bytes(broken.read_bytes()[:300])
     reader = create_reader('', str(folder))
-    with writer_for(tmp_path / 'store', reader) as writer, pytest.raises(UserError, match=r'class b/ö6\.png'):
-        annotate(DenseClassifier(tiny('test_resnet')), reader, writer, (0.5,) * 3, (0.5,) * 3, workers=1)
+    with writer_for(tmp_path / 'store', reader) as writer:
+        with pytest.raises(UserError, match=r'class b/ö6\.png.*--on-error skip'):
+            annotate(dense, reader, writer, MEAN, STD, workers=1)
+        assert writer.num_done == 4
+
+
+@pytest.mark.parametrize('rule', [Squash(96), Native(96)], ids=lambda rule: rule.name)
+def test_unreadable_images_can_be_left_out(folder, tmp_path, dense, rule):
+    broken = [folder / 'class b' / 'ö6.png', folder / 'class a' / 'ö14.png']
+    for path in broken:
+        path.write_bytes(b'not an image')
+    named = []
+    store = annotated(tmp_path / 'store', folder, dense, rule, on_unreadable=named.append)
+    assert [line.partition(' (')[0] for line in sorted(named)] == [str(path) for path in sorted(broken)]
+    assert store.meta['skipped'] == ['class a/ö14.png', 'class b/ö6.png']
+    row = store.keys.rows(['class b/ö6.png'])[0]
+    assert store.size(int(row)) == (0, 0)
+    readable = [key for key in store.keys if key not in store.meta['skipped']]
+    assert (store.indices(readable) >= 0).all()
+
+
+def test_a_worker_that_dies_is_one_sentence(folder, tmp_path, dense):
+    reader = create_reader('', str(folder))
+    main = os.getpid()
+
+    class KillsWorkers:
+        """Stands for the kernel that runs out of memory while an image is decoded."""
+
+        class_to_idx = reader.class_to_idx
+
+        def filenames(self):
+            return reader.filenames()
+
+        def __getitem__(self, index):
+            if os.getpid() != main and index == 7:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return reader[index]
+
+    with (
+        writer_for(tmp_path / 'store', reader) as writer,
+        pytest.raises(UserError, match=r'A process that decodes images died.*Killed.*fewer --workers'),
+    ):
+        annotate(dense, KillsWorkers(), writer, MEAN, STD, workers=1)
 
 
 def test_grey_and_palette_images_become_rgb(tmp_path):
     (tmp_path / 'c').mkdir()
     Image.new('L', (10, 20), 7).save(tmp_path / 'c' / 'grey.png')
     Image.new('P', (30, 20), 0).save(tmp_path / 'c' / 'palette.png')
-    images = SquashedImages(create_reader('', str(tmp_path)), np.arange(2), 16)
-    assert [images[index][1] for index in range(2)] == [(10, 20), (30, 20)]
-    assert all(images[index][0].shape == (3, 16, 16) for index in range(2))
+    images = ViewedImages(create_reader('', str(tmp_path)), np.arange(2), Squash(16))
+    assert [images[index].size for index in range(2)] == [(10, 20), (30, 20)]
+    assert all(images[index].pixels.shape == (3, 16, 16) for index in range(2))

@@ -1,8 +1,10 @@
 """From images to a label store: decode, annotate, write."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,44 +13,84 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tokenlabel.errors import UserError
+from tokenlabel.labels.background_writer import BackgroundWriter
 from tokenlabel.labels.dense_classifier import DenseClassifier
+from tokenlabel.labels.inference import Inference, Maps
 from tokenlabel.labels.store import LabelWriter, encode_keys, image_keys
+from tokenlabel.labels.view_rule import ViewRule, view_rule
 
-PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+SECONDS_BETWEEN_LOOKS = 1.0
 
 
-class SquashedImages(Dataset):
-    """Images of a timm reader, each squeezed whole to a square (bicubic).
+class ViewedImages(Dataset):
+    """Images of a timm reader as an annotator sees them.
 
     Orientation tags (EXIF) are ignored, as is usual for ImageNet: training must read the pixels in the same way.
 
     Args:
         reader: timm reader.
         rows: positions of the images in the reader, in the order they are to be numbered here.
-        size: side of the square in pixels.
-
-    A sample is `(uint8 [3, size, size], (width, height) of the original, None)`, or with an error message in the last
-    place when the image cannot be read.
+        rule: what part of an image the annotator sees.
     """
 
-    def __init__(self, reader: Any, rows: np.ndarray, size: int) -> None:
-        self.reader, self.rows, self.size = reader, rows, size
+    def __init__(self, reader: Any, rows: np.ndarray, rule: ViewRule) -> None:
+        self.reader, self.rows, self.rule = reader, rows, rule
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, tuple[int, int], str | None]:
+    def __getitem__(self, index: int) -> 'ViewedImage':
         row = int(self.rows[index])
         try:
-            stream, _ = self.reader[row]
+            stream, target = self.reader[row]
             with stream, Image.open(stream) as image:
-                size = image.size
-                squashed = image.convert('RGB').resize((self.size, self.size), Image.Resampling.BICUBIC)
+                pixels = self.rule.pixels(image.convert('RGB'))
+                return ViewedImage(index, pixels, image.size, -1 if target is None else int(target), None)
         except Exception as error:
             # Raised in a loader's worker, it would lose its sentence in a traceback. Pillow raises nearly anything.
-            nothing = torch.zeros(3, self.size, self.size, dtype=torch.uint8)
-            return nothing, (0, 0), f'{self.reader.filename(row, absolute=True)} ({error or type(error).__name__})'
-        return torch.from_numpy(np.array(squashed)).permute(2, 0, 1), size, None
+            nothing = torch.zeros(3, self.rule.size, self.rule.size, dtype=torch.uint8)
+            reason = f'{self.reader.filename(row, absolute=True)} ({error or type(error).__name__})'
+            return ViewedImage(index, nothing, (0, 0), -1, reason)
+
+
+class ViewedImage(NamedTuple):
+    """An image for the annotator.
+
+    Attributes:
+        index: its number.
+        pixels: uint8 [3, size, size].
+        size: (width, height) of the original; (0, 0) when it cannot be read.
+        target: number of its class in the reader; -1 where it has none.
+        unreadable: its path and why it cannot be read; None when it can.
+    """
+
+    index: int
+    pixels: Tensor
+    size: tuple[int, int]
+    target: int
+    unreadable: str | None
+
+
+@dataclass
+class Tally:
+    """What a run has done so far.
+
+    Attributes:
+        images: whose maps this process has written.
+        skipped: of these, images that could not be read.
+        labelled: of these, images whose class among the annotator's is known.
+        correct: of these, images that the annotator classifies as their label says.
+    """
+
+    images: int = 0
+    skipped: int = 0
+    labelled: int = 0
+    correct: int = 0
+
+    @property
+    def top1(self) -> float | None:
+        """The annotator's accuracy in percent; None before the first image with a label."""
+        return 100 * self.correct / self.labelled if self.labelled else None
 
 
 def annotate(
@@ -60,54 +102,143 @@ def annotate(
     *,
     device: torch.device | str = 'cpu',
     precision: str = 'fp32',
+    flip: bool = False,
+    channels_last: bool | None = None,
+    compiled: bool = False,
     workers: int = 0,
-    on_batch: Callable[[int], None] = lambda count: None,
-) -> None:
-    """Write the maps of all images that the writer still lacks. The caller finalises.
+    labels: np.ndarray | None = None,
+    wait_for_others: bool = False,
+    on_unreadable: Callable[[str], None] | None = None,
+    on_batch: Callable[[Tally], None] = lambda tally: None,
+) -> Tally:
+    """Write the maps of all images that the store still lacks and that no other process is at. The caller finalises.
 
     Args:
-        dense: annotator, on `device`.
+        dense: annotator.
         reader: timm reader whose images are the writer's.
-        writer: store to fill; its view rule gives the input size.
+        writer: store to fill; its view rule gives what the annotator sees.
         mean, std: of the annotator's input, in [0, 1].
-        device: where the annotator runs.
-        precision: a key of `PRECISIONS`; other than fp32 it is autocast.
+        device, precision, flip, channels_last: as in `Inference`.
+        compiled: compile the feature extractor.
         workers: processes that decode images; 0 decodes here.
-        on_batch: told the number of images each time a batch is on disk.
+        labels: the annotator's class of each class of the reader, for its accuracy.
+        wait_for_others: return only once no other process is at work, and take over from one that dies.
+        on_unreadable: told the path of an image that cannot be read, and why; the image goes without a map. None makes
+            it an error.
+        on_batch: told every batch how far this process is, and about once a second while it waits for others.
+
+    Returns:
+        What this process has done.
 
     Raises:
-        UserError: an image that cannot be read (named), or scores that are not finite.
+        UserError: an image that cannot be read (named), scores that are not finite, a full disk, or a process that
+            decodes images died. What was annotated before is on disk.
     """
-    device = torch.device(device)
+    rule = view_rule(writer.meta['view'])
+    inference = Inference(
+        dense,
+        rule,
+        writer.meta['k'],
+        mean,
+        std,
+        device=device,
+        precision=precision,
+        flip=flip,
+        channels_last=channels_last,
+        batch_size=writer.meta['batch_size'] if compiled else None,
+    )
     rows = np.argsort(encode_keys(image_keys(reader)), kind='stable')
-    images = SquashedImages(reader, rows, writer.meta['view']['size'])
-    batches = writer.batches()
+    images = ViewedImages(reader, rows, rule)
+    tally = Tally()
+    while True:
+        before = tally.images
+        with BackgroundWriter(writer) as background, _worker_deaths():
+            for batch in _batches(images, writer, workers, inference.device.type == 'cuda'):
+                _report(batch.unreadable, on_unreadable)
+                maps = inference(batch.pixels, batch.sizes)
+                counted = _Counted(tally, batch, maps, labels)
+                background.write(
+                    batch.places, maps.scores, maps.classes, batch.sizes, wait=maps.wait, written=counted.add
+                )
+                on_batch(tally)
+        on_batch(tally)
+        while wait_for_others and writer.others_at_work():
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            on_batch(tally)
+        # Without a claim in the last round nothing can be claimed any more.
+        if not wait_for_others or tally.images == before or writer.num_done == len(writer.keys):
+            return tally
+
+
+class _Batch(NamedTuple):
+    start: int
+    pixels: Tensor
+    sizes: Tensor
+    targets: Tensor
+    unreadable: list[str]
+
+    @property
+    def places(self) -> range:
+        return range(self.start, self.start + len(self.pixels))
+
+
+class _Counted(NamedTuple):
+    """Adds a batch to a tally."""
+
+    tally: Tally
+    batch: _Batch
+    maps: Maps
+    labels: np.ndarray | None
+
+    def add(self) -> None:
+        self.tally.images += len(self.batch.pixels)
+        self.tally.skipped += len(self.batch.unreadable)
+        if self.labels is not None:
+            targets = self.batch.targets.numpy()
+            known = targets >= 0
+            self.tally.labelled += int(known.sum())
+            self.tally.correct += int((self.labels[targets] == self.maps.best.numpy())[known].sum())
+
+
+def _batches(images: ViewedImages, writer: LabelWriter, workers: int, pin_memory: bool) -> Iterator[_Batch]:
+    num_left = -(-(len(images) - writer.num_done) // writer.meta['batch_size'])
+    # The loader asks for batches, and so claims shards, after it has forked its workers.
     loader = DataLoader(
         images,
-        batch_sampler=batches,
-        num_workers=min(workers, len(batches)),
+        batch_sampler=writer.batches(),
+        num_workers=min(workers, num_left),
         collate_fn=_collate,
-        pin_memory=device.type == 'cuda',
+        pin_memory=pin_memory,
     )
-    mean_255 = torch.tensor(mean, device=device).view(3, 1, 1) * 255
-    std_255 = torch.tensor(std, device=device).view(3, 1, 1) * 255
-    for batch, (pixels, sizes, failures) in zip(batches, loader, strict=True):
-        if failures:
-            raise UserError(f'Cannot read image {failures[0]}: replace or remove it.')
-        inputs = (pixels.to(device, non_blocking=True) - mean_255) / std_255
-        with _autocast(device, precision):
-            logits = dense(inputs)
-        scores, classes = logits.topk(writer.meta['k'], dim=1)
-        writer.write(batch, scores.cpu().numpy(), classes.cpu().numpy(), sizes)
-        on_batch(len(batch))
+    yield from loader
 
 
-def _collate(samples: list) -> tuple[Tensor, np.ndarray, list[str]]:
-    pixels, sizes, failures = zip(*samples, strict=True)
-    return torch.stack(pixels), np.array(sizes, dtype=np.int64), [failure for failure in failures if failure]
+def _collate(samples: list[ViewedImage]) -> _Batch:
+    indices, pixels, sizes, targets, unreadable = zip(*samples, strict=True)
+    named = [reason for reason in unreadable if reason is not None]
+    return _Batch(indices[0], torch.stack(pixels), torch.tensor(sizes), torch.tensor(targets), named)
+
+
+def _report(unreadable: list[str], on_unreadable: Callable[[str], None] | None) -> None:
+    if unreadable and on_unreadable is None:
+        more = f' and {len(unreadable) - 1} more of its batch' if len(unreadable) > 1 else ''
+        raise UserError(
+            f'Cannot read image {unreadable[0]}{more}: replace or remove it, or leave such images out with '
+            '--on-error skip.'
+        )
+    for reason in unreadable:
+        on_unreadable(reason)
 
 
 @contextmanager
-def _autocast(device: torch.device, precision: str) -> Iterator[None]:
-    with torch.autocast(device.type, dtype=PRECISIONS[precision], enabled=precision != 'fp32'):
+def _worker_deaths() -> Iterator[None]:
+    """A worker that dies is reported to the main process by a signal, wherever it is at that moment."""
+    try:
         yield
+    except RuntimeError as error:
+        if 'DataLoader worker' not in str(error):
+            raise
+        raise UserError(
+            f'A process that decodes images died, for want of memory perhaps ({str(error).splitlines()[0]}): '
+            'choose fewer --workers or a smaller --batch-size, then run again to resume.'
+        ) from error

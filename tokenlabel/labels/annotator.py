@@ -2,18 +2,21 @@
 
 import difflib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import timm
 import torch
+from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.models import get_pretrained_cfg
 from torch import nn
 
 from tokenlabel.errors import UserError
 from tokenlabel.labels.dense_classifier import DenseClassifier, model_name
+from tokenlabel.labels.view_rule import RULES, CenterCrop, Native, ViewRule
 from tokenlabel.models.checkpoint import load_checkpoint, read_checkpoint, state_dict_of
 
 
@@ -25,6 +28,7 @@ class Annotator(NamedTuple):
         size: side of its square input in pixels.
         mean, std: of its input, per channel, for pixels in [0, 1].
         record: what identifies it in a label store: name, arguments, digest of the weights, mean and std.
+        crop_pct: share of the image that timm evaluates it on, as of `CenterCrop`.
     """
 
     dense: DenseClassifier
@@ -32,6 +36,7 @@ class Annotator(NamedTuple):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     record: dict[str, Any]
+    crop_pct: float = 1.0
 
 
 def load_annotator(
@@ -83,13 +88,67 @@ def load_annotator(
     if built_for not in (None, (size, size)) and hasattr(model, 'set_input_size'):
         with _size_errors(name, size):
             model.set_input_size(img_size=(size, size))
-    return Annotator(DenseClassifier(model), size, mean, std, record)
+    return Annotator(DenseClassifier(model), size, mean, std, record, data['crop_pct'])
+
+
+def annotator_view(annotator: Annotator, name: str, crop_pct: float | None = None) -> ViewRule:
+    """The view rule of this name for an annotator's input.
+
+    Args:
+        annotator: gives size, colour of the padding ('native') and, by default, the share ('center-crop').
+        name: a key of `view_rule.RULES`.
+        crop_pct: share of the image's shorter side to show, 'center-crop' only.
+
+    Raises:
+        UserError: a share for another rule, or one that is not in (0, 1].
+    """
+    if crop_pct is not None and name != CenterCrop.name:
+        raise UserError(f'--crop-pct does not go with --view {name}: leave it out, or give --view {CenterCrop.name}.')
+    if name == CenterCrop.name:
+        crop_pct = annotator.crop_pct if crop_pct is None else crop_pct
+        if not 0 < crop_pct <= 1:
+            raise UserError(f'--crop-pct is {crop_pct}: give the share to annotate, above 0 and at most 1.')
+        return CenterCrop(annotator.size, crop_pct)
+    if name == Native.name:
+        return Native(annotator.size, tuple(round(255 * channel) for channel in annotator.mean))
+    return RULES[name](annotator.size)
 
 
 def class_names(reader: Any, num_classes: int) -> list[str] | None:
-    """Names of the annotator's classes: the reader's class folders in order, if there are as many; else None."""
+    """Names of the annotator's classes.
+
+    These are the reader's class folders in order, if there are as many; else the synsets of the ImageNet that has this
+    number of classes (ImageNet-1k, 12k, 21k and 22k as timm knows them); else they are unknown, None.
+    """
     folders = getattr(reader, 'class_to_idx', {})
-    return sorted(folders, key=folders.get) if len(folders) == num_classes else None
+    if len(folders) == num_classes:
+        return sorted(folders, key=folders.get)
+    subset = infer_imagenet_subset({'num_classes': num_classes})
+    return None if subset is None else ImageNetInfo(subset).label_names()
+
+
+def read_class_names(path: str | Path, num_classes: int) -> list[str]:
+    """Names of the annotator's classes from a text file, one a line, in the order of its scores.
+
+    Raises:
+        UserError: the file cannot be read, or it has another number of names.
+    """
+    try:
+        names = Path(path).read_text(encoding='utf-8').splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path} cannot be read as class names ({error}).') from error
+    if len(names) != num_classes:
+        raise UserError(f'{path} names {len(names)} classes, but the annotator has {num_classes}: give one a line.')
+    return names
+
+
+def label_numbers(reader: Any, names: Sequence[str] | None) -> np.ndarray | None:
+    """Number of each of the reader's classes among the annotator's `names`, int64; None where one is not among them."""
+    folders = getattr(reader, 'class_to_idx', {})
+    numbers = {name: number for number, name in enumerate(names or [])}
+    if not folders or not numbers.keys() >= folders.keys():
+        return None
+    return np.array([numbers[name] for name in sorted(folders, key=folders.get)])
 
 
 def weights_digest(model: nn.Module) -> str:

@@ -5,6 +5,7 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing.util import register_after_fork
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,6 +31,8 @@ class ShardWriter:
         self._progress = progress
         self._open_files = ExitStack()
         self._open_files.callback(os.close, progress)
+        # A loader's worker that outlives this process for a while must not hold the lock for it.
+        register_after_fork(self, ShardWriter.close)
         self._arrays: dict[str, tuple[BinaryIO, int, int]] = {}  # name: (file, bytes of its header, bytes of a row)
 
     def write(self, row: int, batches: Sequence[dict[str, np.ndarray]]) -> None:

@@ -1,0 +1,70 @@
+"""What a person sees while images are being annotated."""
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from tokenlabel.labels.annotation import Tally
+from tokenlabel.labels.store import LabelWriter
+
+SECONDS_BETWEEN_UPDATES = 0.5
+
+
+class AnnotationBar:
+    """Bar with the maps in the store, whoever wrote them, their speed, the time left, and the top-1 of this process.
+
+    Used in a `with` block.
+
+    Args:
+        writer: the store being written.
+        console: to draw on.
+        shown: draw it; one of the processes does.
+    """
+
+    def __init__(self, writer: LabelWriter, console: Console, shown: bool = True) -> None:
+        self.writer = writer
+        columns = (
+            TextColumn('{task.description}'),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _ImagesPerSecond(),
+            TimeRemainingColumn(),
+            TextColumn('{task.fields[top1]}'),
+        )
+        self._progress = Progress(*columns, console=console, disable=not shown)
+        done = writer.num_done
+        self._task = self._progress.add_task('Annotating', total=len(writer.keys), completed=done, top1='')
+        self._last = 0.0
+
+    def update(self, tally: Tally) -> None:
+        """Draw how far the store is. It is asked at most twice a second, as asking takes a look at every shard."""
+        now = time.monotonic()
+        if self._progress.disable or now - self._last < SECONDS_BETWEEN_UPDATES:
+            return
+        self._last = now
+        self._draw(tally)
+
+    def finish(self, tally: Tally) -> None:
+        """Draw the end."""
+        if not self._progress.disable:
+            self._draw(tally)
+
+    def __enter__(self) -> 'AnnotationBar':
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._progress.stop()
+
+    def _draw(self, tally: Tally) -> None:
+        top1 = '' if tally.top1 is None else f'top-1 {tally.top1:.1f} %'
+        self._progress.update(self._task, completed=self.writer.num_done, top1=top1)
+
+
+class _ImagesPerSecond(ProgressColumn):
+    """Speed of late."""
+
+    def render(self, task: Task) -> Text:
+        return Text('' if task.speed is None else f'{task.speed:.0f} images/s')
