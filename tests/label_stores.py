@@ -29,9 +29,15 @@ def store_of(
 
 
 def write_store(
-    path: Path, keys: Sequence[str], num_classes: int, k: int, grid: int, class_names: Sequence[str] | None = None
+    path: Path,
+    keys: Sequence[str],
+    num_classes: int,
+    k: int,
+    grid: int,
+    class_names: Sequence[str] | None = None,
+    skipped: Sequence[str] = (),
 ) -> LabelStore:
-    """A finished store of random maps, classes distinct within a cell and scores descending."""
+    """A finished store of random maps, classes distinct within a cell and scores descending; `skipped` have none."""
     rng = np.random.default_rng(0)
     with LabelWriter(
         path,
@@ -47,6 +53,7 @@ def write_store(
             shape = (len(batch), num_classes, grid, grid)
             classes = rng.permuted(np.broadcast_to(np.arange(num_classes)[:, None, None], shape), axis=1)[:, :k]
             scores = -np.sort(-rng.normal(5, 2, (len(batch), k, grid, grid)), axis=1)
-            writer.write(batch, scores, classes, np.full((len(batch), 2), 64))
+            sizes = [(0, 0) if writer.keys[row] in skipped else (64, 64) for row in batch]
+            writer.write(batch, scores, classes, np.array(sizes))
         writer.finalise()
     return LabelStore(path)

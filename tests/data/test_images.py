@@ -1,4 +1,7 @@
-"""Images in class folders joined to a label store."""
+"""Images joined to a label store."""
+
+import json
+import tarfile
 
 import numpy as np
 import pytest
@@ -6,6 +9,8 @@ import torch
 from PIL import Image
 
 from tests.label_stores import write_store
+from tests.reference.class_map import dense_mapped
+from tests.reference.targets import dense_maps
 from tokenlabel.data.images import LabeledImages
 from tokenlabel.errors import UserError
 from tokenlabel.transforms.image import EvalTransform, TrainTransform
@@ -103,7 +108,121 @@ def test_images_without_labels_are_counted_and_the_first_three_named(folder, tmp
         LabeledImages(folder, EvalTransform(32), tmp_path / 'store')
 
 
-def test_a_store_with_other_class_names_is_refused(folder, tmp_path):
-    write_store(tmp_path / 'store', keys(folder), num_classes=2, k=2, grid=4, class_names=['dog', 'cat'])
+def store_of(folder, path, names, k: int = 2, num_classes: int | None = None, skipped=()):
+    return write_store(
+        path, keys(folder), num_classes=num_classes or len(names), k=k, grid=4, class_names=names, skipped=skipped
+    )
+
+
+def labels(images):
+    return {images.key(index): images[index]['label'] for index in range(len(images))}
+
+
+def test_a_store_of_other_classes_is_refused(folder, tmp_path):
+    store_of(folder, tmp_path / 'store', ['dog', 'cow'])
     with pytest.raises(UserError, match=r'`dog` where the folder has `cat`'):
         LabeledImages(folder, EvalTransform(32), tmp_path / 'store')
+
+
+def test_labels_are_numbered_as_the_store_numbers_its_classes(folder, tmp_path):
+    store_of(folder, tmp_path / 'store', ['ant', 'dog', 'cow', 'cat'])
+    images = LabeledImages(folder, EvalTransform(32), tmp_path / 'store')
+    assert labels(images) == {key: {'cat': 3, 'dog': 1}[key[:3]] for key in keys(folder)}
+    assert images.class_names == ['ant', 'dog', 'cow', 'cat'] and images.num_classes == 4
+    assert images.unlabelled is None
+
+
+def test_equal_counts_are_taken_for_the_same_classes_where_names_are_not_known(folder, tmp_path):
+    store_of(folder, tmp_path / 'store', None, num_classes=2)
+    images = LabeledImages(folder, EvalTransform(32), tmp_path / 'store')
+    assert images.class_names == ['cat', 'dog'] and images[5]['label'] == 1
+
+
+@pytest.mark.parametrize('names', [None, ['ant', 'bee', 'cow']])
+def test_images_of_other_classes_than_the_annotator_s_have_no_label(folder, tmp_path, names):
+    store_of(folder, tmp_path / 'store', names, num_classes=3)
+    images = LabeledImages(folder, EvalTransform(32), tmp_path / 'store')
+    assert set(labels(images).values()) == {-1}
+    assert 'its 2 classes are not among the 3 of the label store' in images.unlabelled
+    assert images.class_names == (names or []) and images.num_classes == 3
+
+
+def test_images_that_the_annotator_skipped_are_left_out(folder, tmp_path):
+    store = store_of(folder, tmp_path / 'store', ['cat', 'dog'], skipped=['cat/1.png', 'dog/0.png'])
+    images = LabeledImages(folder, EvalTransform(32), tmp_path / 'store')
+    left = ['cat/0.png', 'cat/2.png', 'dog/1.png', 'dog/2.png']
+    assert len(images) == 4 and list(labels(images)) == left
+    assert images.num_skipped == images.metainfo['num_skipped'] == 2
+    for index, key in enumerate(left):
+        np.testing.assert_array_equal(images[index]['scores'], store[store.indices([key])[0]].scores)
+
+
+def test_a_class_map_turns_maps_of_annotator_classes_into_those_of_the_images(folder, tmp_path):
+    store = store_of(folder, tmp_path / 'store', ['tabby', 'beagle', 'tiger', 'crane'], k=4)
+    (tmp_path / 'map.json').write_text(json.dumps({'tabby': 'cat', 'tiger': 'cat', 'beagle': 'dog'}))
+    images = LabeledImages(folder, EvalTransform(32), tmp_path / 'store', class_map=tmp_path / 'map.json')
+    sample, whole = images[0], store[store.indices([images.key(0)])[0]]
+    dense = dense_mapped(whole.scores, whole.classes.astype(int), np.array([0, 1, 0, -1]), 2)
+    ours = dense_maps(sample['scores'][None], sample['classes'][None], 2)[0]
+    np.testing.assert_allclose(ours, dense, atol=0.01)
+    assert (images.class_names, images.num_classes, sample['label']) == (['cat', 'dog'], 2, 0)
+
+
+def test_a_class_map_without_a_store_is_refused(folder, tmp_path):
+    with pytest.raises(UserError, match=r'map\.txt is for the classes of an annotator: set label_store'):
+        LabeledImages(folder, EvalTransform(32), class_map=tmp_path / 'map.txt')
+
+
+@pytest.fixture
+def flat(folder, tmp_path):
+    """The same images, all in one folder."""
+    for path in sorted(folder.rglob('*.png')):
+        path.rename(folder / f'{path.parent.name}{path.name}')
+    for emptied in ('cat', 'dog'):
+        (folder / emptied).rmdir()
+    return folder
+
+
+def test_a_flat_folder_has_maps_and_no_labels(flat, tmp_path):
+    store_of(flat, tmp_path / 'store', ['ant', 'bee', 'cow'])
+    images = LabeledImages(flat, EvalTransform(32), tmp_path / 'store')
+    assert images[0]['label'] == -1 and images[0]['scores'].shape == (2, 4, 4)
+    assert '6 of its 6 images have no class, such as cat0.png' in images.unlabelled
+    assert images.num_classes == 3 and images.class_names == ['ant', 'bee', 'cow']
+
+
+def test_a_class_map_for_a_flat_folder_numbers_its_classes(flat, tmp_path):
+    store_of(flat, tmp_path / 'store', ['ant', 'bee', 'cow'])
+    (tmp_path / 'map.txt').write_text('cow 0\nbee 4\n')
+    images = LabeledImages(flat, EvalTransform(32), tmp_path / 'store', class_map=tmp_path / 'map.txt')
+    assert images.num_classes == 5 and set(images[0]['classes'].unique().tolist()) <= {0, 4}
+
+
+def test_a_tar_joins_the_store_of_the_folder_it_was_made_of(folder, tmp_path):
+    store_of(folder, tmp_path / 'store', ['cat', 'dog'])
+    with tarfile.open(tmp_path / 'images.tar', 'w') as archive:
+        archive.add(folder, '.')
+    ours, theirs = (
+        LabeledImages(root, EvalTransform(32), tmp_path / 'store') for root in (tmp_path / 'images.tar', folder)
+    )
+    for index in range(6):
+        for name, value in theirs[index].items():
+            np.testing.assert_array_equal(ours[index][name], value)
+
+
+class TestLabelsAsAModelNumbersThem:
+    def test_names_decide(self, folder):
+        images = LabeledImages(folder, EvalTransform(32))
+        assert images.number_labels_as(['ant', 'dog', 'cat'], 3)
+        assert labels(images) == {key: {'cat': 2, 'dog': 1}[key[:3]] for key in keys(folder)}
+        assert images.class_names == ['ant', 'dog', 'cat']
+
+    def test_equal_counts_decide_where_names_are_not_known(self, folder):
+        images = LabeledImages(folder, EvalTransform(32))
+        assert images.number_labels_as(None, 2) and images[5]['label'] == 1
+
+    @pytest.mark.parametrize(('names', 'count'), [(None, 3), (['cat', 'cow'], 2)])
+    def test_otherwise_nothing_changes(self, folder, names, count):
+        images = LabeledImages(folder, EvalTransform(32))
+        assert not images.number_labels_as(names, count)
+        assert images.class_names == ['cat', 'dog'] and images[5]['label'] == 1

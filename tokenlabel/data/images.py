@@ -1,18 +1,19 @@
-"""Images in a class folder layout, joined to the score maps of a label store."""
+"""Images with their classes, joined to the score maps of a label store."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
-from timm.data.readers import create_reader
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from tokenlabel.data.readers import open_images
 from tokenlabel.errors import UserError
+from tokenlabel.labels.class_map import map_classes, read_class_map
 from tokenlabel.labels.store import LabelStore, image_keys
 from tokenlabel.transforms.view import View
 
@@ -20,19 +21,32 @@ from tokenlabel.transforms.view import View
 class LabeledImages(Dataset):
     """Images with their class, and with their score maps where there is a label store.
 
-    A sample is a dict: `image` uint8 [3, H, W]; `label` int; with a store also `view` float32 [2, 3] (model input ->
-    source image), `scores` float16 [k, S, S], `classes` int64 [k, S, S] and `map_view` float32 [2, 3] (map -> source
-    image). Score maps are passed on as stored: they are looked up once per batch, on the training device.
+    A sample is a dict: `image` uint8 [3, H, W]; `label` int, -1 where the image has none; with a store also `view`
+    float32 [2, 3] (model input -> source image), `scores` float16 [k, S, S], `classes` int64 [k, S, S] and `map_view`
+    float32 [2, 3] (map -> source image). Score maps are passed on as stored, or through the class map: they are looked
+    up once per batch, on the training device.
+
+    Labels are numbered as the store numbers its classes, if the names or else the counts of both tell how; otherwise
+    images have no labels here.
 
     Args:
-        root: folder of class folders (`root/class/image.jpg`), as ImageNet's `train` and `val`.
+        root: images in any layout that `open_images` reads, such as a folder of class folders.
         transform: PIL RGB image -> (uint8 [3, H, W], View); see `tokenlabel.transforms.image`.
         label_store: folder written by `tools/annotate.py` for `root`; None to train with image labels.
         seed: together with epoch and index it decides every random choice of a sample.
+        class_map: file that names the image class of each annotator class that counts, see
+            `tokenlabel.labels.class_map`; labels and maps are then those of the images' classes.
+        split: as in `open_images`.
+
+    Attributes:
+        class_names: of the classes of labels and maps in their order; empty where they are not known.
+        num_classes: how many they are.
+        unlabelled: why images have no label here; None if they have.
+        num_skipped: images left out because the annotator could not read them.
 
     Raises:
-        UserError: the folder is missing or empty, the store is missing, lacks labels for some images or names other
-            classes; on reading, an image that cannot be decoded.
+        UserError: there are no images, the store is missing, lacks labels for some images or names other classes, the
+            class map does not fit; on reading, an image that cannot be decoded.
     """
 
     def __init__(
@@ -41,50 +55,93 @@ class LabeledImages(Dataset):
         transform: Callable[[Image.Image], tuple[Tensor, View]],
         label_store: str | Path | None = None,
         seed: int = 0,
+        class_map: str | Path | None = None,
+        split: str = 'train',
     ) -> None:
-        self.root = Path(root)
+        self.root = str(root)
         self.transform = transform
         self.seed = seed
-        self.reader = open_folder(self.root)
+        self.reader = open_images(root, split)
         self.class_names = sorted(self.reader.class_to_idx, key=self.reader.class_to_idx.get)
-        self.metainfo = {'classes': tuple(self.class_names)}
+        self.num_classes = self.reader.num_classes
+        self.num_skipped = 0
         self.labels: LabelStore | None = None
+        self.class_map: str | Path | None = class_map
+        self.unlabelled = None if self.reader.labelled else self._where_labels_are_missing()
+        self._targets = self.reader.targets
+        self._images = np.arange(len(self.reader))
+        self._table: np.ndarray | None = None
         if label_store is not None:
             self.labels = self._open_store(Path(label_store))
             self._rows = self._join(self.labels)
+            self._share_classes(self.labels)
+        elif class_map is not None:
+            raise UserError(f'The class map {class_map} is for the classes of an annotator: set label_store as well.')
+
+    @property
+    def metainfo(self) -> dict:
+        """What MMEngine asks a dataset for: its classes, and here the number of images that were left out."""
+        return {'classes': tuple(self.class_names), 'num_skipped': self.num_skipped}
 
     def __len__(self) -> int:
-        return len(self.reader)
+        return len(self._images)
 
     def __getitem__(self, which: int | tuple[int, int]) -> dict:
         """Sample `index`, or `(epoch, index)`: augmented anew in each epoch."""
         epoch, index = which if isinstance(which, tuple) else (0, which)
-        image, label = self._read(index)
+        image = self._read(index)
         with random_state_of(self.seed, epoch, index):
             pixels, view = self.transform(image)
-        sample = {'image': pixels, 'label': label}
+        sample = {'image': pixels, 'label': int(self._targets[self._images[index]])}
         if self.labels is not None:
             label_map = self.labels[int(self._rows[index])]
+            scores, classes = label_map.scores, label_map.classes
+            if self._table is not None:
+                scores, classes = map_classes(scores, classes, self._table)
             sample |= {
                 'view': view.tensor(),
-                'scores': torch.from_numpy(np.array(label_map.scores)),
-                'classes': torch.from_numpy(np.asarray(label_map.classes).astype(np.int64)),
+                'scores': torch.from_numpy(np.array(scores)),
+                'classes': torch.from_numpy(np.asarray(classes).astype(np.int64)),
                 'map_view': label_map.view.tensor(),
             }
         return sample
 
     def key(self, index: int) -> str:
         """Path of an image below the root, with forward slashes: its name in a label store."""
-        return Path(self.reader.filename(index)).as_posix()
+        return self.reader.filename(int(self._images[index]))
 
-    def _read(self, index: int) -> tuple[Image.Image, int]:
-        stream, label = self.reader[index]
+    def number_labels_as(self, class_names: Sequence[str] | None, num_classes: int) -> bool:
+        """Number the labels of these images as a model numbers its classes.
+
+        Args:
+            class_names: the model's, if known.
+            num_classes: of the model.
+
+        Returns:
+            Whether names or counts tell how; if not, nothing is changed.
+        """
+        table = renumbering(self.class_names, self.num_classes, class_names, num_classes)
+        if table is None:
+            return False
+        self._targets = np.where(self._targets >= 0, table[self._targets], -1)
+        self.class_names = list(class_names or self.class_names)
+        self.num_classes = num_classes
+        return True
+
+    def _read(self, index: int) -> Image.Image:
+        row = int(self._images[index])
         try:
+            stream, _ = self.reader[row]
             with stream:
-                return Image.open(stream).convert('RGB'), label
+                return Image.open(stream).convert('RGB')
         except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            path = self.root / self.key(index)
+            path = self.reader.filename(row, absolute=True)
             raise UserError(f'{path} cannot be read as an image ({error}); replace or remove it.') from error
+
+    def _where_labels_are_missing(self) -> str:
+        example = self.reader.filename(int(np.argmin(self.reader.targets)))
+        count = int((self.reader.targets < 0).sum())
+        return f'{count} of its {len(self.reader)} images have no class, such as {example}'
 
     def _open_store(self, path: Path) -> LabelStore:
         if not path.exists():
@@ -96,38 +153,58 @@ class LabeledImages(Dataset):
         return LabelStore(path)
 
     def _join(self, store: LabelStore) -> np.ndarray:
-        """Row of the store for each image."""
-        names = list(store.class_names or [])
-        if names and names != self.class_names and len(names) == len(self.class_names):
-            differing = next(pair for pair in zip(names, self.class_names, strict=True) if pair[0] != pair[1])
-            raise UserError(
-                f'Label store {store.path} numbers its classes differently from {self.root} '
-                f'(`{differing[0]}` where the folder has `{differing[1]}`): annotate this folder itself.'
-            )
+        """Row of the store for each image; images that the annotator skipped are left out."""
         keys = image_keys(self.reader)
         rows = store.indices(keys)
-        missing = np.flatnonzero(rows < 0)
-        if len(missing):
-            examples = ', '.join(keys[i] for i in missing[:3])
+        lacking = np.flatnonzero(rows < 0)
+        skipped = set(store.meta['skipped'])
+        missing = [keys[row] for row in lacking if keys[row] not in skipped]
+        if missing:
             raise UserError(
                 f'Label store {store.path} has no labels for {len(missing)} of the {len(keys)} images in {self.root} '
-                f'(the first: {examples}): annotate the folder into a new store with tools/annotate.py.'
+                f'(the first: {", ".join(missing[:3])}): annotate the folder into a new store with tools/annotate.py.'
             )
-        return rows
+        self.num_skipped = len(lacking)
+        self._images = np.flatnonzero(rows >= 0)
+        if not len(self._images):
+            raise UserError(f'Label store {store.path} has skipped every image of {self.root}: annotate them again.')
+        return rows[self._images]
+
+    def _share_classes(self, store: LabelStore) -> None:
+        """Bring labels and maps to the same classes: those of the images with a class map, else the annotator's."""
+        names, count = store.class_names, store.num_classes
+        if self.class_map is not None:
+            image_classes = self.class_names or self.num_classes or None
+            self._table = read_class_map(self.class_map, names or count, image_classes)
+            self.num_classes = self.num_classes or int(self._table.max()) + 1
+            return
+        if self.num_classes and not self.number_labels_as(names, count):
+            if self.class_names and names and len(names) == len(self.class_names):
+                differing = next(pair for pair in zip(names, self.class_names, strict=True) if pair[0] != pair[1])
+                raise UserError(
+                    f'Label store {store.path} numbers its classes differently from {self.root} '
+                    f'(`{differing[0]}` where the folder has `{differing[1]}`): annotate this folder itself, or say '
+                    'which class is which with class_map.'
+                )
+            self.unlabelled = (
+                f'its {self.num_classes} classes are not among the {count} of the label store {store.path}, by name or '
+                'by count'
+            )
+            self._targets = np.full_like(self._targets, -1)
+        self.class_names, self.num_classes = list(names or self.class_names), count
+        if len(self.class_names) != count:
+            self.class_names = []
 
 
-def open_folder(root: Path):
-    """timm's reader of a class folder tree, sorted by path.
+def renumbering(names: Sequence[str], count: int, to_names: Sequence[str] | None, to_count: int) -> np.ndarray | None:
+    """The number of each of `count` classes among `to_count` others, int64 [count].
 
-    Raises:
-        UserError: the folder is missing, or holds no image in a class folder.
+    Where both have names these decide, otherwise equal counts are taken for the same classes. None if neither tells.
     """
-    if not root.is_dir():
-        raise UserError(f'No image folder at {root}: give a folder of class folders, such as imagenet/train.')
-    try:
-        return create_reader('', str(root))
-    except RuntimeError as error:
-        raise UserError(f'No images in {root}: images are expected as {root}/CLASS/IMAGE.jpg.') from error
+    if names and to_names:
+        numbers = {name: number for number, name in enumerate(to_names)}
+        return np.array([numbers[name] for name in names]) if all(name in numbers for name in names) else None
+    return np.arange(count) if count == to_count else None
 
 
 @contextmanager
