@@ -79,12 +79,15 @@ class DenseClassifier(nn.Module):
     def _check(self, image: Tensor) -> None:
         """Refuse a model whose head is not a function of the pooled features; tried on one image, in float32."""
         features = self.model.forward_features(image)
+        layout = _layout(self.model, features)
+        _check_cover(self.model, layout, image.shape[-1])
         if _token_logits(self.model, features) is not None:
             return
-        layout = _layout(self.model, features)
         own = self.model.forward_head(features)
         if own.shape != (1, self.num_classes):
             raise _refusal(self.model, 'its head does not give one vector of class scores')
+        if not own.isfinite().all():
+            raise UserError(f'{model_name(self.model)} gives scores that are not finite: check its weights.')
         if not _close(own, self.model(image)):
             raise _refusal(self.model, 'its output is more than its head applied to its features')
         cells = layout.cells(features)
@@ -138,13 +141,35 @@ def _layout(model: nn.Module, features: Tensor) -> _Layout:
         return _Layout(kind, rows, 0)
     if features.ndim != 3:
         raise _refusal(model, 'its features have no spatial layout')
-    cls_token = getattr(model, 'cls_token', None)
-    num_prefix = getattr(model, 'num_prefix_tokens', 0 if cls_token is None else cls_token.shape[1])
+    num_prefix = _num_prefix(model, features.shape[1])
     num_patches = features.shape[1] - num_prefix
-    side = math.isqrt(max(0, num_patches))
-    if side == 0 or side * side != num_patches:
+    if num_patches <= 0:
+        raise _refusal(model, 'its features are the class token alone')
+    if not _is_square(num_patches):
         raise _refusal(model, f'its {num_patches} patch tokens are not a square grid')
-    return _Layout('tokens', side, num_prefix)
+    return _Layout('tokens', math.isqrt(num_patches), num_prefix)
+
+
+def _num_prefix(model: nn.Module, num_tokens: int) -> int:
+    """Class, distillation and register tokens in front of the patches; the model's word, else what makes a square."""
+    if hasattr(model, 'num_prefix_tokens'):
+        return model.num_prefix_tokens
+    cls_token = getattr(model, 'cls_token', None)
+    if cls_token is not None:
+        return cls_token.shape[1]
+    return int(not _is_square(num_tokens) and _is_square(num_tokens - 1))
+
+
+def _is_square(number: int) -> bool:
+    return math.isqrt(number) ** 2 == number
+
+
+def _check_cover(model: nn.Module, layout: _Layout, size: int) -> None:
+    """Refuse a map that ends a cell or more before the image does, as convolutions without padding make it."""
+    info = getattr(model, 'feature_info', None)
+    cell = info[-1].get('reduction', 0) if isinstance(info, list) and info else 0
+    if layout.kind == 'NCHW' and cell and size - layout.side * cell >= cell:
+        raise _refusal(model, f'its convolutions have no padding and leave out the border of {size}x{size} pixels')
 
 
 def _token_logits(model: nn.Module, features: Tensor) -> Tensor | None:
