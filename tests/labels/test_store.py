@@ -4,8 +4,12 @@ import errno
 import json
 import os
 import pickle
+import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from unittest import mock
@@ -17,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenlabel.errors import UserError
+from tokenlabel.labels.background_writer import BackgroundWriter
 from tokenlabel.labels.store import LabelStore, LabelWriter
 from tokenlabel.labels.store_files import file_digest
 
@@ -55,14 +60,28 @@ def maps_of(meta: dict, batch: range) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return scores, classes, sizes
 
 
-def write_all(writer: LabelWriter) -> None:
+def maps_with_gaps(meta: dict, batch: range, gaps: frozenset[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same, without a map for the images at `gaps`."""
+    maps = maps_of(meta, batch)
+    for array in maps:
+        array[[place - batch.start for place in gaps if place in batch]] = 0
+    return maps
+
+
+def write_all(writer: LabelWriter, gaps: frozenset[int] = frozenset()) -> None:
     for batch in writer.batches():
-        writer.write(batch, *maps_of(writer.meta, batch))
+        writer.write(batch, *maps_with_gaps(writer.meta, batch, gaps))
 
 
-def finished(path: Path, keys: list[str], **changes) -> LabelStore:
+def write_all_in_background(writer: LabelWriter, gaps: frozenset[int] = frozenset(), depth: int = 8) -> None:
+    with BackgroundWriter(writer, depth) as background:
+        for batch in writer.batches():
+            background.write(batch, *map(torch.from_numpy, maps_with_gaps(writer.meta, batch, gaps)))
+
+
+def finished(path: Path, keys: list[str], gaps: frozenset[int] = frozenset(), **changes) -> LabelStore:
     with open_writer(path, keys, **changes) as writer:
-        write_all(writer)
+        write_all(writer, gaps)
         writer.finalise()
     return LabelStore(path)
 
@@ -123,21 +142,30 @@ def test_what_is_written_is_read(keys, k, side, num_classes, batch_size):
 
 
 @settings(max_examples=30)
-@given(lives=st.lists(st.integers(1, 60), max_size=5), worlds=st.data())
-def test_killed_at_any_moment_and_resumed_by_any_number_of_processes_it_has_the_same_bytes(lives, worlds):
+@given(
+    lives=st.lists(st.integers(1, 60), max_size=5),
+    worlds=st.data(),
+    gaps=st.frozensets(st.integers(0, 20), max_size=4),
+    depth=st.integers(0, 4),
+)
+def test_killed_at_any_moment_and_resumed_by_any_number_of_processes_it_has_the_same_bytes(lives, worlds, gaps, depth):
     keys = names(21)
     # Real syncs would take nearly all of the time of this test.
     with tempfile.TemporaryDirectory() as folder, mock.patch('os.fsync', lambda file: None):
         straight, killed = Path(folder) / 'straight', Path(folder) / 'killed'
-        finished(straight, keys)
+        finished(straight, keys, gaps)
         for calls in lives:
             world = worlds.draw(st.integers(1, 3))
             rank = worlds.draw(st.integers(0, world - 1))
             # Files are unbuffered: closing them on the way out writes nothing, it frees the locks as death does.
             with killed_after(calls), open_writer(killed, keys, rank=rank, world=world) as writer:
-                write_all(writer)
-        finished(killed, keys)
+                if depth:
+                    write_all_in_background(writer, gaps, depth)
+                else:
+                    write_all(writer, gaps)
+        finished(killed, keys, gaps)
         assert contents(killed) == contents(straight)
+        assert LabelStore(killed).meta['skipped'] == [keys[place] for place in sorted(gaps)]
 
 
 def test_a_batch_is_written_once(tmp_path):
@@ -164,14 +192,79 @@ def test_what_was_half_written_is_written_over(tmp_path):
 
 def test_processes_share_the_shards(tmp_path):
     writers = [open_writer(tmp_path / 'store', names(35), rank=rank, world=3) for rank in range(3)]
-    batches = [batch for writer in writers for batch in writer.batches()]
-    assert sorted(place for batch in batches for place in batch) == list(range(35))
+    left = {writer: writer.batches() for writer in writers}
+    places = []
+    while left:
+        for writer in list(left):
+            batch = next(left[writer], None)
+            if batch is None:
+                del left[writer]
+            else:
+                writer.write(batch, *maps_of(writer.meta, batch))
+                places += batch
+    assert sorted(places) == list(range(35))
     for writer in writers:
-        write_all(writer)
-        writer.close()
-    writers[1].finalise()
+        writer.finalise()
     finished(tmp_path / 'alone', names(35))
     assert contents(tmp_path / 'store') == contents(tmp_path / 'alone')
+
+
+def test_a_process_begins_with_its_own_shards_and_ends_with_those_that_others_come_to_last(tmp_path):
+    with open_writer(tmp_path / 'store', names(48), rank=1, world=3) as writer:
+        assert [batch.start // 8 for batch in writer.batches()][::2] == [1, 4, 5, 3, 2, 0]
+
+
+def test_what_another_process_has_claimed_is_left_to_it_until_it_is_gone(tmp_path):
+    with open_writer(tmp_path / 'store', names(16)) as one, open_writer(tmp_path / 'store', names(16)) as other:
+        next(one.batches())
+        assert [batch.start for batch in other.batches()] == [8, 12]
+        other.close()
+        assert other.others_at_work()
+        one.close()
+        assert not other.others_at_work()
+        assert len(list(other.batches())) == 4
+
+
+def test_without_locks_a_process_keeps_to_its_own_shards(tmp_path, monkeypatch):
+    def no_locks(*arguments):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr('fcntl.flock', no_locks)
+    writers = [open_writer(tmp_path / 'store', names(24), rank=rank, world=2) for rank in range(2)]
+    assert [[batch.start for batch in writer.batches()] for writer in writers] == [[0, 4, 16, 20], [8, 12]]
+    for writer in writers:
+        assert not writer.others_at_work()
+        write_all(writer)
+    writers[0].finalise()
+    finished(tmp_path / 'alone', names(24))
+    assert contents(tmp_path / 'store') == contents(tmp_path / 'alone')
+
+
+def test_processes_may_begin_and_finalise_at_once(tmp_path):
+    keys, start = names(64), threading.Barrier(4)
+
+    def live(rank: int) -> None:
+        start.wait()
+        with open_writer(tmp_path / 'store', keys, rank=rank, world=4) as writer:
+            write_all(writer)
+            while writer.num_done < len(keys):
+                time.sleep(0.001)
+            writer.finalise()
+
+    # Threads do for processes: locks belong to open files.
+    with ThreadPoolExecutor(4) as pool:
+        assert [life.result() for life in [pool.submit(live, rank) for rank in range(4)]] == [None] * 4
+    finished(tmp_path / 'alone', keys)
+    assert contents(tmp_path / 'store') == contents(tmp_path / 'alone')
+
+
+def test_a_second_finalise_sweeps_up_and_changes_nothing(tmp_path):
+    finished(tmp_path / 'store', names(8))
+    before = contents(tmp_path / 'store')
+    writer = open_writer(tmp_path / 'store', names(8))
+    (tmp_path / 'store' / 'progress-00000').touch()
+    writer.finalise()
+    assert contents(tmp_path / 'store') == before
 
 
 def test_two_processes_cannot_write_the_same_shard(tmp_path):
@@ -187,14 +280,15 @@ def test_two_processes_cannot_write_the_same_shard(tmp_path):
     assert len(LabelStore(tmp_path / 'store')) == 8
 
 
-def test_a_full_disk_is_one_sentence_and_the_store_resumes(tmp_path):
+@pytest.mark.parametrize('call', ['os.pwrite', 'os.fsync'])
+def test_a_full_disk_is_one_sentence_and_the_store_resumes(tmp_path, call):
     keys = names(21)
     with open_writer(tmp_path / 'store', keys) as writer:
         batches = list(writer.batches())
         writer.write(batches[0], *maps_of(writer.meta, batches[0]))
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with (
-            mock.patch('os.pwrite', side_effect=full),
+            mock.patch(call, side_effect=full),
             pytest.raises(UserError, match=r'No space left on device.*resume'),
         ):
             writer.write(batches[1], *maps_of(writer.meta, batches[1]))
@@ -317,6 +411,46 @@ def test_images_without_a_map_are_listed_and_not_found(tmp_path):
     store = LabelStore(tmp_path / 'store')
     assert store.meta['skipped'] == ['class/0001.jpg', 'class/0005.jpg']
     assert list(store.indices(names(8))) == [0, -1, 2, 3, 4, -1, 6, 7]
+
+
+def test_a_group_of_batches_waits_for_the_disk_once(tmp_path):
+    syncs = []
+    with open_writer(tmp_path / 'store', names(16), images_per_shard=16) as writer:
+        batches = [(batch, *maps_of(writer.meta, batch)) for batch in writer.batches()]
+        writer.write_all(batches[:1])
+        with mock.patch('os.fsync', syncs.append):
+            writer.write_all(batches[1:])
+        assert len(syncs) == len(('scores', 'classes', 'sizes', 'progress'))
+        writer.finalise()
+    finished(tmp_path / 'straight', names(16), images_per_shard=16)
+    assert contents(tmp_path / 'store') == contents(tmp_path / 'straight')
+
+
+def test_of_a_group_of_batches_those_before_a_wrong_one_are_written(tmp_path):
+    with open_writer(tmp_path / 'store', names(12)) as writer:
+        batches = [(batch, *maps_of(writer.meta, batch)) for batch in writer.batches()]
+        batches[1][1][0] = np.nan
+        with pytest.raises(UserError, match='not finite'):
+            writer.write_all(batches)
+        assert writer.num_done == 4
+
+
+def test_a_store_is_read_without_writing(tmp_path):
+    store = finished(tmp_path / 'store', names(8))
+    opened = []
+
+    def note(event: str, arguments: tuple) -> None:
+        if noting and event == 'open' and str(arguments[0]).startswith(str(tmp_path)):
+            opened.append(arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+
+    noting = True
+    sys.addaudithook(note)  # there is no way to take it out again
+    store = LabelStore(store.path)
+    assert store.size(7) == (107, 207)
+    assert store[3].scores.shape == (3, 2, 2)
+    noting = False
+    assert set(opened) == {0}
+    assert len(opened) >= 5
 
 
 def test_unknown_keys_are_not_found(tmp_path):

@@ -162,7 +162,7 @@ class LabelWriter:
         class_names: of the annotator's classes in order, if known.
         batch_size: images per batch, part of the settings as it may change the last bits of the scores; None takes
             the store's own, 64 for a new one.
-        images_per_shard: None takes 1024, or as many as make 128 shards; rounded up to whole batches.
+        images_per_shard: None takes as many as make 128 shards, but 256 at least; rounded up to whole batches.
         rank, world: number of this process, and of processes.
 
     Raises:
@@ -193,7 +193,7 @@ class LabelWriter:
             batch_size = batch_size or stored['batch_size']
             images_per_shard = images_per_shard or stored['images_per_shard']
         batch_size = batch_size or DEFAULT_BATCH_SIZE
-        images_per_shard = images_per_shard or max(1024, -(-len(encoded) // 128))
+        images_per_shard = images_per_shard or max(256, -(-len(encoded) // 128))
         settings = {
             'format': FORMAT,
             'version': VERSION,
