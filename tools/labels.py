@@ -14,12 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from timm.utils import ParseKwargs
 
 from tokenlabel.data.readers import open_images
 from tokenlabel.errors import UserError, reports_errors
-from tokenlabel.labels import release
+from tokenlabel.labels import geometry_check, release
+from tokenlabel.labels.annotator import load_annotator
 from tokenlabel.labels.rewrite import keys_of_classes, merge_stores, subset_store
 from tokenlabel.labels.statistics import describe_store, image_labels, store_statistics
 from tokenlabel.labels.store import LabelStore, image_keys
@@ -79,6 +82,30 @@ def export_release(args: argparse.Namespace) -> int:
         count = release.export_release(store, args.folder, on_map=advance)
     print(f'{args.folder}: {count} maps.')
     return 0
+
+
+def check_geometry(args: argparse.Namespace) -> int:
+    """Annotate some images anew to find out whether a store's maps are upright or transposed, and of the whole image or
+    its centre crop; exit status 1 if that cannot be told, or if the store's record says otherwise."""
+    store = LabelStore(args.store)
+    reader = open_images(args.images, args.split)
+    annotator = load_annotator(
+        args.annotator,
+        args.checkpoint,
+        ema=args.ema,
+        num_classes=args.num_classes,
+        size=args.img_size or store.view_rule.size,
+        model_kwargs=args.model_kwargs,
+    )
+    crop_pct = args.crop_pct or getattr(store.view_rule, 'crop_pct', 1.0)
+    device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    options = {'crop_pct': crop_pct, 'samples': args.samples, 'device': device}
+    with progress('Annotating', args.samples) as advance:
+        check = geometry_check.check_geometry(store, reader, annotator, on_image=advance, **options)
+    print(check.table())
+    wrong = check.reason or geometry_check.contradiction(store, check.geometry)
+    print(wrong or f'{args.store} is as it is recorded: {check.geometry}.')
+    return int(bool(wrong))
 
 
 def merge(args: argparse.Namespace) -> int:
@@ -176,6 +203,20 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument('--keys', type=Path, metavar='FILE', help='the images whose keys it lists, one per line')
     which.add_argument('--classes', metavar='NAME,...', help='the images in class folders of these names')
     add_images(command, 'these images', group=which)
+
+    command = add(check_geometry)
+    command.add_argument('store', type=Path)
+    command.add_argument('images', help='its images: folder, tar, wds/SHARDS or hfds/DATASET')
+    command.add_argument('--split', default='train', help='of a dataset that has several (default: train)')
+    command.add_argument('--annotator', required=True, metavar='NAME', help='as in tools/annotate.py')
+    command.add_argument('--checkpoint', type=Path, help="its weights; without it timm's pretrained ones")
+    command.add_argument('--ema', action='store_true', help="take the checkpoint's EMA weights")
+    command.add_argument('--num-classes', type=int, help='of the annotator (default: as in its weights)')
+    command.add_argument('--model-kwargs', nargs='*', default={}, action=ParseKwargs, metavar='K=V')
+    command.add_argument('--img-size', type=int, help="input side in pixels (default: the store's)")
+    command.add_argument('--crop-pct', type=float, help="of the centre crop (default: the store's, else 1.0)")
+    command.add_argument('--samples', type=int, default=64, help='images to annotate (default: 64)')
+    command.add_argument('--device', help='default: cuda if there is one, else cpu')
     return parser
 
 

@@ -3,7 +3,11 @@
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
+import timm
+import torch
+from PIL import Image
 
 from tokenlabel.labels.store import LabelStore
 
@@ -97,3 +101,42 @@ def test_a_subset_may_be_of_classes(label_store, tmp_path):
 def test_a_key_file_that_is_not_there_is_one_sentence(label_store, tmp_path, capsys):
     assert run('subset', label_store, tmp_path / 'part', '--keys', tmp_path / 'nowhere') == 2
     assert 'give a text file of one key per line' in capsys.readouterr().err
+
+
+@pytest.fixture(scope='module')
+def checked(tmp_path_factory) -> dict[str, Path]:
+    """Images of unequal sides, weights of an annotator, and what it exports of them."""
+    folder = tmp_path_factory.mktemp('checked')
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        path = folder / 'images' / ('ab'[number % 2]) / f'{number}.jpg'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        patches = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        patches.resize((160, 80) if number % 2 else (70, 150), Image.Resampling.BICUBIC).save(path)
+    torch.manual_seed(0)
+    torch.save(timm.create_model('test_resnet', num_classes=2).state_dict(), folder / 'weights.pth')
+    paths = {'images': folder / 'images', 'weights': folder / 'weights.pth', 'files': folder / 'files'}
+    spec = importlib.util.spec_from_file_location('annotate_tool', TOOL.with_name('annotate.py'))
+    annotate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(annotate)
+    line = [paths['images'], folder / 'store', '--annotator', 'test_resnet', '--checkpoint', paths['weights']]
+    line += ['--img-size', 160, '--k', 2, '--workers', 0, '--device', 'cpu', '--precision', 'fp32']
+    assert annotate.main([str(word) for word in line]) == 0
+    assert run('export-release', folder / 'store', paths['files']) == 0
+    return paths
+
+
+@pytest.mark.parametrize(
+    ('options', 'status', 'told'),
+    [
+        (['--view', 'squash'], 0, 'is as it is recorded: whole image, upright.'),
+        (['--view', 'squash', '--transposed'], 1, 'import them again with --view squash and without --transposed.'),
+        (['--view', 'center-crop'], 1, 'import them again with --view squash and without --transposed.'),
+    ],
+)
+def test_a_geometry_is_checked_against_the_record(checked, tmp_path, capsys, options, status, told):
+    line = ['--images', checked['images'], '--num-classes', 2, '--size', 160, '--workers', 0, *options]
+    assert run('import-release', checked['files'], tmp_path / 'store', *line) == 0
+    annotator = ['--annotator', 'test_resnet', '--checkpoint', checked['weights'], '--device', 'cpu']
+    assert run('check-geometry', tmp_path / 'store', checked['images'], *annotator) == status
+    assert told in capsys.readouterr().out
