@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 
 from tokenlabel.data.readers import open_images
-from tokenlabel.labels.annotation import PRECISIONS, annotate
+from tokenlabel.labels.annotation import annotate
 from tokenlabel.labels.annotator import load_annotator, map_side
+from tokenlabel.labels.inference import PRECISIONS
 from tokenlabel.labels.store import LabelStore, LabelWriter, image_keys
 from tokenlabel.labels.store_files import ARRAYS, file_name, layout, num_shards, write_meta
 from tokenlabel.labels.view_rule import Squash, rule_record
@@ -64,7 +65,16 @@ def benchmark_annotating(args: argparse.Namespace, folder: Path) -> None:
 
     def into_a_store() -> None:
         with new_writer(folder / 'annotated', image_keys(reader), side, args) as writer:
-            annotate(annotator, reader, writer, device=args.device, precision=args.precision, workers=args.workers)
+            annotate(
+                annotator.dense,
+                reader,
+                writer,
+                annotator.mean,
+                annotator.std,
+                device=args.device,
+                precision=args.precision,
+                workers=args.workers,
+            )
             writer.finalise()
         shutil.rmtree(folder / 'annotated')
 

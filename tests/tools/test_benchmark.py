@@ -11,3 +11,14 @@ def test_sparse_and_dense_losses_are_compared_on_equal_results(run_tool):
     assert abs(sparse - dense) < 1e-5 * dense
     assert float(re.search(r'gradients within (\S+)', done.stdout)[1]) < 1e-4
     assert 'times faster' in done.stdout
+
+
+def test_a_label_store_is_compared_with_a_file_per_image(run_tool):
+    sizes = ('--images', '8', '--img-size', '64', '--maps', '50', '--entries', '3000', '--runs', '1')
+    annotator = ('--annotator', 'test_resnet', '--batch-size', '4', '--workers', '1')
+    done = run_tool('tools/benchmark.py', 'labels', '--device', 'cpu', *annotator, *sizes)
+    assert done.returncode == 0, done.stderr
+    store, files = map(int, re.findall(r'bytes per image, .*: (\d+)', done.stdout))
+    assert 18 * 18 * 5 * 4 < store < files
+    assert 'reading 50 maps' in done.stdout
+    assert re.search(r'opening a store of 3,000 images.*\n  worker 0: open .* MiB private', done.stdout)
