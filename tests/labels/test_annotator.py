@@ -1,6 +1,7 @@
 """Loading annotators: weights, classes, input size."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -10,8 +11,17 @@ from timm.data.readers import create_reader
 
 from tests.tiny_classifiers import VIT, tiny
 from tokenlabel.errors import UserError
-from tokenlabel.labels.annotator import class_names, load_annotator, map_side, weights_digest
+from tokenlabel.labels.annotator import (
+    annotator_view,
+    class_names,
+    label_numbers,
+    load_annotator,
+    map_side,
+    read_class_names,
+    weights_digest,
+)
 from tokenlabel.labels.dense_classifier import DenseClassifier
+from tokenlabel.labels.view_rule import CenterCrop, Native, Squash
 
 
 @pytest.fixture
@@ -97,3 +107,43 @@ def test_class_names_are_the_folders_where_there_is_one_for_each_class(tmp_path)
     reader = create_reader('', str(tmp_path))
     assert class_names(reader, 3) == ['class a', 'class b', 'class c']
     assert class_names(reader, 7) is None
+
+
+def test_class_names_are_imagenets_where_the_number_says_so_and_the_folders_do_not():
+    flat = SimpleNamespace(class_to_idx={})
+    names = class_names(flat, 1000)
+    assert names[0] == 'n01440764'
+    assert names == sorted(names)
+    assert len(class_names(flat, 21841)) == 21841
+    own = SimpleNamespace(class_to_idx={f'class {number:03d}': number for number in range(1000)})
+    assert class_names(own, 1000)[7] == 'class 007'
+
+
+def test_class_names_come_from_a_file_one_a_line(tmp_path):
+    path = tmp_path / 'names.txt'
+    path.write_text('cat\nélan\n', encoding='utf-8')
+    assert read_class_names(path, 2) == ['cat', 'élan']
+    with pytest.raises(UserError, match=r'names\.txt names 2 classes, but the annotator has 3'):
+        read_class_names(path, 3)
+    with pytest.raises(UserError, match=r'nowhere\.txt cannot be read'):
+        read_class_names(tmp_path / 'nowhere.txt', 3)
+
+
+def test_the_readers_classes_are_found_among_the_annotators_by_name():
+    reader = SimpleNamespace(class_to_idx={'dog': 0, 'owl': 1})
+    assert label_numbers(reader, ['ant', 'owl', 'cat', 'dog']).tolist() == [3, 1]
+    assert label_numbers(reader, ['ant', 'owl', 'cat']) is None
+    assert label_numbers(reader, None) is None
+    assert label_numbers(SimpleNamespace(class_to_idx={}), ['ant']) is None
+
+
+def test_each_view_takes_its_arguments_from_the_annotator(weights):
+    annotator = load_annotator('test_resnet', weights, size=64)
+    assert annotator_view(annotator, 'squash') == Squash(64)
+    assert annotator_view(annotator, 'center-crop') == CenterCrop(64, 0.95)
+    assert annotator_view(annotator, 'center-crop', 0.5) == CenterCrop(64, 0.5)
+    assert annotator_view(annotator, 'native') == Native(64, (128, 128, 128))
+    with pytest.raises(UserError, match='--crop-pct does not go with --view native'):
+        annotator_view(annotator, 'native', 0.5)
+    with pytest.raises(UserError, match=r'--crop-pct is 1\.5'):
+        annotator_view(annotator, 'center-crop', 1.5)
