@@ -11,6 +11,7 @@ from PIL import Image
 from tokenlabel.transforms.view import View
 from tokenlabel.visualization import (
     class_palette,
+    crop_targets_figure,
     label_map_figure,
     save_figure,
     segmentation_figure,
@@ -92,6 +93,38 @@ def test_the_legend_stays_short_for_many_long_names():
     figure = token_predictions_figure([IMAGE], [logits], names)
     assert len(legend(figure)) == 20
     assert max(map(len, legend(figure))) <= 20
+
+
+def targets(rows=2, cols=3):
+    """Class 2 with 0.7 everywhere, with 1 at the top left."""
+    targets = torch.full((rows, cols, 4), 0.1)
+    targets[..., 2] = 0.7
+    targets[0, 0] = torch.tensor([0, 0, 1.0, 0])
+    return targets
+
+
+def test_a_crop_s_targets_lie_over_what_the_crop_shows():
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    figure = crop_targets_figure([pixels], [label_map()], [(0.5, 0.25, 0.25, 0.5)], [targets()], NAMES, PALETTE)
+    assert [text.get_text() for text in figure.texts[2:]] == ['image', 'annotator', 'crop', 'targets']
+    assert np.array_equal(figure.axes[2].images[0].get_array(), pixels[10:30, 30:45])
+    cells, extent = overlay(figure.axes[3])
+    assert tuple(extent) == (0, 15, 20, 0)
+    assert np.array_equal(cells[..., :3] * 255, np.broadcast_to(PALETTE[2], (2, 3, 3)))
+    np.testing.assert_allclose(cells[..., 3], 0.9 * np.array([[1, 0.7, 0.7], [0.7, 0.7, 0.7]]), rtol=1e-6)
+
+
+def test_the_crop_is_outlined_on_the_image_and_on_its_map():
+    figure = crop_targets_figure([IMAGE] * 2, [label_map()] * 2, [(0.5, 0.25, 0.25, 0.5)] * 2, [targets()] * 2, NAMES)
+    for axis in figure.axes[:4]:
+        [box] = axis.patches
+        assert box.get_bbox().bounds == (30, 10, 15, 20)
+    assert not any(axis.patches for axis in figure.axes[4:])
+
+
+def test_a_crop_of_less_than_a_pixel_shows_that_pixel():
+    figure = crop_targets_figure([IMAGE], [label_map()], [(0.501, 0.501, 0.001, 0.001)], [targets()], NAMES)
+    assert figure.axes[2].images[0].get_array().shape == (1, 1, 3)
 
 
 def test_segmentation_rows_are_image_predictions_and_ground_truth():

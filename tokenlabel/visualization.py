@@ -8,13 +8,14 @@ import colorsys
 import io
 import os
 from collections.abc import Mapping, Sequence
+from math import ceil, floor
 from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 from PIL import Image
 from torch import Tensor
 
@@ -22,6 +23,8 @@ from tokenlabel.files import write_atomically
 
 Picture = Image.Image | np.ndarray | Tensor
 Palette = Sequence[tuple[int, int, int]]
+# best classes and confidence, both [rows, cols], and where they lie: left, right, bottom, top in pixels
+Cells = tuple[np.ndarray, np.ndarray, tuple[float, float, float, float]]
 
 INK, PAPER, UNLABELLED = '#1f2933', '#ffffff', (236, 239, 243)
 PICTURE, GAP, MARGIN, LEGEND_LINE = 1.7, 0.1, 0.35, 0.2  # inches
@@ -44,16 +47,54 @@ def label_map_figure(
         palette: one RGB colour (0..255) per class; `class_palette` when None.
         captions: a title over each image.
     """
-    cells = []
-    for image, label_map in zip(images, label_maps, strict=True):
-        scores = torch.as_tensor(label_map.scores).float()
-        unlisted = torch.full_like(scores[:1], len(class_names) - len(scores)).log()
-        confidence = torch.cat([scores, unlisted]).softmax(0)[0].numpy()
-        height, width = _pixels(image).shape[:2]
-        (scale_x, _, left), (_, scale_y, top) = np.asarray(label_map.view.matrix)
-        extent = (left * width, (left + scale_x) * width, (top + scale_y) * height, top * height)
-        cells.append((np.asarray(label_map.classes[0], np.int64), confidence, extent))
+    cells = [
+        _map_cells(image, label_map, len(class_names)) for image, label_map in zip(images, label_maps, strict=True)
+    ]
     return _cells_figure('Label maps', 'annotator', images, cells, class_names, palette, captions)
+
+
+def crop_targets_figure(
+    images: Sequence[Picture],
+    label_maps: Sequence,
+    crops: Sequence[tuple[float, float, float, float]],
+    targets: Sequence[Tensor],
+    class_names: Sequence[str],
+    palette: Palette | None = None,
+    captions: Sequence[str] = (),
+) -> Figure:
+    """What becomes of a label map in training: the map over its image, and the targets that a crop's tokens get.
+
+    Args:
+        images, label_maps: as in `label_map_figure`.
+        crops: (left, top, width, height) of a crop of each image, in fractions of the image; it is outlined.
+        targets: one tensor [rows, cols, C] per image, the targets of the crop's tokens.
+        class_names, palette, captions: as in `label_map_figure`.
+    """
+    colors = np.array(palette or class_palette(len(class_names)), np.uint8)
+    annotated, given, cutouts = [], [], []
+    for image, label_map, crop, target in zip(images, label_maps, crops, targets, strict=True):
+        pixels = _pixels(image)
+        height, width = pixels.shape[:2]
+        left, top, right, bottom = _corners(crop, width, height)
+        cutouts.append(pixels[floor(top) : ceil(bottom), floor(left) : ceil(right)])
+        annotated.append(_map_cells(image, label_map, len(class_names)))
+        confidence, classes = target.float().cpu().max(-1)
+        given.append((classes.numpy(), confidence.numpy(), (0, cutouts[-1].shape[1], cutouts[-1].shape[0], 0)))
+    legend = _legend(_weights([*annotated, *given], len(class_names)), class_names, colors)
+    figure, [maps, crop_axes, target_axes] = _canvas(
+        'Label maps and targets', 'opacity: confidence', ['annotator', 'crop', 'targets'], images, legend, captions
+    )
+    for axis, image, cells in zip(maps, images, annotated, strict=True):
+        _draw_cells(axis, image, cells, class_names, colors)
+    for axis, target_axis, cutout, cells in zip(crop_axes, target_axes, cutouts, given, strict=True):
+        axis.imshow(cutout, interpolation='lanczos')
+        _draw_cells(target_axis, cutout, cells, class_names, colors)
+    for image_axis, map_axis, image, crop in zip(figure.axes, maps, images, crops, strict=False):
+        height, width = _pixels(image).shape[:2]
+        left, top, right, bottom = _corners(crop, width, height)
+        for axis in (image_axis, map_axis):
+            axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color=PAPER, linewidth=1.2))
+    return figure
 
 
 def token_predictions_figure(
@@ -127,20 +168,46 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 160) -> Path:
     return path
 
 
+def _map_cells(image: Picture, label_map, num_classes: int) -> Cells:
+    """Cells of a label map; a class that a cell does not list has score 0."""
+    scores = torch.as_tensor(label_map.scores).float()
+    unlisted = torch.full_like(scores[:1], num_classes - len(scores)).log()
+    confidence = torch.cat([scores, unlisted]).softmax(0)[0].numpy()
+    height, width = _pixels(image).shape[:2]
+    (scale_x, _, left), (_, scale_y, top) = np.asarray(label_map.view.matrix)
+    extent = (left * width, (left + scale_x) * width, (top + scale_y) * height, top * height)
+    return np.asarray(label_map.classes[0], np.int64), confidence, extent
+
+
 def _cells_figure(title, row_name, images, cells, class_names, palette, captions) -> Figure:
-    """Images, and below them their cells (classes, confidence, extent): colour is the class, opacity the confidence."""
+    """Images, and below them their cells: colour is the class, opacity the confidence."""
     colors = np.array(palette or class_palette(len(class_names)), np.uint8)
-    shared = os.path.commonprefix(list(class_names))  # noqa: RUF071 - characters, not path parts
-    confidences = sum(np.bincount(c.ravel(), p.ravel(), minlength=len(class_names)) for c, p, _ in cells)
-    legend = _legend(confidences, class_names, colors)
+    legend = _legend(_weights(cells, len(class_names)), class_names, colors)
     figure, [axes] = _canvas(title, 'opacity: confidence', [row_name], images, legend, captions)
-    for axis, image, (classes, confidence, extent) in zip(axes, images, cells, strict=True):
-        grey = axis.imshow(_pixels(image).mean(-1) * 0.35, cmap='gray', vmin=0, vmax=255, interpolation='lanczos')
-        overlay = np.concatenate([colors[classes] / 255, confidence[..., None] * 0.9], axis=-1)
-        axis.imshow(overlay, extent=extent, interpolation='nearest')
-        axis.set(xlim=grey.get_extent()[:2], ylim=grey.get_extent()[2:])
-        _name_cells(axis, classes, confidence, extent, [name.removeprefix(shared) for name in class_names])
+    for axis, image, of_image in zip(axes, images, cells, strict=True):
+        _draw_cells(axis, image, of_image, class_names, colors)
     return figure
+
+
+def _draw_cells(axis: Axes, image: Picture, cells: Cells, class_names: Sequence[str], colors: np.ndarray) -> None:
+    classes, confidence, extent = cells
+    shared = os.path.commonprefix(list(class_names))  # noqa: RUF071 - characters, not path parts
+    grey = axis.imshow(_pixels(image).mean(-1) * 0.35, cmap='gray', vmin=0, vmax=255, interpolation='lanczos')
+    overlay = np.concatenate([colors[classes] / 255, confidence[..., None] * 0.9], axis=-1)
+    axis.imshow(overlay, extent=extent, interpolation='nearest')
+    axis.set(xlim=grey.get_extent()[:2], ylim=grey.get_extent()[2:])
+    _name_cells(axis, classes, confidence, extent, [name.removeprefix(shared) for name in class_names])
+
+
+def _weights(cells: Sequence[Cells], num_classes: int) -> np.ndarray:
+    """How much of all cells each class has, for the legend."""
+    return sum(np.bincount(c.ravel(), p.ravel(), minlength=num_classes) for c, p, _ in cells)
+
+
+def _corners(crop: tuple[float, float, float, float], width: int, height: int) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom) in pixels of a crop (left, top, width, height) in fractions."""
+    left, top, crop_width, crop_height = crop
+    return left * width, top * height, (left + crop_width) * width, (top + crop_height) * height
 
 
 def _name_cells(axis: Axes, classes: np.ndarray, confidence: np.ndarray, extent, names: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
     python tools/labels.py info data/imagenet_labels
     python tools/labels.py verify data/imagenet_labels --images data/imagenet/train
+    python tools/labels.py view data/labels cat/7.jpg --images data/train --out labels.png --crop 0.5,0,0.5,0.5
     python tools/labels.py import-release label_top5_train_nfnet.zip data/imagenet_labels --images data/imagenet/train
 
 `python tools/labels.py COMMAND --help` tells more of each command.
@@ -9,26 +10,32 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from timm.utils import ParseKwargs
+from torch import Tensor
 
 from tokenlabel.data.readers import open_images
 from tokenlabel.errors import UserError, reports_errors
 from tokenlabel.labels import geometry_check, release
 from tokenlabel.labels.annotator import load_annotator
 from tokenlabel.labels.rewrite import keys_of_classes, merge_stores, subset_store
+from tokenlabel.labels.source_images import open_rgb
 from tokenlabel.labels.statistics import describe_store, image_labels, store_statistics
-from tokenlabel.labels.store import LabelStore, image_keys
+from tokenlabel.labels.store import LabelMap, LabelStore, image_keys
 from tokenlabel.labels.store_files import num_shards
+from tokenlabel.labels.targets import token_targets
 from tokenlabel.labels.verification import num_files, verify_store
 from tokenlabel.labels.view_rule import CenterCrop, Squash
+from tokenlabel.transforms.view import View
+from tokenlabel.visualization import crop_targets_figure, save_figure
 
 
 @reports_errors
@@ -61,6 +68,36 @@ def verify(args: argparse.Namespace) -> int:
     if not problems:
         print(f'{args.store} is sound.')
     return int(bool(problems))
+
+
+def view(args: argparse.Namespace) -> int:
+    """Draw label maps over their images: the best class of each cell, its confidence in opacity, and the token targets
+    that a crop of the image gets in training."""
+    store, reader = LabelStore(args.store), images_of(args)
+    places = {key: index for index, key in enumerate(image_keys(reader))}
+    rows = store.indices(args.keys)
+    missing = [key for key, row in zip(args.keys, rows, strict=True) if row < 0 or key not in places]
+    if missing:
+        raise UserError(
+            f'{missing[0]} is not in both {args.store} and {args.images}, or was skipped: images are named as in the '
+            f'store, for example {store.keys[0]}.'
+        )
+    images = [open_rgb(reader, places[key]) for key in args.keys]
+    maps = [store[int(row)] for row in rows]
+    targets = [crop_targets(label_map, args.crop, args.grid, store.num_classes) for label_map in maps]
+    names = store.class_names or [str(number) for number in range(store.num_classes)]
+    crops = [args.crop] * len(images)
+    figure = crop_targets_figure(images, maps, crops, targets, names, captions=[Path(key).name for key in args.keys])
+    print(save_figure(figure, args.out, dpi=300))
+    return 0
+
+
+def crop_targets(label_map: LabelMap, crop: Sequence[float], grid: int, num_classes: int) -> Tensor:
+    """Targets [grid, grid, C] of the tokens of a crop (left, top, width, height) in fractions of the image."""
+    scores, classes = (torch.from_numpy(np.asarray(part, np.float32))[None] for part in label_map[:2])
+    views = View.crop(*crop).tensor()[None], label_map.view.tensor()[None]
+    targets = token_targets(scores, classes.long(), views[0], (grid, grid), num_classes, map_view=views[1])
+    return targets.dense()[1][0].unflatten(0, (grid, grid))
 
 
 def import_release(args: argparse.Namespace) -> int:
@@ -139,6 +176,14 @@ def lines_of(path: Path) -> list[str]:
         raise UserError(f'Cannot read {path} ({error}): give a text file of one key per line.') from error
 
 
+def crop_of(text: str) -> tuple[float, ...]:
+    """Left, top, width and height of a crop, in fractions of the image."""
+    left, top, width, height = crop = tuple(map(float, text.split(',')))
+    if min(left, top) < 0 or min(width, height) <= 0 or max(left + width, top + height) > 1 + 1e-6:
+        raise ValueError(text)
+    return crop
+
+
 def images_of(args: argparse.Namespace) -> Any:
     """Reader of the images given by --images; None where there are none."""
     return open_images(args.images, args.split) if args.images else None
@@ -153,9 +198,10 @@ def progress(title: str, total: int | None = None) -> Iterator[Callable[..., Non
         yield lambda steps=1, total=total: bar.update(task, advance=steps, total=total)
 
 
-def add_images(command: argparse.ArgumentParser, what: str, group: Any = None) -> None:
+def add_images(command: argparse.ArgumentParser, what: str, group: Any = None, **options: Any) -> None:
     """Options for images of any layout; --images goes into `group`, if there is one."""
-    (group or command).add_argument('--images', help=f'{what}: folder, tar, wds/SHARDS or hfds/DATASET')
+    help = f'{what}: folder, tar, wds/SHARDS or hfds/DATASET'
+    (group or command).add_argument('--images', help=help, **options)
     command.add_argument('--split', default='train', help='of a dataset that has several (default: train)')
 
 
@@ -174,6 +220,16 @@ def parser() -> argparse.ArgumentParser:
         command = add(run)
         command.add_argument('store', type=Path)
         add_images(command, f'the annotated images, {help}')
+
+    command = add(view)
+    command.add_argument('store', type=Path)
+    command.add_argument('keys', nargs='+', metavar='IMAGE', help='named as in the store, such as n01440764/x_1.JPEG')
+    add_images(command, 'the annotated images', required=True)
+    command.add_argument('--out', type=Path, required=True, metavar='FILE', help='picture to write, .png or .pdf')
+    whole = (0.0, 0.0, 1.0, 1.0)
+    what = 'crop to show the targets of, in fractions of the image (default: all of it)'
+    command.add_argument('--crop', type=crop_of, default=whole, metavar='LEFT,TOP,WIDTH,HEIGHT', help=what)
+    command.add_argument('--grid', type=int, default=14, help='tokens of the crop each way (default: 14)')
 
     command = add(import_release)
     command.add_argument('source', type=Path, help='folder, tar or zip of the maps')

@@ -140,3 +140,34 @@ def test_a_geometry_is_checked_against_the_record(checked, tmp_path, capsys, opt
     annotator = ['--annotator', 'test_resnet', '--checkpoint', checked['weights'], '--device', 'cpu']
     assert run('check-geometry', tmp_path / 'store', checked['images'], *annotator) == status
     assert told in capsys.readouterr().out
+
+
+def test_view_draws_maps_and_what_a_crop_gets(label_store, images, tmp_path, capsys):
+    keys = LabelStore(label_store).keys[:2]
+    crop = ['--crop', '0.5,0,0.5,0.5', '--grid', 4]
+    assert run('view', label_store, *keys, '--images', images, '--out', tmp_path / 'new/maps.png', *crop) == 0
+    assert str(tmp_path / 'new/maps.png') in capsys.readouterr().out
+    with Image.open(tmp_path / 'new/maps.png') as picture:
+        assert picture.width > 1000
+
+
+def test_the_targets_of_a_crop_are_those_of_its_cells(label_store):
+    spec = importlib.util.spec_from_file_location('labels_tool', TOOL)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    label_map = LabelStore(label_store)[0]
+    targets = tool.crop_targets(label_map, (0.5, 0, 0.5, 0.5), 4, num_classes=10)
+    assert targets.shape == (4, 4, 10)
+    np.testing.assert_array_equal(targets.argmax(-1), label_map.classes[0, :4, 4:])
+
+
+@pytest.mark.parametrize('crop', ['0,0,1', '0.5,0,0.6,1', '0,0,0,1', '-0.1,0,1,1', 'a,b,c,d'])
+def test_a_crop_beyond_the_image_is_refused(label_store, images, tmp_path, crop, capsys):
+    out = tmp_path / 'maps.png'
+    assert run('view', label_store, 'x.jpg', '--images', images, '--out', out, f'--crop={crop}') == 2
+    assert 'invalid crop_of value' in capsys.readouterr().err
+
+
+def test_an_unknown_image_is_named_with_an_example(label_store, images, tmp_path, capsys):
+    assert run('view', label_store, 'x.jpg', '--images', images, '--out', tmp_path / 'maps.png') == 2
+    assert f'for example {LabelStore(label_store).keys[0]}' in capsys.readouterr().err

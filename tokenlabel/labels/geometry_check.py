@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from tokenlabel.errors import UserError
 from tokenlabel.labels.annotator import Annotator
+from tokenlabel.labels.source_images import image_size, open_rgb
 from tokenlabel.labels.store import LabelStore, image_keys
 from tokenlabel.labels.view_rule import CenterCrop, Squash
 
@@ -109,7 +109,7 @@ def check_geometry(
     scores = []
     for begin in range(0, len(chosen), BATCH_SIZE):
         batch = chosen[begin : begin + BATCH_SIZE]
-        images = [_open(reader, index) for _, index in batch]
+        images = [open_rgb(reader, index) for _, index in batch]
         stored = [_distribution(store[row].scores, store[row].classes, store.num_classes) for row, _ in batch]
         agreements = np.empty((len(batch), len(GEOMETRIES)))
         for rule in rules:
@@ -197,21 +197,9 @@ def _choose(store: LabelStore, reader: Any, samples: int, seed: int) -> list[tup
     if not len(known):
         raise UserError(f'{store.path} has no map of any of these images: give the images that it was made for.')
     candidates = np.random.default_rng(seed).permutation(known)[: CANDIDATES * samples].tolist()
-    stretch = [abs(np.log(width / height)) for width, height in (_open(reader, i, size=True) for i in candidates)]
+    stretch = [abs(np.log(width / height)) for width, height in (image_size(reader, i) for i in candidates)]
     order = np.argsort(-np.array(stretch), kind='stable')[:samples]
     return [(int(rows[candidates[i]]), candidates[i]) for i in order]
-
-
-def _open(reader: Any, index: int, size: bool = False) -> Any:
-    """An RGB image, or its (width, height) alone, from the header."""
-    try:
-        stream, _ = reader[index]
-        with stream, Image.open(stream) as image:
-            return image.size if size else image.convert('RGB')
-    except Exception as error:
-        # Pillow raises nearly anything
-        path = reader.filename(index, absolute=True)
-        raise UserError(f'Cannot read image {path} ({error}): replace or remove it.') from error
 
 
 def _annotate(dense: Any, pixels: Tensor, annotator: Annotator, device: torch.device | str) -> Tensor:

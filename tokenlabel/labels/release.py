@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from timm.utils.misc import natural_key
 from torch.utils.data import DataLoader, Dataset
 
@@ -23,6 +22,7 @@ from tokenlabel.files import write_atomically
 from tokenlabel.labels.annotator import class_names
 from tokenlabel.labels.release_archive import SUFFIX, Archive, open_archive, stems
 from tokenlabel.labels.shards import class_folder, read_rows
+from tokenlabel.labels.source_images import image_size
 from tokenlabel.labels.store import DEFAULT_BATCH_SIZE, LabelStore, LabelWriter, image_keys
 from tokenlabel.labels.store_files import disk_errors
 from tokenlabel.labels.store_keys import encode_keys
@@ -191,15 +191,7 @@ class _ReleasedMaps(Dataset):
 
     def _size(self, row: int) -> tuple[int, int]:
         """Width and height of an image from its header; 1x1 stands for not known."""
-        if self.reader is None:
-            return 1, 1
-        try:
-            stream, _ = self.reader[row]
-            with stream, Image.open(stream) as image:
-                return image.size
-        except Exception as error:
-            path = self.reader.filename(row, absolute=True)
-            raise UserError(f'Cannot read image {path} ({error}): replace or remove it.') from error
+        return (1, 1) if self.reader is None else image_size(self.reader, row)
 
 
 def _remembered(batches: Iterator[range], memory: deque[range]) -> Iterator[range]:
