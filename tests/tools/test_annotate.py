@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -118,6 +119,8 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(images, weights, tmp_
         (['--model-kwargs', 'colour=red'], "cannot be made with {'colour': 'red'"),
         (['--img-size', '70'], 'cells of 32 pixels, which do not divide 70'),
         (['--device', 'abacus'], 'There is no device abacus'),
+        (['--crop-pct', '0.9'], '--crop-pct does not go with --view squash'),
+        (['--class-names', 'nowhere.txt'], 'nowhere.txt cannot be read as class names'),
     ],
 )
 def test_a_wrong_flag_is_one_sentence_and_status_2(images, weights, tmp_path, capsys, more, said):
@@ -152,6 +155,76 @@ def test_a_corrupt_jpeg_is_named_and_what_was_done_before_it_is_kept(weights, tm
     assert (tmp_path / 'store' / 'progress-00000').stat().st_size == 1
     Image.new('RGB', (64, 64)).save(folder / '3.jpg')
     assert run(*line) == 0
+
+
+def test_unreadable_images_can_be_left_out_and_are_named_and_counted(images, weights, tmp_path, capsys):
+    copy = shutil.copytree(images, tmp_path / 'my [own] images')
+    for number in (3, 7):
+        next(copy.rglob(f'{number}.jpg')).write_bytes(b'')
+    line = command_line(copy, tmp_path / 'store', weights, '--on-error', 'skip')
+    assert run(*line) == 0
+    said = capsys.readouterr()
+    for path in ('cat/3.jpg', 'dog/7.jpg'):
+        assert f'skipped {copy / path} (' in said.err
+    assert '12 maps of 2x2 cells, best 2 of 3 classes; 2 of them could not be read and have none' in said.out
+    assert LabelStore(tmp_path / 'store').meta['skipped'] == ['cat/3.jpg', 'dog/7.jpg']
+    assert run(*line) == 0
+    assert 'all 12 images; 2 of them could not be read and have none' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('more', 'view'),
+    [
+        (['--view', 'center-crop'], {'rule': 'center-crop', 'size': 64, 'crop_pct': 0.95}),
+        (['--view', 'center-crop', '--crop-pct', '0.5'], {'rule': 'center-crop', 'size': 64, 'crop_pct': 0.5}),
+        (['--view', 'native'], {'rule': 'native', 'size': 64, 'fill': [128, 128, 128]}),
+    ],
+)
+def test_the_view_is_recorded(images, weights, tmp_path, more, view):
+    assert run(*command_line(images, tmp_path / 'store', weights, *more)) == 0
+    assert LabelStore(tmp_path / 'store').meta['view'] == view
+
+
+def test_flip_is_part_of_the_settings(images, weights, tmp_path, capsys):
+    assert run(*command_line(images, tmp_path / 'store', weights, '--tta', 'flip')) == 0
+    assert LabelStore(tmp_path / 'store').meta['annotator']['tta'] == 'flip'
+    assert run(*command_line(images, tmp_path / 'store', weights)) == 2
+    assert 'annotator tta flip instead of None' in capsys.readouterr().err
+
+
+def test_class_names_from_a_file_win(images, weights, tmp_path):
+    (tmp_path / 'names.txt').write_text('one\ntwo\nthree\n')
+    assert run(*command_line(images, tmp_path / 'store', weights, '--class-names', str(tmp_path / 'names.txt'))) == 0
+    assert LabelStore(tmp_path / 'store').class_names == ['one', 'two', 'three']
+
+
+def test_a_tar_is_annotated_as_its_folder_is(images, weights, tmp_path):
+    with tarfile.open(tmp_path / 'images.tar', 'w') as archive:
+        archive.add(images, arcname='.')
+    run(*command_line(images, tmp_path / 'folder', weights))
+    assert run(*command_line(tmp_path / 'images.tar', tmp_path / 'tar', weights)) == 0
+    assert contents(tmp_path / 'tar') == contents(tmp_path / 'folder')
+
+
+def test_the_list_of_families_needs_no_further_argument(capsys):
+    assert run('--list') == 0
+    assert 'resnet' in capsys.readouterr().out
+
+
+def test_the_bar_shows_the_annotators_accuracy(images, weights, tmp_path, capsys):
+    run(*command_line(images, tmp_path / 'store', weights))
+    error = capsys.readouterr().err
+    assert '12/12' in error
+    assert 'top-1 ' in error
+
+
+def test_two_processes_make_the_store_that_one_makes(run_tool, images, weights, tmp_path):
+    more = command_line(images, tmp_path / 'two', weights, '--workers', '1')
+    done = run_tool('tools/annotate.sh', '2', *more, PORT='29631')
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count('12 maps of 2x2 cells') == 1
+    run(*command_line(images, tmp_path / 'one', weights))
+    assert contents(tmp_path / 'two') == contents(tmp_path / 'one')
 
 
 def test_other_settings_for_a_begun_store_are_status_2(images, weights, tmp_path, capsys):
