@@ -60,6 +60,13 @@ def test_hidden_layers_after_pooling_are_applied_per_location():
     torch.testing.assert_close(DenseClassifier(model)(noise(96)), expected)
 
 
+def test_attention_pooling_sees_each_location_on_its_own():
+    model = tiny('vit_tiny_patch16_224', global_pool='map', class_token=False, **VIT)
+    patches = model.forward_features(noise())
+    expected = at_each(lambda x: model.head(model.attn_pool(x[:, None])), patches.transpose(1, 2).unflatten(2, (4, 4)))
+    torch.testing.assert_close(DenseClassifier(model)(noise()), expected)
+
+
 @pytest.mark.parametrize('pooling', ['token', 'avg'])
 def test_the_head_of_a_vit_is_applied_to_every_patch_token(pooling):
     model = tiny('vit_tiny_patch16_224', global_pool=pooling, **VIT)
@@ -90,6 +97,28 @@ def test_a_token_head_that_the_score_leaves_out_is_left_out():
     torch.testing.assert_close(DenseClassifier(model)(noise()), expected)
 
 
+def test_a_class_token_that_the_model_does_not_tell_of_is_left_out():
+    model = tiny('coat_lite_tiny', img_size=96)
+    expected = model.head(model.forward_features(noise(96))[:, 1:]).transpose(1, 2).unflatten(2, (3, 3))
+    torch.testing.assert_close(DenseClassifier(model)(noise(96)), expected)
+
+
+@pytest.mark.parametrize(
+    ('architecture', 'kwargs', 'size'),
+    [('test_resnet', {}, 96), ('test_convnext', {}, 96), ('vit_tiny_patch16_224', VIT, 32), ('lvvit_t', LVVIT, 32)],
+)
+def test_the_logits_of_images_are_the_models_own_from_the_same_features(architecture, kwargs, size):
+    model = tiny(architecture, **kwargs)
+    dense = DenseClassifier(model)
+    dense(noise(size))
+    extractions = []
+    dense.features = lambda images: extractions.append(len(images)) or model.forward_features(images)
+    image_logits, maps = dense.classify(noise(size))
+    assert extractions == [2]
+    torch.testing.assert_close(image_logits, model(noise(size)))
+    torch.testing.assert_close(maps, dense(noise(size)))
+
+
 @pytest.mark.parametrize(
     ('architecture', 'kwargs', 'size'),
     [('test_resnet', {'output_stride': 8}, 64), (MlpMixer, MIXER, 32), ('swin_tiny_patch4_window7_224', SWIN, 64)],
@@ -107,9 +136,18 @@ def test_maps_are_upright(architecture, kwargs, size):
 def test_the_head_runs_in_float32_under_autocast():
     dense = DenseClassifier(tiny('test_resnet'))
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        logits = dense(noise(96))
-    assert logits.dtype == torch.float32
+        image_logits, logits = dense.classify(noise(96))
+    assert image_logits.dtype == logits.dtype == torch.float32
     torch.testing.assert_close(logits, dense(noise(96)), rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize('architecture', ['test_resnet', 'test_convnext'])
+def test_channels_last_gives_the_same_logits(architecture):
+    dense = DenseClassifier(tiny(architecture))
+    expected = dense(noise(96))
+    dense.to(memory_format=torch.channels_last)
+    logits = dense(noise(96).to(memory_format=torch.channels_last))
+    torch.testing.assert_close(logits, expected)
 
 
 @pytest.mark.parametrize(
@@ -117,6 +155,8 @@ def test_the_head_runs_in_float32_under_autocast():
     [
         (lambda: tiny(VGG, cfg=[8, 'M', 8, 'M']), 'its head tells locations apart'),
         (lambda: tiny('coat_tiny', img_size=96, serial_depths=(1, 1, 1, 1)), 'its features are not one feature map'),
+        (lambda: tiny('pit_ti_224', img_size=96), 'its features are the class token alone'),
+        (lambda: tiny('inception_v3'), 'its convolutions have no padding and leave out the border of 96x96 pixels'),
         (lambda: timm.create_model('test_resnet', num_classes=0), 'it has no classes'),
         (lambda: tiny('test_vit', img_size=96, global_pool='', class_token=False), 'its head does not give one vector'),
         (lambda: nn.Linear(3, 4), 'it has no forward_features'),
@@ -148,6 +188,13 @@ class Counting(MoreThanItsHead):
 
     def forward(self, x):
         return self.forward_head(self.forward_features(x))
+
+
+def test_weights_that_give_no_finite_scores_are_named_as_the_cause():
+    model = tiny('test_resnet')
+    nn.init.constant_(model.fc.weight, torch.nan)
+    with pytest.raises(UserError, match='not finite: check its weights'):
+        DenseClassifier(model)(noise(96))
 
 
 def test_images_that_are_not_square_are_refused():

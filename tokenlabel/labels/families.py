@@ -108,7 +108,7 @@ FAMILIES = (
     Family('maxxvit', 'maxvit_tiny_tf_224', NORMALISED),
     Family('maxxvit', 'maxvit_rmlp_pico_rw_256', LINEAR),
     Family('metaformer', 'poolformerv2_s12', NORMALISED),
-    Family('mlp_mixer', 'mixer_b16_224', LINEAR),
+    Family('mlp_mixer', 'mixer_s16_224', LINEAR),
     Family('mobilenetv3', 'mobilenetv3_small_050', HIDDEN),
     Family('mobilenetv5', 'mobilenetv5_base', LINEAR),
     Family('mobilenetv5', 'mobilenetv5_300m_enc', REFUSED, NO_CLASSES),
