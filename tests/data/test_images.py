@@ -213,16 +213,24 @@ def test_a_tar_joins_the_store_of_the_folder_it_was_made_of(folder, tmp_path):
 class TestLabelsAsAModelNumbersThem:
     def test_names_decide(self, folder):
         images = LabeledImages(folder, EvalTransform(32))
-        assert images.number_labels_as(['ant', 'dog', 'cat'], 3)
+        images.number_labels_as(['ant', 'dog', 'cat'], 3, 'the model')
         assert labels(images) == {key: {'cat': 2, 'dog': 1}[key[:3]] for key in keys(folder)}
-        assert images.class_names == ['ant', 'dog', 'cat']
+        assert images.class_names == ['ant', 'dog', 'cat'] and images.unlabelled is None
 
     def test_equal_counts_decide_where_names_are_not_known(self, folder):
         images = LabeledImages(folder, EvalTransform(32))
-        assert images.number_labels_as(None, 2) and images[5]['label'] == 1
+        images.number_labels_as(None, 2, 'the model')
+        assert images.unlabelled is None and images[5]['label'] == 1 and images.class_names == ['cat', 'dog']
+
+    def test_numbering_twice_changes_nothing(self, folder):
+        images = LabeledImages(folder, EvalTransform(32))
+        for _ in range(2):
+            images.number_labels_as(['ant', 'dog', 'cat'], 3, 'the model')
+        assert images[5]['label'] == 1
 
     @pytest.mark.parametrize(('names', 'count'), [(None, 3), (['cat', 'cow'], 2)])
-    def test_otherwise_nothing_changes(self, folder, names, count):
+    def test_otherwise_there_are_no_labels(self, folder, names, count):
         images = LabeledImages(folder, EvalTransform(32))
-        assert not images.number_labels_as(names, count)
-        assert images.class_names == ['cat', 'dog'] and images[5]['label'] == 1
+        images.number_labels_as(names, count, 'the model')
+        assert images[5]['label'] == -1
+        assert images.unlabelled == f'its 2 classes are not among the {count} of the model, by name or by count'

@@ -110,23 +110,25 @@ class LabeledImages(Dataset):
         """Path of an image below the root, with forward slashes: its name in a label store."""
         return self.reader.filename(int(self._images[index]))
 
-    def number_labels_as(self, class_names: Sequence[str] | None, num_classes: int) -> bool:
-        """Number the labels of these images as a model numbers its classes.
+    def number_labels_as(self, class_names: Sequence[str] | None, num_classes: int, whose: str) -> None:
+        """Number the labels as others number their classes; where neither names nor counts tell how, drop them.
 
         Args:
-            class_names: the model's, if known.
-            num_classes: of the model.
-
-        Returns:
-            Whether names or counts tell how; if not, nothing is changed.
+            class_names: of the others, if known.
+            num_classes: of the others.
+            whose: the others, for `unlabelled`.
         """
         table = renumbering(self.class_names, self.num_classes, class_names, num_classes)
-        if table is None:
-            return False
-        self._targets = np.where(self._targets >= 0, table[self._targets], -1)
-        self.class_names = list(class_names or self.class_names)
+        if table is not None:
+            self._targets = np.where(self._targets >= 0, table[self._targets], -1)
+            self.class_names = list(class_names or self.class_names)
+        else:
+            self.unlabelled = self.unlabelled or (
+                f'its {self.num_classes} classes are not among the {num_classes} of {whose}, by name or by count'
+            )
+            self._targets = np.full_like(self._targets, -1)
+            self.class_names = list(class_names or [])
         self.num_classes = num_classes
-        return True
 
     def _read(self, index: int) -> Image.Image:
         row = int(self._images[index])
@@ -178,22 +180,14 @@ class LabeledImages(Dataset):
             self._table = read_class_map(self.class_map, names or count, image_classes)
             self.num_classes = self.num_classes or int(self._table.max()) + 1
             return
-        if self.num_classes and not self.number_labels_as(names, count):
-            if self.class_names and names and len(names) == len(self.class_names):
-                differing = next(pair for pair in zip(names, self.class_names, strict=True) if pair[0] != pair[1])
-                raise UserError(
-                    f'Label store {store.path} numbers its classes differently from {self.root} '
-                    f'(`{differing[0]}` where the folder has `{differing[1]}`): annotate this folder itself, or say '
-                    'which class is which with class_map.'
-                )
-            self.unlabelled = (
-                f'its {self.num_classes} classes are not among the {count} of the label store {store.path}, by name or '
-                'by count'
+        if names and len(names) == len(self.class_names) and set(names) != set(self.class_names):
+            differing = next(pair for pair in zip(names, self.class_names, strict=True) if pair[0] != pair[1])
+            raise UserError(
+                f'Label store {store.path} numbers its classes differently from {self.root} '
+                f'(`{differing[0]}` where the folder has `{differing[1]}`): annotate this folder itself, or say '
+                'which class is which with class_map.'
             )
-            self._targets = np.full_like(self._targets, -1)
-        self.class_names, self.num_classes = list(names or self.class_names), count
-        if len(self.class_names) != count:
-            self.class_names = []
+        self.number_labels_as(names, count, f'the label store {store.path}')
 
 
 def renumbering(names: Sequence[str], count: int, to_names: Sequence[str] | None, to_count: int) -> np.ndarray | None:

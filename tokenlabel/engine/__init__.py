@@ -7,10 +7,11 @@ from tokenlabel.engine.loops import EpochsAsIterationsLoop, RawAndAveragedValLoo
 from tokenlabel.engine.metrics import TopK
 from tokenlabel.engine.preprocessor import ImagePreprocessor
 from tokenlabel.engine.runner import Runner
-from tokenlabel.engine.targets import AnnotatorImageLabels, ImageLabels, TokenLabels
+from tokenlabel.engine.targets import AnnotatorImageLabels, AnnotatorTokenLabels, ImageLabels, TokenLabels
 
 __all__ = [
     'AnnotatorImageLabels',
+    'AnnotatorTokenLabels',
     'EpochsAsIterationsLoop',
     'ImageLabels',
     'ImagePreprocessor',

@@ -26,6 +26,9 @@ class TokenLabelClassifier(BaseModel):
             is frozen and stays out of the evaluation score.
         data_preprocessor: normalisation and random erasing.
 
+    Attributes:
+        class_names: of its classes in order, once images to train on or a checkpoint have told; else None.
+
     Raises:
         UserError: an unknown architecture, or token targets for a network without a token head.
     """
@@ -40,6 +43,7 @@ class TokenLabelClassifier(BaseModel):
         super().__init__(data_preprocessor or {'type': 'ImagePreprocessor'})
         self.model = create_network(**network)
         self.architecture = network['model_name']
+        self.class_names: list[str] | None = None
         self.targets = TASK_UTILS.build(targets)
         loss = dict(loss or {})
         token_head = getattr(self.model, 'aux_head', None)
@@ -82,7 +86,7 @@ def create_network(model_name: str, **arguments) -> torch.nn.Module:
     """`timm.create_model` with one-sentence errors.
 
     Raises:
-        UserError: an unknown architecture, or an argument that it does not take.
+        UserError: an unknown architecture, an argument that it does not take, or pretrained weights that cannot be had.
     """
     architecture = model_name.split('.')[0]
     if not timm.is_model(architecture):
@@ -93,3 +97,14 @@ def create_network(model_name: str, **arguments) -> torch.nn.Module:
         return timm.create_model(model_name, **arguments)
     except TypeError as error:
         raise UserError(f'Network {model_name} does not take these arguments: {error}.') from error
+    except UserError:
+        raise
+    except Exception as error:
+        # Hub clients raise errors of many kinds, and a failed download is bad input here, not a defect.
+        if not arguments.get('pretrained'):
+            raise
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f'No pretrained weights for {model_name} ({reason}): give the path of a file with '
+            'model.network.pretrained_cfg_overlay.file, or set model.network.pretrained=False.'
+        ) from error

@@ -12,6 +12,6 @@ DATA_SAMPLERS.register_module(module=EndlessSampler)
 
 
 @DATASETS.register_module(name='LabeledImages')
-def build_labeled_images(root: str, transform: dict, label_store: str | None = None, seed: int = 0) -> LabeledImages:
+def build_labeled_images(transform: dict, **arguments) -> LabeledImages:
     """`LabeledImages` with its transform built from a config dict."""
-    return LabeledImages(root, TRANSFORMS.build(transform), label_store, seed)
+    return LabeledImages(transform=TRANSFORMS.build(transform), **arguments)

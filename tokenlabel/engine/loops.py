@@ -8,7 +8,7 @@ from mmengine.registry import LOOPS
 from mmengine.runner import IterBasedTrainLoop, ValLoop
 from mmengine.runner.runner import Runner
 
-from tokenlabel.engine.classifier import TokenLabelClassifier
+from tokenlabel.engine.classes import check_training_classes
 from tokenlabel.errors import UserError
 
 
@@ -25,7 +25,7 @@ class EpochsAsIterationsLoop(IterBasedTrainLoop):
         max_iters: length in iterations instead of epochs; intervals then count iterations too.
 
     Raises:
-        UserError: the network's class count differs from the store's, or is below that of the images.
+        UserError: as `check_training_classes`.
     """
 
     def __init__(
@@ -43,34 +43,9 @@ class EpochsAsIterationsLoop(IterBasedTrainLoop):
         super().__init__(runner, loader, max_iters=max_iters, val_interval=val_interval)
         if max_epochs:
             self._max_epochs = max_epochs
-        check_classes(runner.model, loader.dataset)
-
-
-def check_classes(model: torch.nn.Module, dataset) -> None:
-    """Compares the class counts of network, images and label store.
-
-    Raises:
-        UserError: they do not fit together.
-    """
-    model = getattr(model, 'module', model)
-    if not isinstance(model, TokenLabelClassifier):
-        return
-    store = getattr(dataset, 'labels', None)
-    if model.targets.needs_label_maps and store is None:
-        raise UserError(
-            f'Targets of type {type(model.targets).__name__} need a label store: set '
-            'train_dataloader.dataset.label_store, or train with image labels (model.targets.type=ImageLabels).'
-        )
-    if model.targets.needs_label_maps and store.num_classes != model.num_classes:
-        raise UserError(
-            f'Label store {store.path} has {store.num_classes} classes but the network has {model.num_classes}: '
-            f'set model.network.num_classes={store.num_classes}, or annotate with an annotator of these classes.'
-        )
-    if len(dataset.class_names) > model.num_classes:
-        raise UserError(
-            f'{dataset.root} has {len(dataset.class_names)} classes but the network only {model.num_classes}: '
-            f'set model.network.num_classes={len(dataset.class_names)}.'
-        )
+        check_training_classes(runner.model, loader.dataset)
+        if skipped := getattr(loader.dataset, 'num_skipped', 0):
+            runner.logger.warning(f'{skipped} images that the annotator skipped are left out of {loader.dataset.root}.')
 
 
 @LOOPS.register_module()

@@ -1,13 +1,23 @@
 """What a batch is trained towards: one registered class per kind of target.
 
 Each is called with a batch on the training device, the token grid and the number of classes, and gives `TokenTargets`.
-`trains_tokens` says whether its targets reach the token head, `needs_label_maps` whether it reads score maps.
+`trains_tokens` says whether its targets reach the token head, `needs_label_maps` whether it reads score maps,
+`needs_image_labels` whether it reads the images' labels, and `k` how many scores per location it wants (None: all).
 """
 
-from mmengine.registry import TASK_UTILS
-from torch import Tensor
+from functools import cached_property
+from typing import Any
 
+import torch
+from mmengine.registry import TASK_UTILS
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor
+from torch.nn import functional as F
+
+from tokenlabel.errors import UserError
+from tokenlabel.labels.annotator import Annotator, load_annotator
 from tokenlabel.labels.targets import TokenTargets, distillation_targets, image_targets, token_targets
+from tokenlabel.transforms.view import View
 
 
 @TASK_UTILS.register_module()
@@ -17,14 +27,22 @@ class TokenLabels:
     Args:
         smoothing: label smoothing in [0, 1).
         geometry: 'exact', or 'released' to repeat how the release of 2021 reads its maps (axes exchanged).
+        k: use this many of the best scores of a location; None uses all that the store keeps.
+        temperature: the scores are divided by it before the softmax: above 1 the targets are softer.
     """
 
     trains_tokens = True
     needs_label_maps = True
+    needs_image_labels = False
 
-    def __init__(self, smoothing: float = 0.0, geometry: str = 'exact') -> None:
+    def __init__(
+        self, smoothing: float = 0.0, geometry: str = 'exact', k: int | None = None, temperature: float = 1.0
+    ) -> None:
+        _check_sharpness(k, temperature)
         self.smoothing = smoothing
         self.geometry = geometry
+        self.k = k
+        self.temperature = temperature
 
     def __call__(self, batch: dict[str, Tensor], grid: tuple[int, int], num_classes: int) -> TokenTargets:
         return token_targets(
@@ -36,7 +54,92 @@ class TokenLabels:
             smoothing=self.smoothing,
             map_view=batch['map_view'],
             geometry=self.geometry,
+            k=self.k,
+            temperature=self.temperature,
         )
+
+
+@TASK_UTILS.register_module()
+class AnnotatorTokenLabels:
+    """Token labeling without a store: the annotator labels the very view of each image that the student sees.
+
+    It runs in every step, in bfloat16 on a GPU and in float32 elsewhere, so a small one is wanted. It is no part of the
+    model: neither trained nor averaged nor saved.
+
+    Args:
+        annotator: arguments of `tokenlabel.labels.annotator.load_annotator`, such as `name` and `checkpoint`. Where
+            `size` is not the student's, the view is resized (bicubic, antialiased).
+        smoothing: label smoothing in [0, 1).
+        k: scores kept per location; classes that are not among them score 0, as in a store.
+        temperature: as in `TokenLabels`.
+        mean, std: of the student's input, per channel, for pixels in [0, 1].
+    """
+
+    trains_tokens = True
+    needs_label_maps = False
+    needs_image_labels = False
+
+    def __init__(
+        self,
+        annotator: dict[str, Any],
+        smoothing: float = 0.0,
+        k: int = 5,
+        temperature: float = 1.0,
+        mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN,
+        std: tuple[float, ...] = IMAGENET_DEFAULT_STD,
+    ) -> None:
+        _check_sharpness(k, temperature)
+        self.arguments = annotator
+        self.smoothing = smoothing
+        self.k = k
+        self.temperature = temperature
+        self.mean, self.std = mean, std
+        self._device: torch.device | None = None
+
+    @cached_property
+    def annotator(self) -> Annotator:
+        """Loaded when it is first asked for: an evaluation never does."""
+        annotator = load_annotator(**self.arguments)
+        annotator.dense.eval().requires_grad_(False)
+        return annotator
+
+    @property
+    def num_classes(self) -> int:
+        return self.annotator.dense.num_classes
+
+    def __deepcopy__(self, memo: dict) -> 'AnnotatorTokenLabels':
+        """Itself: copies of the model, such as its average, share the annotator."""
+        return self
+
+    def __call__(self, batch: dict[str, Tensor], grid: tuple[int, int], num_classes: int) -> TokenTargets:
+        scores, classes = self.score_maps(batch['image'])
+        return token_targets(
+            scores,
+            classes,
+            View.identity().tensor().repeat(len(scores), 1, 1),
+            grid,
+            num_classes,
+            smoothing=self.smoothing,
+            temperature=self.temperature,
+        )
+
+    @torch.no_grad()
+    def score_maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The k best scores and their classes, [B, k, S, S], for `images` [B, 3, H, W] as the student takes them."""
+        dense, size = self.annotator.dense, self.annotator.size
+        if self._device != images.device:
+            dense.to(images.device, memory_format=torch.channels_last)
+            self._device = images.device
+        pixels = images.float() * self._channels(self.std) + self._channels(self.mean)
+        if pixels.shape[-2:] != (size, size):
+            pixels = F.interpolate(pixels, (size, size), mode='bicubic', antialias=True)
+        inputs = (pixels - self._channels(self.annotator.mean)) / self._channels(self.annotator.std)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=images.device.type == 'cuda'):
+            logits = dense(inputs.contiguous(memory_format=torch.channels_last))
+        return logits.topk(min(self.k, self.num_classes), dim=1)
+
+    def _channels(self, values: tuple[float, ...]) -> Tensor:
+        return torch.tensor(values, device=self._device).view(-1, 1, 1)
 
 
 @TASK_UTILS.register_module()
@@ -49,6 +152,8 @@ class ImageLabels:
     """
 
     needs_label_maps = False
+    needs_image_labels = True
+    k = None
 
     def __init__(self, smoothing: float = 0.0, on_tokens: bool = False) -> None:
         self.smoothing = smoothing
@@ -66,13 +171,32 @@ class AnnotatorImageLabels:
 
     Args:
         smoothing: label smoothing in [0, 1).
+        k, temperature: as in `TokenLabels`.
     """
 
     trains_tokens = False
     needs_label_maps = True
+    needs_image_labels = False
 
-    def __init__(self, smoothing: float = 0.0) -> None:
+    def __init__(self, smoothing: float = 0.0, k: int | None = None, temperature: float = 1.0) -> None:
+        _check_sharpness(k, temperature)
         self.smoothing = smoothing
+        self.k = k
+        self.temperature = temperature
 
     def __call__(self, batch: dict[str, Tensor], grid: tuple[int, int], num_classes: int) -> TokenTargets:
-        return distillation_targets(batch['scores'], batch['classes'], num_classes, smoothing=self.smoothing)
+        return distillation_targets(
+            batch['scores'],
+            batch['classes'],
+            num_classes,
+            smoothing=self.smoothing,
+            k=self.k,
+            temperature=self.temperature,
+        )
+
+
+def _check_sharpness(k: int | None, temperature: float) -> None:
+    if k is not None and k < 1:
+        raise UserError(f'model.targets.k is {k}: give the number of scores to use, from 1 on.')
+    if not temperature > 0:
+        raise UserError(f'model.targets.temperature is {temperature}: give a number above 0.')
