@@ -10,12 +10,13 @@ from tokenlabel.labels.annotation import Tally
 from tokenlabel.labels.store import LabelWriter
 
 SECONDS_BETWEEN_UPDATES = 0.5
+SECONDS_BETWEEN_LINES = 60.0
 
 
 class AnnotationBar:
     """Bar with the maps in the store, whoever wrote them, their speed, the time left, and the top-1 of this process.
 
-    Used in a `with` block.
+    Used in a `with` block. Where nothing can be redrawn, as in a log file, a line a minute says the same.
 
     Args:
         writer: the store being written.
@@ -37,6 +38,9 @@ class AnnotationBar:
         done = writer.num_done
         self._task = self._progress.add_task('Annotating', total=len(writer.keys), completed=done, top1='')
         self._last = 0.0
+        self._lines = shown and not console.is_terminal
+        self._last_line = self._begun = time.monotonic()
+        self._done_before = done
 
     def update(self, tally: Tally) -> None:
         """Draw how far the store is. It is asked at most twice a second, as asking takes a look at every shard."""
@@ -45,6 +49,13 @@ class AnnotationBar:
             return
         self._last = now
         self._draw(tally)
+        if self._lines and now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            task = self._progress.tasks[0]
+            speed = (task.completed - self._done_before) / (now - self._begun)
+            self._progress.console.print(
+                f'{task.completed:.0f} of {task.total:.0f} maps, {speed:.0f} images/s {task.fields["top1"]}'.rstrip()
+            )
 
     def finish(self, tally: Tally) -> None:
         """Draw the end."""

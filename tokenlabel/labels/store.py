@@ -20,6 +20,7 @@ it gives the map's View.
 
 import io
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
@@ -420,4 +421,4 @@ class LabelWriter:
 
 def image_keys(reader: Any) -> list[str]:
     """Keys of a timm reader's images: their posix paths below the image folder."""
-    return [Path(name).as_posix() for name in reader.filenames()]
+    return [os.path.normpath(name).replace(os.sep, '/') for name in reader.filenames()]
