@@ -61,6 +61,11 @@ def test_label_map_lies_over_the_part_of_the_image_that_was_annotated():
     assert figure.axes[1].get_xlim() == figure.axes[0].get_xlim()
 
 
+def test_cells_cover_their_picture_to_the_edge():
+    axis = label_map_figure([IMAGE], [label_map()], NAMES, PALETTE).axes[1]
+    assert tuple(axis.images[0].get_extent()) == tuple(axis.images[1].get_extent())
+
+
 def test_confident_cells_are_named_without_what_all_names_share():
     axis = label_map_figure([IMAGE], [label_map()], NAMES, PALETTE).axes[1]
     assert [text.get_text() for text in axis.texts] == ['3']

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Patch, Rectangle
 from PIL import Image
 from torch import Tensor
@@ -82,12 +83,12 @@ def crop_targets_figure(
         given.append((classes.numpy(), confidence.numpy(), (0, cutouts[-1].shape[1], cutouts[-1].shape[0], 0)))
     legend = _legend(_weights([*annotated, *given], len(class_names)), class_names, colors)
     figure, [maps, crop_axes, target_axes] = _canvas(
-        'Label maps and targets', 'opacity: confidence', ['annotator', 'crop', 'targets'], images, legend, captions
+        'Maps and targets', 'opacity: confidence', ['annotator', 'crop', 'targets'], images, legend, captions
     )
     for axis, image, cells in zip(maps, images, annotated, strict=True):
         _draw_cells(axis, image, cells, class_names, colors)
     for axis, target_axis, cutout, cells in zip(crop_axes, target_axes, cutouts, given, strict=True):
-        axis.imshow(cutout, interpolation='lanczos')
+        _show(axis, cutout)
         _draw_cells(target_axis, cutout, cells, class_names, colors)
     for image_axis, map_axis, image, crop in zip(figure.axes, maps, images, crops, strict=False):
         height, width = _pixels(image).shape[:2]
@@ -192,7 +193,7 @@ def _cells_figure(title, row_name, images, cells, class_names, palette, captions
 def _draw_cells(axis: Axes, image: Picture, cells: Cells, class_names: Sequence[str], colors: np.ndarray) -> None:
     classes, confidence, extent = cells
     shared = os.path.commonprefix(list(class_names))  # noqa: RUF071 - characters, not path parts
-    grey = axis.imshow(_pixels(image).mean(-1) * 0.35, cmap='gray', vmin=0, vmax=255, interpolation='lanczos')
+    grey = _show(axis, _pixels(image).mean(-1) * 0.35, cmap='gray', vmin=0, vmax=255)
     overlay = np.concatenate([colors[classes] / 255, confidence[..., None] * 0.9], axis=-1)
     axis.imshow(overlay, extent=extent, interpolation='nearest')
     axis.set(xlim=grey.get_extent()[:2], ylim=grey.get_extent()[2:])
@@ -245,12 +246,18 @@ def _canvas(title, subtitle, row_names, images, legend, captions=()) -> tuple[Fi
         for axis in axes[-1]:
             axis.set_axis_off()
     for axis, picture, caption in zip(axes[0], pictures, captions or [''] * len(pictures), strict=True):
-        axis.imshow(picture, interpolation='lanczos')
+        _show(axis, picture)
         axis.set_title(caption, fontsize=8.5, color=INK, pad=3)
     box = dict(loc='upper left', bbox_to_anchor=(MARGIN / width, legend_height / height), frameon=False, borderpad=0)
     spacing = dict(handlelength=1, handleheight=1, borderaxespad=0, columnspacing=1.2)
     figure.legend(handles=legend, ncols=legend_columns, fontsize=8, labelcolor=INK, **box, **spacing)
     return figure, axes[1:]
+
+
+def _show(axis: Axes, picture: np.ndarray, **options) -> AxesImage:
+    """Draw a picture measured from its corner, as cells and crops are, not from the centre of its first pixel."""
+    height, width = picture.shape[:2]
+    return axis.imshow(picture, extent=(0, width, height, 0), interpolation='lanczos', **options)
 
 
 def _legend(weights: np.ndarray, names: Sequence[str], colors: np.ndarray) -> list[Patch]:

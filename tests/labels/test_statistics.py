@@ -76,6 +76,17 @@ def test_a_description_names_what_was_skipped_and_draws_a_bar_per_bin(store):
     assert [line.count('█') for line in text.splitlines()[-3:]] == [5, 10, 10]
 
 
+def test_of_many_skipped_images_the_first_are_named(tmp_path):
+    keys = [f'a/{number:02d}.jpg' for number in range(30)]
+    sizes = np.zeros((30, 2))
+    sizes[29] = 9
+    maps = np.zeros((30, 1, 2, 2))
+    store = store_of(tmp_path / 'store', keys, maps, maps, sizes)
+    text = describe_store(store, store_statistics(store, np.full(30, -1)))
+    assert '29: a/00.jpg, ' in text
+    assert 'a/19.jpg and 9 more, all named in meta.json' in text
+
+
 def test_every_shard_is_reported(store):
     shards = []
     store_statistics(store, image_labels(store), on_shard=lambda: shards.append(1))

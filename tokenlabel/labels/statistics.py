@@ -12,6 +12,7 @@ from tokenlabel.labels.store import LabelStore, image_keys
 from tokenlabel.labels.store_files import num_shards
 
 NUM_HALF_VALUES = 2**16
+MAX_NAMED = 20  # skipped images
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def describe_store(store: LabelStore, statistics: Statistics, width: int = 40) -
     rule = ', '.join(f'{name} {value}' for name, value in meta['view'].items() if name != 'rule')
     lines = [
         f'images       {len(store)}, of which {statistics.num_maps} have a map',
-        *([f'skipped      {len(skipped)}: {", ".join(skipped)}'] if skipped else []),
+        *([f'skipped      {len(skipped)}: {_named(skipped)}'] if skipped else []),
         f'maps         {store.grid[0]}x{store.grid[1]} cells, best {store.k} of {store.num_classes} classes',
         f'annotator    {annotator}',
         f'view         {meta["view"]["rule"]} ({rule})',
@@ -111,6 +112,11 @@ def describe_store(store: LabelStore, statistics: Statistics, width: int = 40) -
         bar = '█' * round(width * count / longest)
         lines.append(f'{low:10.2f} to {high:8.2f}  {bar} {100 * count / max(1, statistics.counts.sum()):.1f} %')
     return '\n'.join(lines)
+
+
+def _named(keys: list[str]) -> str:
+    rest = len(keys) - MAX_NAMED
+    return ', '.join(keys[:MAX_NAMED]) + (f' and {rest} more, all named in meta.json' if rest > 0 else '')
 
 
 def _agreement(statistics: Statistics) -> str:
