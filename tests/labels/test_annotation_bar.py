@@ -32,11 +32,12 @@ def often(monkeypatch) -> None:
 
 def test_the_bar_counts_what_every_process_has_written(tmp_path, often):
     said = io.StringIO()
-    with open_writer(tmp_path / 'store') as writer, open_writer(tmp_path / 'store', rank=1) as other:
-        with AnnotationBar(writer, Console(file=said, force_terminal=True, width=120)) as bar:
-            write(writer, next(writer.batches()))
-            write(other, next(other.batches()))
-            bar.finish(Tally(images=2, labelled=2, correct=1))
+    console = Console(file=said, force_terminal=True, width=120)
+    writer, other = (open_writer(tmp_path / 'store', rank) for rank in range(2))
+    with writer, other, AnnotationBar(writer, console) as bar:
+        write(writer, next(writer.batches()))
+        write(other, next(other.batches()))
+        bar.finish(Tally(images=2, labelled=2, correct=1))
     assert '4/8' in said.getvalue()
     assert 'top-1 50.0 %' in said.getvalue()
 

@@ -38,7 +38,7 @@ class AnnotationBar:
         done = writer.num_done
         self._task = self._progress.add_task('Annotating', total=len(writer.keys), completed=done, top1='')
         self._last = 0.0
-        self._lines = shown and not console.is_terminal
+        self._lines = not console.is_terminal
         self._last_line = self._begun = time.monotonic()
         self._done_before = done
 
