@@ -141,6 +141,13 @@ def test_the_head_runs_in_float32_under_autocast():
     torch.testing.assert_close(logits, dense(noise(96)), rtol=0.1, atol=0.1)
 
 
+def test_the_feature_extractor_may_be_compiled():
+    dense = DenseClassifier(tiny('test_resnet'))
+    expected = dense(noise(96))
+    dense.features = torch.compile(dense.features, backend='eager', fullgraph=True)
+    torch.testing.assert_close(dense(noise(96)), expected)
+
+
 @pytest.mark.parametrize('architecture', ['test_resnet', 'test_convnext'])
 def test_channels_last_gives_the_same_logits(architecture):
     dense = DenseClassifier(tiny(architecture))

@@ -22,7 +22,8 @@ class DenseClassifier(nn.Module):
     A token head (LV-ViT, VOLO) answers for the tokens where the model's score uses it.
 
     The first call checks on its first image that this is faithful, and refuses the model otherwise: the head must treat
-    all locations alike and have nothing but the feature map to go by.
+    all locations alike and have nothing but the feature map to go by, and the map must cover the image. What that comes
+    to in each of timm's families is in `families.py`.
 
     Args:
         model: a timm classifier; put in evaluation mode.
