@@ -182,7 +182,9 @@ def usable_device(name: str, local_rank: int) -> torch.device:
             torch.cuda.set_device(device)
         return device
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f'There is no device {name} here: leave out --device, or give cpu.') from error
+        raise UserError(
+            f'There is no device {name} here: leave out --device, give cpu, or start fewer processes.'
+        ) from error
 
 
 def positive(text: str) -> int:

@@ -1,5 +1,6 @@
 """`tools/annotate.py` as a person runs it."""
 
+import errno
 import importlib.util
 import os
 import shutil
@@ -155,6 +156,28 @@ def test_a_corrupt_jpeg_is_named_and_what_was_done_before_it_is_kept(weights, tm
     assert (tmp_path / 'store' / 'progress-00000').stat().st_size == 1
     Image.new('RGB', (64, 64)).save(folder / '3.jpg')
     assert run(*line) == 0
+
+
+@pytest.mark.parametrize('call', ['os.pwrite', 'os.fsync'])
+def test_a_full_disk_is_one_sentence_and_the_next_run_goes_on(images, weights, tmp_path, capsys, monkeypatch, call):
+    line, calls = command_line(images, tmp_path / 'store', weights), []
+    name = call.partition('.')[2]
+    real = getattr(os, name)
+
+    def full_after_a_while(*arguments):
+        calls.append(arguments)
+        if len(calls) > 20:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(*arguments)
+
+    monkeypatch.setattr(call, full_after_a_while)
+    assert run(*line) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f'error: Cannot write to {tmp_path / "store"} (No space left on device): make room')
+    monkeypatch.undo()
+    assert run(*line) == 0
+    run(*command_line(images, tmp_path / 'straight', weights))
+    assert contents(tmp_path / 'store') == contents(tmp_path / 'straight')
 
 
 def test_unreadable_images_can_be_left_out_and_are_named_and_counted(images, weights, tmp_path, capsys):

@@ -73,7 +73,10 @@ class ShardWriter:
                 path, header = self.folder / file_name(name, self.number), _npy_header(dtype, shape)
                 stride = dtype.itemsize * int(np.prod(shape[1:]))
                 size = len(header) + shape[0] * stride
-                file = stack.enter_context(open(path, 'r+b' if self.done else 'wb', buffering=0))
+                if not self.done:
+                    # Not emptied: where there are no locks, another process may have written to it meanwhile.
+                    path.touch()
+                file = stack.enter_context(open(path, 'r+b', buffering=0))
                 if not self.done:
                     _write_at(file.fileno(), memoryview(header), 0)
                     file.truncate(size)
