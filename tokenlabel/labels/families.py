@@ -3,6 +3,7 @@
 `DenseClassifier` decides by trying; this table says beforehand what it finds, for the families of timm 1.0.31.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 LINEAR = 'linear'
@@ -181,5 +182,5 @@ def describe_families() -> str:
     return '\n'.join(["How the scores of a location arise in timm's classifiers", '', *meanings, '', *lines])
 
 
-def _width(texts) -> int:
+def _width(texts: Iterable[str]) -> int:
     return max(len(text) for text in texts)
