@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -156,9 +157,13 @@ def annotate(
             for batch in _batches(images, writer, workers, inference.device.type == 'cuda'):
                 _report(batch.unreadable, on_unreadable)
                 maps = inference(batch.pixels, batch.sizes)
-                counted = _Counted(tally, batch, maps, labels)
                 background.write(
-                    batch.places, maps.scores, maps.classes, batch.sizes, wait=maps.wait, written=counted.add
+                    batch.places,
+                    maps.scores,
+                    maps.classes,
+                    batch.sizes,
+                    wait=maps.wait,
+                    written=partial(_count, tally, maps, batch.targets, batch.sizes, labels),
                 )
                 on_batch(tally)
         on_batch(tally)
@@ -182,22 +187,14 @@ class _Batch(NamedTuple):
         return range(self.start, self.start + len(self.pixels))
 
 
-class _Counted(NamedTuple):
-    """Adds a batch to a tally."""
-
-    tally: Tally
-    batch: _Batch
-    maps: Maps
-    labels: np.ndarray | None
-
-    def add(self) -> None:
-        self.tally.images += len(self.batch.pixels)
-        self.tally.skipped += len(self.batch.unreadable)
-        if self.labels is not None:
-            targets = self.batch.targets.numpy()
-            known = targets >= 0
-            self.tally.labelled += int(known.sum())
-            self.tally.correct += int((self.labels[targets] == self.maps.best.numpy())[known].sum())
+def _count(tally: Tally, maps: Maps, targets: Tensor, sizes: Tensor, labels: np.ndarray | None) -> None:
+    """Add a batch to a tally. It is given no more of the batch than it needs: the pixels are large."""
+    tally.images += len(sizes)
+    tally.skipped += int((sizes[:, 0] == 0).sum())
+    if labels is not None:
+        known = targets.numpy() >= 0
+        tally.labelled += int(known.sum())
+        tally.correct += int((labels[targets.numpy()[known]] == maps.best.numpy()[known]).sum())
 
 
 def _batches(images: ViewedImages, writer: LabelWriter, workers: int, pin_memory: bool) -> Iterator[_Batch]:
