@@ -47,6 +47,7 @@ val_dataloader = dict(
     dataset=dict(
         type='LabeledImages',
         root='data/images/val',
+        split='validation',
         transform=dict(type='EvalTransform', size=224, crop_pct=0.95),
     ),
 )

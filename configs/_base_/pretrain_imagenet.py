@@ -40,6 +40,7 @@ val_dataloader = dict(
     dataset=dict(
         type='LabeledImages',
         root='data/imagenet/val',
+        split='validation',
         transform=dict(type='EvalTransform', size=224, crop_pct=0.9),
     ),
 )

@@ -210,6 +210,16 @@ def test_a_tar_joins_the_store_of_the_folder_it_was_made_of(folder, tmp_path):
             np.testing.assert_array_equal(ours[index][name], value)
 
 
+def test_a_split_is_that_of_the_shards(folder, tmp_path):
+    for split, name in (('train', 'cat'), ('val', 'dog')):
+        with tarfile.open(tmp_path / f'{split}-0.tar', 'w') as archive:
+            archive.add(folder / name, '.')
+    source = f'wds/{tmp_path}'
+    images = LabeledImages(source, EvalTransform(32, crop_pct=1.0), split='validation')
+    assert [images.key(index) for index in range(len(images))] == ['val-0/0.png', 'val-0/1.png', 'val-0/2.png']
+    assert LabeledImages(source, EvalTransform(32)).key(0) == 'train-0/0.png'
+
+
 class TestLabelsAsAModelNumbersThem:
     def test_names_decide(self, folder):
         images = LabeledImages(folder, EvalTransform(32))

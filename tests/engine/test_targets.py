@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from PIL import Image
 
 from tests.tiny_classifiers import LVVIT, tiny
 from tokenlabel.data.images import LabeledImages
+from tokenlabel.engine.config import load_config, register_imports
+from tokenlabel.engine.runner import Runner
 from tokenlabel.engine.targets import AnnotatorImageLabels, AnnotatorTokenLabels, TokenLabels
 from tokenlabel.labels.annotation import annotate
 from tokenlabel.labels.annotator import load_annotator
@@ -17,6 +20,7 @@ from tokenlabel.labels.store import LabelWriter, image_keys
 from tokenlabel.labels.targets import distillation_targets, token_targets
 from tokenlabel.transforms.image import EvalTransform
 
+CONFIGS = Path(__file__).parents[2] / 'configs'
 RESNET = {'channels': (16, 24, 32, 40), 'stem_width': 8}
 # not ImageNet's, so that an input that is not renormalised shows
 MEAN, STD = (0.2, 0.5, 0.7), (0.5, 0.4, 0.3)
@@ -114,6 +118,34 @@ def test_an_annotator_is_neither_copied_nor_trained_nor_saved(make_runner, tmp_p
     assert set(names) == set(runner.model.state_dict()) and not any('annotator' in name for name in names)
     trained = {id(parameter) for group in runner.optim_wrapper.param_groups for parameter in group['params']}
     assert not trained & {id(parameter) for parameter in dense.parameters()}
+
+
+def test_the_config_trains_without_a_label_store(scenes, tmp_path):
+    annotator = {'name': 'lvvit_t', 'checkpoint': save(tmp_path / 'a.pth', tiny('lvvit_t', **LVVIT)), 'size': 32}
+    data = {'num_workers': 0, 'persistent_workers': False, 'batch_size': 20, 'pin_memory': False}
+    loaders = {
+        f'{loader}_dataloader': data | {'dataset': {'root': f'{scenes}/imagenet/{split}', 'transform': {'size': 32}}}
+        for loader, split in (('train', 'train'), ('val', 'val'), ('test', 'val'))
+    }
+    options = loaders | {
+        'work_dir': str(tmp_path / 'run'),
+        'log_level': 'ERROR',
+        'train_cfg.max_epochs': 1,
+        'model.network': LVVIT | {'model_name': 'lvvit_t', 'num_classes': 7},
+        'model.targets.annotator': annotator | {'model_kwargs': LVVIT, '_delete_': True},
+        'val_cfg': None,
+        'val_dataloader': None,
+        'val_evaluator': None,
+        'visualizer.vis_backends': [{'type': 'LocalVisBackend'}],
+    }
+    config = load_config(CONFIGS / 'pretrain_lvvit_s_online_labels.py', options)
+    config.experiment_name = tmp_path.name
+    register_imports(config)
+    runner = Runner.from_cfg(config)
+    assert runner.model.targets.smoothing == 0.1
+    before = runner.model.model.aux_head.weight.clone()
+    runner.train()
+    assert runner.iter == 2 and not torch.equal(runner.model.model.aux_head.weight, before)
 
 
 def test_an_annotator_of_other_classes_than_the_network_is_refused(make_runner, resnet):

@@ -75,7 +75,7 @@ class FolderImages(ImageReader):
             reader = ReaderImageFolder(root, input_key=';'.join(IMAGE_SUFFIXES))
         except RuntimeError as error:
             raise UserError(f'No images in {root}: images are expected as {root}/CLASS/IMAGE.jpg.') from error
-        keys = [Path(name).as_posix() for name in reader.filenames()]
+        keys = [path.removeprefix(root).lstrip('/') for path, _ in reader.samples]
         names = list(reader.class_to_idx)
         super().__init__(root, keys, *folder_classes([names[target] for _, target in reader.samples]))
 
