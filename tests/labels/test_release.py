@@ -147,9 +147,7 @@ def test_a_truncated_archive_is_refused(maps, kind, share, tmp_path):
 def test_a_zip_of_an_unusual_compression_is_refused(maps, tmp_path):
     with zipfile.ZipFile(tmp_path / 'maps.zip', 'w', zipfile.ZIP_BZIP2) as file:
         file.write(maps / 'cow/z.pt', 'cow/z.pt')
-    with pytest.raises(
-        UserError, match=r'cow/z\.pt is encrypted or compressed in an unusual way'
-    ):
+    with pytest.raises(UserError, match=r'cow/z\.pt is encrypted or compressed in an unusual way'):
         imported(tmp_path / 'maps.zip', tmp_path / 'store')
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.label_stores import store_of
 from tokenlabel.errors import UserError
+from tokenlabel.labels import rewrite
 from tokenlabel.labels.rewrite import keys_of_classes, merge_stores, subset_store
 from tokenlabel.labels.store import LabelStore, LabelWriter
 
@@ -40,7 +41,7 @@ def test_a_merged_store_equals_one_made_at_once(tmp_path_factory, owners, skippe
     with mock.patch('os.fsync', lambda file: None):
         stores = [make_store(folder / str(i), part, skipped) for i, part in enumerate(parts) if part]
         merged = merge_stores(stores, folder / 'merged')
-        at_once = make_store(folder / 'at once', KEYS, skipped, images_per_shard=1024)
+        at_once = make_store(folder / 'at once', KEYS, skipped, images_per_shard=None)
     assert contents(merged.path) == contents(at_once.path)
 
 
@@ -50,23 +51,24 @@ def test_a_subset_equals_a_store_of_these_images_alone(tmp_path_factory, kept, s
     folder = tmp_path_factory.mktemp('stores')
     with mock.patch('os.fsync', lambda file: None):
         part = subset_store(make_store(folder / 'all', KEYS, skipped), kept, folder / 'part')
-        alone = make_store(folder / 'alone', list(kept), skipped, images_per_shard=1024)
+        alone = make_store(folder / 'alone', list(kept), skipped, images_per_shard=None)
     assert contents(part.path) == contents(alone.path)
 
 
-def test_a_rewrite_that_was_stopped_goes_on(tmp_path):
+def test_a_rewrite_that_was_stopped_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(rewrite, 'SYNCED_TOGETHER', 2)
     store = make_store(tmp_path / 'all', KEYS)
-    seen, whole, write = [], subset_store(store, KEYS, tmp_path / 'whole'), LabelWriter.write
+    seen, whole, write_all = [], subset_store(store, KEYS, tmp_path / 'whole'), LabelWriter.write_all
 
-    def stop_at_third(writer, batch, *arrays):
-        if batch.start == 8:
+    def stop_at_second(writer, batches):
+        if batches[0][0].start == 8:
             raise KeyboardInterrupt
-        write(writer, batch, *arrays)
+        write_all(writer, batches)
 
-    with mock.patch.object(LabelWriter, 'write', stop_at_third), pytest.raises(KeyboardInterrupt):
+    with mock.patch.object(LabelWriter, 'write_all', stop_at_second), pytest.raises(KeyboardInterrupt):
         subset_store(store, KEYS, tmp_path / 'stopped')
     again = subset_store(store, KEYS, tmp_path / 'stopped', on_batch=lambda count, total: seen.append((count, total)))
-    assert seen == [(8, 24), (4, 24), (4, 24), (4, 24), (4, 24)]
+    assert seen == [(8, 24), (8, 24), (8, 24)]
     assert contents(again.path) == contents(whole.path)
 
 

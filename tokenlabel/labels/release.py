@@ -9,6 +9,7 @@ import io
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from tokenlabel.errors import UserError
 from tokenlabel.files import write_atomically
 from tokenlabel.labels.annotator import class_names
+from tokenlabel.labels.background_writer import BackgroundWriter
 from tokenlabel.labels.release_archive import SUFFIX, Archive, open_archive, stems
 from tokenlabel.labels.shards import class_folder, read_rows
 from tokenlabel.labels.source_images import image_size
@@ -55,7 +57,8 @@ def import_release(
             `class/image.JPEG` and records no sizes, which is enough where a map covers the whole image.
         transposed: the maps have rows and columns exchanged; they are put upright.
         workers: processes that read maps and image headers; 0 reads here.
-        on_batch: told (images, images in all) when a batch is on disk, first for those of earlier attempts.
+        on_batch: told (images, images in all) when a batch is on disk, first for those of earlier attempts; from a
+            thread.
 
     Raises:
         UserError: images without map or maps without image, two images of one map, a map of another kind or shape, an
@@ -87,12 +90,13 @@ def import_release(
         maps_of_images, batch_sampler=_remembered(writer.batches(), read), num_workers=workers, collate_fn=list
     )
     with writer:
-        for samples in loader:
-            failures = [sample for sample in samples if isinstance(sample, str)]
-            if failures:
-                raise UserError(failures[0])
-            writer.write(read.popleft(), *(np.stack(arrays) for arrays in zip(*samples, strict=True)))
-            on_batch(len(samples), len(keys))
+        with BackgroundWriter(writer) as background:
+            for samples in loader:
+                failures = [sample for sample in samples if isinstance(sample, str)]
+                if failures:
+                    raise UserError(failures[0])
+                arrays = [torch.from_numpy(np.stack(arrays)) for arrays in zip(*samples, strict=True)]
+                background.write(read.popleft(), *arrays, written=partial(on_batch, len(samples), len(keys)))
         writer.finalise()
     return LabelStore(path)
 
@@ -180,14 +184,17 @@ class _ReleasedMaps(Dataset):
             raise UserError(f'{path} is no released score map, which is a half precision [2, k, S, S], but {kind}.')
         if self.shape not in (None, tuple(maps.shape)):
             raise UserError(f'{path} has the shape {list(maps.shape)}, the first map {list(self.shape)}.')
-        scores, ids = maps.transpose(2, 3) if self.transposed else maps
-        if not scores.half().isfinite().all():
+        scores, ids = (maps.transpose(2, 3) if self.transposed else maps).float().numpy()
+        scores = scores.astype(np.float16)
+        if not np.isfinite(scores).all():
             raise UserError(f'{path} has scores that are not finite.')
-        wrong = ids[(ids != ids.round()) | ~((ids >= 0) & (ids < self.num_classes))]
+        wrong = ids[(ids != np.round(ids)) | ~((ids >= 0) & (ids < self.num_classes))]
         if len(wrong):
-            raise UserError(f'{path} has the class id {wrong[0].item():g}, where 0 to {self.num_classes - 1} belong.')
-        scores, order = scores.half().sort(dim=0, descending=True, stable=True)
-        return scores.numpy(), ids.gather(0, order).long().numpy()
+            raise UserError(f'{path} has the class id {wrong[0]:g}, where 0 to {self.num_classes - 1} belong.')
+        if (scores[1:] > scores[:-1]).any():
+            order = np.argsort(-scores, axis=0, kind='stable')
+            scores, ids = (np.take_along_axis(array, order, axis=0) for array in (scores, ids))
+        return scores, ids.astype(np.int32)
 
     def _size(self, row: int) -> tuple[int, int]:
         """Width and height of an image from its header; 1x1 stands for not known."""

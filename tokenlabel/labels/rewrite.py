@@ -1,7 +1,7 @@
 """Label stores made of label stores: several merged into one, or a part of one."""
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from tokenlabel.errors import UserError
 from tokenlabel.labels.shards import StoreRows, class_folder, read_rows
 from tokenlabel.labels.store import LabelStore, LabelWriter
 
+SYNCED_TOGETHER = 16  # batches that wait for the disk once
 SAME = ('annotator', 'num_classes', 'class_names', 'k', 'grid', 'view')
 
 
@@ -21,7 +22,7 @@ def merge_stores(
     Args:
         stores: of the same annotator, classes, grid, k and view rule, and of different images.
         path: the store to write.
-        on_batch: told (images, images in all) when a batch is on disk, first for those of earlier attempts.
+        on_batch: told (images, images in all) when batches are on disk, first for those of earlier attempts.
 
     Raises:
         UserError: stores that differ, or an image that two of them hold.
@@ -116,9 +117,10 @@ def _write(
     settings = {name: like.meta[name] for name in (*SAME, 'batch_size')}
     with LabelWriter(path, keys, **settings) as writer:
         on_batch(writer.num_done, len(keys))
-        for batch in writer.batches():
-            writer.write(batch, *read(batch))
-            on_batch(len(batch), len(keys))
+        batches = writer.batches()
+        while group := list(islice(batches, SYNCED_TOGETHER)):
+            writer.write_all([(batch, *read(batch)) for batch in group])
+            on_batch(sum(map(len, group)), len(keys))
         writer.finalise()
     return LabelStore(path)
 
