@@ -92,11 +92,17 @@ def test_with_images_keys_sizes_and_views_are_theirs(maps, images, tmp_path):
     assert store.meta['annotator']['name'] == 'dm_nfnet_f6 (release)'
 
 
-def test_classes_are_named_after_the_folders_if_there_are_as_many(maps, tmp_path):
-    for folder in ('ant', 'bee', 'cow'):
-        for path in (maps / folder).iterdir():
-            torch.save(released_map(1, num_classes=3), path)
-    assert import_release(maps, tmp_path / 'store', Squash(32), num_classes=3).class_names == ['ant', 'bee', 'cow']
+def test_classes_are_named_after_the_folders_of_the_images_if_there_are_as_many(maps, images, tmp_path):
+    for path in maps.rglob('*.pt'):
+        torch.save(released_map(1, num_classes=3), path)
+    reader = create_reader('', str(images))
+    store = import_release(maps, tmp_path / 'store', Squash(32), num_classes=3, reader=reader)
+    assert store.class_names == ['ant', 'bee', 'cow']
+
+
+def test_a_thousand_classes_are_those_of_imagenet(maps, tmp_path):
+    names = import_release(maps, tmp_path / 'store', Squash(32)).class_names
+    assert (len(names), names[0]) == (1000, 'n01440764')
 
 
 def test_a_centre_crop_needs_the_images(maps, tmp_path):

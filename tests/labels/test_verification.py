@@ -137,6 +137,13 @@ def test_a_store_of_other_images_or_classes_is_told(tmp_path, keys, class_to_idx
     assert said in problem
 
 
+@pytest.mark.parametrize('class_to_idx', [{'cat': 0}, {'ant': 0, 'bee': 1, 'fly': 2}, {}])
+def test_images_of_fewer_or_of_quite_other_classes_are_no_problem(tmp_path, class_to_idx):
+    arrays = np.zeros((12, 2, 2, 2)), np.zeros((12, 2, 2, 2), int), np.full((12, 2), 50)
+    store = store_of(tmp_path / 'store', KEYS, *arrays, num_classes=2, class_names=['cat', 'dog'])
+    assert verify_store(store.path, reader_of(KEYS, class_to_idx)) == []
+
+
 @pytest.mark.parametrize(
     ('fields', 'said'),
     [

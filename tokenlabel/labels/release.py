@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.utils.misc import natural_key
 from torch.utils.data import DataLoader, Dataset
 
 from tokenlabel.errors import UserError
@@ -23,7 +22,7 @@ from tokenlabel.files import write_atomically
 from tokenlabel.labels.annotator import class_names
 from tokenlabel.labels.background_writer import BackgroundWriter
 from tokenlabel.labels.release_archive import SUFFIX, Archive, open_archive, stems
-from tokenlabel.labels.shards import class_folder, read_rows
+from tokenlabel.labels.shards import read_rows
 from tokenlabel.labels.source_images import image_size
 from tokenlabel.labels.store import DEFAULT_BATCH_SIZE, LabelStore, LabelWriter, image_keys
 from tokenlabel.labels.store_files import disk_errors
@@ -73,7 +72,6 @@ def import_release(
     archive = open_archive(source)
     keys, maps, rows = _matched(archive, reader)
     maps_of_images = _ReleasedMaps(archive, maps, reader, rows, num_classes, transposed)
-    names = class_names(reader, num_classes) if reader is not None else _class_folders(keys, num_classes)
     writer = LabelWriter(
         path,
         keys,
@@ -82,7 +80,7 @@ def import_release(
         k=maps_of_images.shape[1],
         grid=maps_of_images.shape[2:],
         view=rule_record(rule),
-        class_names=names,
+        class_names=class_names(reader, num_classes),
     )
     on_batch(writer.num_done, len(keys))
     read: deque[range] = deque()
@@ -260,12 +258,6 @@ def _check_exact(num_classes: int) -> None:
             f'The layout of the release holds class ids in half precision, exact up to {EXACT_CLASSES} classes: '
             f'it is not for {num_classes}.'
         )
-
-
-def _class_folders(keys: list[str], num_classes: int) -> list[str] | None:
-    """Class folders in timm's order, if there are as many as classes."""
-    folders = {class_folder(key) for key in keys}
-    return sorted(folders, key=natural_key) if len(folders) == num_classes and None not in folders else None
 
 
 def _write_map(path: Path, scores: np.ndarray, classes: np.ndarray) -> None:

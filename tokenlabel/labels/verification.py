@@ -144,7 +144,8 @@ def _differences(store: LabelStore, reader: Any) -> Iterator[str]:
     if ours is None or not names:
         return
     unknown = sorted(set(names) - set(ours))
-    if unknown:
+    # quite other names are another set of classes, which a class map joins to these
+    if unknown and (len(unknown) < len(names) or len(names) == len(ours)):
         yield f'{store.path} has no class {unknown[0]}, which is a folder of the images ({len(unknown)} such).'
     elif len(ours) == len(names) and ours != names:
         number = next(i for i, pair in enumerate(zip(ours, names, strict=True)) if pair[0] != pair[1])
