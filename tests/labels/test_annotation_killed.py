@@ -91,7 +91,7 @@ def test_killed_again_and_again_the_store_is_the_same_and_no_map_on_disk_is_made
 def test_a_process_takes_over_from_one_that_dies(processes, folder, straight, tmp_path):
     store, log = tmp_path / 'store', tmp_path / 'log'
     first, second = start(processes, folder, store, log, world=2)
-    while sum(file.stat().st_size for file in store.glob('progress-*')) < 5:
+    while first.is_alive() and sum(file.stat().st_size for file in store.glob('progress-*')) < 5:
         time.sleep(0.001)
     second.kill()
     first.join()

@@ -189,7 +189,7 @@ def _size_errors(name: str, size: int) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError:
         raise
-    except (AssertionError, RuntimeError, UserError) as error:
+    except (AssertionError, RuntimeError) as error:
         raise UserError(f'{name} does not take images of {size}x{size} pixels ({error}).') from error
 
 
