@@ -14,6 +14,7 @@ from tokenlabel.data.images import LabeledImages
 from tokenlabel.engine.config import load_config, register_imports
 from tokenlabel.engine.runner import Runner
 from tokenlabel.engine.targets import AnnotatorImageLabels, AnnotatorTokenLabels, TokenLabels
+from tokenlabel.errors import UserError
 from tokenlabel.labels.annotation import annotate
 from tokenlabel.labels.annotator import load_annotator
 from tokenlabel.labels.store import LabelWriter, image_keys
@@ -150,8 +151,23 @@ def test_the_config_trains_without_a_label_store(scenes, tmp_path):
 
 def test_an_annotator_of_other_classes_than_the_network_is_refused(make_runner, resnet):
     targets = {'_delete_': True, 'type': 'AnnotatorTokenLabels', 'annotator': resnet}
-    with pytest.raises(ValueError, match=r'The annotator resnet10t has 7 classes but the network has 10'):
+    with pytest.raises(UserError, match=r'The annotator resnet10t has 7 classes but the network has 10'):
         make_runner(**{'model.targets': targets, 'train_dataloader.dataset.label_store': None}).train()
+
+
+def test_another_mean_than_that_of_the_images_is_refused(make_runner, resnet):
+    targets = {'_delete_': True, 'type': 'AnnotatorTokenLabels', 'annotator': resnet, 'mean': (0.5, 0.5, 0.5)}
+    with pytest.raises(UserError, match=r'model\.targets\.mean is .* but that of model\.data_preprocessor is \(0\.485'):
+        make_runner(**{'model.targets': targets})
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs CUDA')
+def test_on_a_gpu_the_annotator_says_the_same(resnet):
+    images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected = AnnotatorTokenLabels(resnet, k=7)({'image': images}, (2, 2), 7).tokens.dense()
+    result = AnnotatorTokenLabels(resnet, k=7)({'image': images.cuda()}, (2, 2), 7).tokens.dense()
+    torch.testing.assert_close(result.cpu(), expected, atol=0.02, rtol=0.05)  # bfloat16
 
 
 def test_an_annotator_is_loaded_only_when_it_is_asked_for():

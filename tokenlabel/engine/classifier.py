@@ -8,6 +8,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS, TASK_UTILS
 from torch import Tensor
 
+from tokenlabel.engine.targets import AnnotatorTokenLabels
 from tokenlabel.errors import UserError
 from tokenlabel.losses import TokenLabelLoss
 from tokenlabel.models.token_head import TokenLogits
@@ -30,7 +31,8 @@ class TokenLabelClassifier(BaseModel):
         class_names: of its classes in order, once images to train on or a checkpoint have told; else None.
 
     Raises:
-        UserError: an unknown architecture, or token targets for a network without a token head.
+        UserError: an unknown architecture, token targets for a network without a token head, or an annotator that is
+            told another mean and std than the images have.
     """
 
     def __init__(
@@ -45,6 +47,8 @@ class TokenLabelClassifier(BaseModel):
         self.architecture = network['model_name']
         self.class_names: list[str] | None = None
         self.targets = TASK_UTILS.build(targets)
+        if isinstance(self.targets, AnnotatorTokenLabels):
+            self._check_normalisation(self.targets)
         loss = dict(loss or {})
         token_head = getattr(self.model, 'aux_head', None)
         if not self.targets.trains_tokens:
@@ -62,6 +66,16 @@ class TokenLabelClassifier(BaseModel):
     @property
     def num_classes(self) -> int:
         return self.model.num_classes
+
+    def _check_normalisation(self, targets: AnnotatorTokenLabels) -> None:
+        """What undoes the normalisation of the images has to know it."""
+        for name in ('mean', 'std'):
+            ours = getattr(self.data_preprocessor, name).flatten() / 255
+            if not torch.allclose(ours, torch.tensor(getattr(targets, name)), atol=1e-4):
+                raise UserError(
+                    f'model.targets.{name} is {getattr(targets, name)} but that of model.data_preprocessor is '
+                    f'{tuple(round(float(value), 4) for value in ours)}: give both the same.'
+                )
 
     def init_weights(self) -> None:
         """Leaves the network as timm made it; MMEngine calls this before training and would draw new weights."""

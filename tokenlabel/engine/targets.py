@@ -63,8 +63,8 @@ class TokenLabels:
 class AnnotatorTokenLabels:
     """Token labeling without a store: the annotator labels the very view of each image that the student sees.
 
-    It runs in every step, in bfloat16 on a GPU and in float32 elsewhere, so a small one is wanted. It is no part of the
-    model: neither trained nor averaged nor saved.
+    That is the augmented view, erased rectangles included. The annotator runs in every step, in bfloat16 on a GPU and
+    in float32 elsewhere, so a small one is wanted. It is no part of the model: neither trained nor averaged nor saved.
 
     Args:
         annotator: arguments of `tokenlabel.labels.annotator.load_annotator`, such as `name` and `checkpoint`. Where
@@ -72,7 +72,7 @@ class AnnotatorTokenLabels:
         smoothing: label smoothing in [0, 1).
         k: scores kept per location; classes that are not among them score 0, as in a store.
         temperature: as in `TokenLabels`.
-        mean, std: of the student's input, per channel, for pixels in [0, 1].
+        mean, std: of the student's input, per channel, for pixels in [0, 1]; those of its data preprocessor.
     """
 
     trains_tokens = True
@@ -93,7 +93,7 @@ class AnnotatorTokenLabels:
         self.smoothing = smoothing
         self.k = k
         self.temperature = temperature
-        self.mean, self.std = mean, std
+        self.mean, self.std = tuple(mean), tuple(std)
         self._device: torch.device | None = None
 
     @cached_property
@@ -128,18 +128,24 @@ class AnnotatorTokenLabels:
         """The k best scores and their classes, [B, k, S, S], for `images` [B, 3, H, W] as the student takes them."""
         dense, size = self.annotator.dense, self.annotator.size
         if self._device != images.device:
-            dense.to(images.device, memory_format=torch.channels_last)
-            self._device = images.device
-        pixels = images.float() * self._channels(self.std) + self._channels(self.mean)
+            self._move(images.device)
+        mean, std, annotator_mean, annotator_std = self._normalisations
+        pixels = images.float() * std + mean
         if pixels.shape[-2:] != (size, size):
             pixels = F.interpolate(pixels, (size, size), mode='bicubic', antialias=True)
-        inputs = (pixels - self._channels(self.annotator.mean)) / self._channels(self.annotator.std)
+        inputs = ((pixels - annotator_mean) / annotator_std).contiguous(memory_format=torch.channels_last)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=images.device.type == 'cuda'):
-            logits = dense(inputs.contiguous(memory_format=torch.channels_last))
+            logits = dense(inputs)
         return logits.topk(min(self.k, self.num_classes), dim=1)
 
-    def _channels(self, values: tuple[float, ...]) -> Tensor:
-        return torch.tensor(values, device=self._device).view(-1, 1, 1)
+    def _move(self, device: torch.device) -> None:
+        annotator = self.annotator
+        annotator.dense.to(device, memory_format=torch.channels_last)
+        self._normalisations = [
+            torch.tensor(values, device=device).view(-1, 1, 1)
+            for values in (self.mean, self.std, annotator.mean, annotator.std)
+        ]
+        self._device = device
 
 
 @TASK_UTILS.register_module()
