@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import signal
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import ClassVar
 from unittest import mock
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from timm.data.readers import create_reader
+from torch.utils.data import get_worker_info
 
 from tests.label_stores import store_of, write_store
 from tokenlabel.errors import UserError
@@ -131,6 +134,20 @@ def test_an_import_that_was_stopped_goes_on(maps, tmp_path, workers):
     imported(maps, tmp_path / 'stopped', on_batch=lambda count, total: seen.append((count, total)))
     assert seen == [(5, 5)]
     assert contents(tmp_path / 'stopped') == contents(tmp_path / 'straight')
+
+
+def test_a_worker_that_dies_is_one_sentence(maps, images, tmp_path):
+    class Deadly:
+        class_to_idx: ClassVar = {}
+        filenames = staticmethod(lambda: [f'{name}.JPEG' for name in NAMES])
+
+        def __getitem__(self, index):
+            if get_worker_info() is not None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return open(images / f'{NAMES[index]}.JPEG', 'rb'), 0
+
+    with pytest.raises(UserError, match=r'died.*choose fewer --workers, then run again to resume'):
+        imported(maps, tmp_path / 'store', reader=Deadly(), workers=1)
 
 
 def test_a_compressed_tar_is_refused_with_the_command_that_unpacks_it(maps, tmp_path):

@@ -153,7 +153,7 @@ def annotate(
     tally = Tally()
     while True:
         before = tally.images
-        with BackgroundWriter(writer) as background, _worker_deaths():
+        with BackgroundWriter(writer) as background, worker_deaths('fewer --workers or a smaller --batch-size'):
             for batch in _batches(images, writer, workers, inference.device.type == 'cuda'):
                 _report(batch.unreadable, on_unreadable)
                 maps = inference(batch.pixels, batch.sizes)
@@ -228,8 +228,11 @@ def _report(unreadable: list[str], on_unreadable: Callable[[str], None] | None) 
 
 
 @contextmanager
-def _worker_deaths() -> Iterator[None]:
-    """A worker that dies is reported to the main process by a signal, wherever it is at that moment."""
+def worker_deaths(choose: str) -> Iterator[None]:
+    """Turn the death of a loader's worker into a `UserError` that says what to choose.
+
+    It is reported to the main process by a signal, wherever that is at the moment.
+    """
     try:
         yield
     except RuntimeError as error:
@@ -237,5 +240,5 @@ def _worker_deaths() -> Iterator[None]:
             raise
         raise UserError(
             f'A process that decodes images died, for want of memory perhaps ({str(error).splitlines()[0]}): '
-            'choose fewer --workers or a smaller --batch-size, then run again to resume.'
+            f'choose {choose}, then run again to resume.'
         ) from error

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tokenlabel.errors import UserError
 from tokenlabel.files import write_atomically
+from tokenlabel.labels.annotation import worker_deaths
 from tokenlabel.labels.annotator import class_names
 from tokenlabel.labels.background_writer import BackgroundWriter
 from tokenlabel.labels.release_archive import SUFFIX, Archive, open_archive, stems
@@ -84,11 +85,15 @@ def import_release(
     )
     on_batch(writer.num_done, len(keys))
     read: deque[range] = deque()
+    batches_left = -(-(len(keys) - writer.num_done) // writer.meta['batch_size'])
     loader = DataLoader(
-        maps_of_images, batch_sampler=_remembered(writer.batches(), read), num_workers=workers, collate_fn=list
+        maps_of_images,
+        batch_sampler=_remembered(writer.batches(), read),
+        num_workers=min(workers, batches_left),
+        collate_fn=list,
     )
     with writer:
-        with BackgroundWriter(writer) as background:
+        with BackgroundWriter(writer) as background, worker_deaths('fewer --workers'):
             for samples in loader:
                 failures = [sample for sample in samples if isinstance(sample, str)]
                 if failures:
