@@ -25,7 +25,7 @@ from torch import Tensor
 from tokenlabel.data.readers import open_images
 from tokenlabel.errors import UserError, reports_errors
 from tokenlabel.labels import geometry_check, release
-from tokenlabel.labels.annotator import load_annotator
+from tokenlabel.labels.annotator import load_annotator, map_side
 from tokenlabel.labels.rewrite import keys_of_classes, merge_stores, subset_store
 from tokenlabel.labels.source_images import open_rgb
 from tokenlabel.labels.statistics import describe_store, image_labels, store_statistics
@@ -94,9 +94,10 @@ def view(args: argparse.Namespace) -> int:
 
 def crop_targets(label_map: LabelMap, crop: Sequence[float], grid: int, num_classes: int) -> Tensor:
     """Targets [grid, grid, C] of the tokens of a crop (left, top, width, height) in fractions of the image."""
-    scores, classes = (torch.from_numpy(np.asarray(part, np.float32))[None] for part in label_map[:2])
-    views = View.crop(*crop).tensor()[None], label_map.view.tensor()[None]
-    targets = token_targets(scores, classes.long(), views[0], (grid, grid), num_classes, map_view=views[1])
+    scores, classes = torch.from_numpy(label_map.scores), torch.from_numpy(label_map.classes.astype(np.int64))
+    view, map_view = View.crop(*crop).tensor(), label_map.view.tensor()
+    maps = (part[None] for part in (scores, classes, view))
+    targets = token_targets(*maps, (grid, grid), num_classes, map_view=map_view[None])
     return targets.dense()[1][0].unflatten(0, (grid, grid))
 
 
@@ -135,8 +136,8 @@ def check_geometry(args: argparse.Namespace) -> int:
         model_kwargs=args.model_kwargs,
     )
     crop_pct = args.crop_pct or getattr(store.view_rule, 'crop_pct', 1.0)
-    device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    options = {'crop_pct': crop_pct, 'samples': args.samples, 'device': device}
+    options = {'crop_pct': crop_pct, 'samples': args.samples, 'device': args.device}
+    map_side(annotator.dense.to(args.device), annotator.size, args.device)
     with progress('Annotating', args.samples) as advance:
         check = geometry_check.check_geometry(store, reader, annotator, on_image=advance, **options)
     print(check.table())
@@ -189,6 +190,28 @@ def images_of(args: argparse.Namespace) -> Any:
     return open_images(args.images, args.split) if args.images else None
 
 
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    if int(text) < 1:
+        raise ValueError(text)
+    return int(text)
+
+
+def share(text: str) -> float:
+    """A number above 0 and at most 1."""
+    if not 0 < float(text) <= 1:
+        raise ValueError(text)
+    return float(text)
+
+
+def device(text: str) -> torch.device:
+    """A device that is there."""
+    try:
+        return torch.empty(0, device=text).device
+    except (RuntimeError, AssertionError) as error:
+        raise argparse.ArgumentTypeError(f'there is no device {text} here') from error
+
+
 @contextmanager
 def progress(title: str, total: int | None = None) -> Iterator[Callable[..., None]]:
     """A bar on stderr; what it yields is called after each step, or with a number of steps and the steps in all."""
@@ -229,7 +252,7 @@ def parser() -> argparse.ArgumentParser:
     whole = (0.0, 0.0, 1.0, 1.0)
     what = 'crop to show the targets of, in fractions of the image (default: all of it)'
     command.add_argument('--crop', type=crop_of, default=whole, metavar='LEFT,TOP,WIDTH,HEIGHT', help=what)
-    command.add_argument('--grid', type=int, default=14, help='tokens of the crop each way (default: 14)')
+    command.add_argument('--grid', type=positive, default=14, help='tokens of the crop each way (default: 14)')
 
     command = add(import_release)
     command.add_argument('source', type=Path, help='folder, tar or zip of the maps')
@@ -238,10 +261,10 @@ def parser() -> argparse.ArgumentParser:
     rules = [CenterCrop.name, Squash.name]
     what = 'what the maps cover: the centre crop that the release was made on, or the whole image, as its trainer reads'
     command.add_argument('--view', choices=rules, default=rules[0], help=f'{what} them (default: {rules[0]})')
-    command.add_argument('--size', type=int, default=576, help="side of the annotator's input in pixels (default: 576)")
-    command.add_argument('--crop-pct', type=float, default=1.0, help='of the centre crop (default: 1.0)')
+    command.add_argument('--size', type=positive, default=576, help="of the annotator's input in pixels (default: 576)")
+    command.add_argument('--crop-pct', type=share, default=1.0, help='of the centre crop (default: 1.0)')
     command.add_argument('--transposed', action='store_true', help='rows and columns of the maps are exchanged')
-    command.add_argument('--num-classes', type=int, default=1000, help='of the annotator (default: 1000)')
+    command.add_argument('--num-classes', type=positive, default=1000, help='of the annotator (default: 1000)')
     command.add_argument('--workers', type=int, default=4, help='processes that read (default: 4)')
 
     command = add(export_release)
@@ -267,12 +290,13 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument('--annotator', required=True, metavar='NAME', help='as in tools/annotate.py')
     command.add_argument('--checkpoint', type=Path, help="its weights; without it timm's pretrained ones")
     command.add_argument('--ema', action='store_true', help="take the checkpoint's EMA weights")
-    command.add_argument('--num-classes', type=int, help='of the annotator (default: as in its weights)')
+    command.add_argument('--num-classes', type=positive, help='of the annotator (default: as in its weights)')
     command.add_argument('--model-kwargs', nargs='*', default={}, action=ParseKwargs, metavar='K=V')
-    command.add_argument('--img-size', type=int, help="input side in pixels (default: the store's)")
-    command.add_argument('--crop-pct', type=float, help="of the centre crop (default: the store's, else 1.0)")
-    command.add_argument('--samples', type=int, default=64, help='images to annotate (default: 64)')
-    command.add_argument('--device', help='default: cuda if there is one, else cpu')
+    command.add_argument('--img-size', type=positive, help="input side in pixels (default: the store's)")
+    command.add_argument('--crop-pct', type=share, help="of the centre crop (default: the store's, else 1.0)")
+    command.add_argument('--samples', type=positive, default=64, help='images to annotate (default: 64)')
+    usual = 'cuda' if torch.cuda.is_available() else 'cpu'
+    command.add_argument('--device', type=device, default=usual, help='default: cuda if there is one, else cpu')
     return parser
 
 

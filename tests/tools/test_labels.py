@@ -115,7 +115,13 @@ def checked(tmp_path_factory) -> dict[str, Path]:
         patches.resize((160, 80) if number % 2 else (70, 150), Image.Resampling.BICUBIC).save(path)
     torch.manual_seed(0)
     torch.save(timm.create_model('test_resnet', num_classes=2).state_dict(), folder / 'weights.pth')
-    paths = {'images': folder / 'images', 'weights': folder / 'weights.pth', 'files': folder / 'files'}
+    torch.save(timm.create_model('test_vit', num_classes=10).state_dict(), folder / 'vit.pth')
+    paths = {
+        'images': folder / 'images',
+        'weights': folder / 'weights.pth',
+        'files': folder / 'files',
+        'vit': folder / 'vit.pth',
+    }
     spec = importlib.util.spec_from_file_location('annotate_tool', TOOL.with_name('annotate.py'))
     annotate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(annotate)
@@ -171,3 +177,15 @@ def test_a_crop_beyond_the_image_is_refused(label_store, images, tmp_path, crop,
 def test_an_unknown_image_is_named_with_an_example(label_store, images, tmp_path, capsys):
     assert run('view', label_store, 'x.jpg', '--images', images, '--out', tmp_path / 'maps.png') == 2
     assert f'for example {LabelStore(label_store).keys[0]}' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('option', ['--crop-pct=0', '--crop-pct=1.1', '--samples=0', '--img-size=0', '--device=pc'])
+def test_values_that_make_no_sense_are_refused(option, label_store, images, capsys):
+    assert run('check-geometry', label_store, images, '--annotator', 'test_resnet', option) == 2
+    assert f'argument {option.partition("=")[0]}' in capsys.readouterr().err
+
+
+def test_an_annotator_that_does_not_take_the_store_s_size_is_refused(checked, label_store, images, capsys):
+    options = ['--annotator', 'test_vit', '--checkpoint', checked['vit'], '--img-size', 150]
+    assert run('check-geometry', label_store, images, *options) == 2
+    assert '150' in capsys.readouterr().err
