@@ -118,6 +118,12 @@ def test_fewer_network_classes_than_folders_is_refused(make_runner):
         make_runner(**options, **{'train_dataloader.dataset.label_store': None}).train()
 
 
+def test_more_network_classes_than_folders_is_refused(make_runner):
+    options = {'model.network.num_classes': 1000, 'model.targets': {'type': 'ImageLabels'}}
+    with pytest.raises(UserError, match=r'has 10 classes but the network has 1000: set .*num_classes=10\.'):
+        make_runner(**options, **{'train_dataloader.dataset.label_store': None}).train()
+
+
 def test_token_labels_without_a_store_are_refused(make_runner):
     with pytest.raises(UserError, match=r'TokenLabels need a label store'):
         make_runner(**{'train_dataloader.dataset.label_store': None}).train()

@@ -27,11 +27,8 @@ def check_training_classes(model: torch.nn.Module, dataset: Dataset) -> None:
         _check_count(classifier, targets.num_classes, f'The annotator {targets.arguments["name"]} has')
     elif targets.needs_label_maps:
         _check_maps(classifier, dataset)
-    elif dataset.num_classes > classifier.num_classes:
-        raise UserError(
-            f'{dataset.root} has {dataset.num_classes} classes but the network only {classifier.num_classes}: '
-            f'set model.network.num_classes={dataset.num_classes}.'
-        )
+    else:
+        _check_folders(classifier, dataset)
     if dataset.unlabelled and (targets.needs_image_labels or classifier.loss_function.ground_truth):
         what = f'Targets of type {kind}' if targets.needs_image_labels else 'A loss with ground_truth=True'
         raise UserError(
@@ -56,6 +53,16 @@ def number_evaluation_labels(model: torch.nn.Module, dataset: Dataset) -> None:
             f'Top-1 cannot be measured on {dataset.root}, as {dataset.unlabelled}: give images in folders of the '
             "model's classes, or train without validation (--cfg-options val_cfg=None val_dataloader=None "
             'val_evaluator=None).'
+        )
+
+
+def _check_folders(classifier: TokenLabelClassifier, dataset: LabeledImages) -> None:
+    """The network's classes are those of the images; only where these are bare numbers may some be missing."""
+    count, own = dataset.num_classes, classifier.num_classes
+    if own < count or (dataset.class_names and own != count):
+        raise UserError(
+            f'{dataset.root} has {count} classes but the network {"only" if own < count else "has"} {own}: '
+            f'set model.network.num_classes={count}.'
         )
 
 
