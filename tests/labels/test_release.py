@@ -86,6 +86,11 @@ def test_every_container_gives_the_same_store(maps, kind, tmp_path):
         np.testing.assert_array_equal(store[number].classes, ids)
 
 
+def test_files_of_older_torch_versions_are_read(maps, tmp_path):
+    torch.save(released_map(2), maps / 'bee/x_1.pt', _use_new_zipfile_serialization=False)
+    np.testing.assert_array_equal(imported(maps, tmp_path / 'store')[2].scores, released_map(2)[0])
+
+
 def test_with_images_keys_sizes_and_views_are_theirs(maps, images, tmp_path):
     reader = create_reader('', str(images))
     store = imported(maps, tmp_path / 'store', CenterCrop(32), reader=reader)
@@ -134,6 +139,21 @@ def test_an_import_that_was_stopped_goes_on(maps, tmp_path, workers):
     imported(maps, tmp_path / 'stopped', on_batch=lambda count, total: seen.append((count, total)))
     assert seen == [(5, 5)]
     assert contents(tmp_path / 'stopped') == contents(tmp_path / 'straight')
+
+
+def test_what_another_process_leaves_is_taken_over(maps, tmp_path):
+    straight = imported(maps, tmp_path / 'straight')
+    settings = {name: straight.meta[name] for name in ('annotator', 'num_classes', 'k', 'grid', 'view')}
+    other = LabelWriter(tmp_path / 'store', straight.keys[:], **settings)
+    next(other.batches())
+
+    def die(seconds):
+        other.close()
+
+    with mock.patch('time.sleep', side_effect=die) as slept:
+        imported(maps, tmp_path / 'store')
+    assert slept.call_count == 1
+    assert contents(tmp_path / 'store') == contents(tmp_path / 'straight')
 
 
 def test_a_worker_that_dies_is_one_sentence(maps, images, tmp_path):

@@ -6,6 +6,7 @@ maps as if they covered the whole image.
 """
 
 import io
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tokenlabel.errors import UserError
 from tokenlabel.files import write_atomically
-from tokenlabel.labels.annotation import worker_deaths
+from tokenlabel.labels.annotation import SECONDS_BETWEEN_LOOKS, worker_deaths
 from tokenlabel.labels.annotator import class_names
 from tokenlabel.labels.background_writer import BackgroundWriter
 from tokenlabel.labels.release_archive import SUFFIX, Archive, open_archive, stems
@@ -46,7 +47,7 @@ def import_release(
     workers: int = 0,
     on_batch: Callable[[int, int], None] = lambda count, total: None,
 ) -> LabelStore:
-    """Convert released score maps; stopped at any moment, the same call goes on where it was.
+    """Convert released score maps; stopped at any moment, the same call goes on where it was. Processes may share it.
 
     Args:
         source: folder, tar or zip of the maps.
@@ -84,22 +85,11 @@ def import_release(
         class_names=class_names(reader, num_classes),
     )
     on_batch(writer.num_done, len(keys))
-    read: deque[range] = deque()
-    batches_left = -(-(len(keys) - writer.num_done) // writer.meta['batch_size'])
-    loader = DataLoader(
-        maps_of_images,
-        batch_sampler=_remembered(writer.batches(), read),
-        num_workers=min(workers, batches_left),
-        collate_fn=list,
-    )
     with writer:
-        with BackgroundWriter(writer) as background, worker_deaths('fewer --workers'):
-            for samples in loader:
-                failures = [sample for sample in samples if isinstance(sample, str)]
-                if failures:
-                    raise UserError(failures[0])
-                arrays = [torch.from_numpy(np.stack(arrays)) for arrays in zip(*samples, strict=True)]
-                background.write(read.popleft(), *arrays, written=partial(on_batch, len(samples), len(keys)))
+        # Several processes may import at once: what one of them leaves when it dies is taken over by the others.
+        while _convert(writer, maps_of_images, workers, on_batch) or writer.others_at_work():
+            while writer.others_at_work():
+                time.sleep(SECONDS_BETWEEN_LOOKS)
         writer.finalise()
     return LabelStore(path)
 
@@ -202,6 +192,28 @@ class _ReleasedMaps(Dataset):
     def _size(self, row: int) -> tuple[int, int]:
         """Width and height of an image from its header; 1x1 stands for not known."""
         return (1, 1) if self.reader is None else image_size(self.reader, row)
+
+
+def _convert(writer: LabelWriter, maps: _ReleasedMaps, workers: int, on_batch: Callable[[int, int], None]) -> int:
+    """Write all that no other process is at work on; the number of images."""
+    batches_left = -(-(len(maps) - writer.num_done) // writer.meta['batch_size'])
+    read: deque[range] = deque()
+    loader = DataLoader(
+        maps,
+        batch_sampler=_remembered(writer.batches(), read),
+        num_workers=min(workers, batches_left),
+        collate_fn=list,
+    )
+    count = 0
+    with BackgroundWriter(writer) as background, worker_deaths('fewer --workers'):
+        for samples in loader:
+            failures = [sample for sample in samples if isinstance(sample, str)]
+            if failures:
+                raise UserError(failures[0])
+            arrays = [torch.from_numpy(np.stack(arrays)) for arrays in zip(*samples, strict=True)]
+            background.write(read.popleft(), *arrays, written=partial(on_batch, len(samples), len(maps)))
+            count += len(samples)
+    return count
 
 
 def _remembered(batches: Iterator[range], memory: deque[range]) -> Iterator[range]:
