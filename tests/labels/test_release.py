@@ -6,6 +6,7 @@ import signal
 import tarfile
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 from unittest import mock
 
@@ -19,6 +20,7 @@ from torch.utils.data import get_worker_info
 from tests.label_stores import store_of, write_store
 from tokenlabel.errors import UserError
 from tokenlabel.labels.release import export_release, import_release
+from tokenlabel.labels.release_archive import stems
 from tokenlabel.labels.store import LabelStore, LabelWriter
 from tokenlabel.labels.view_rule import CenterCrop, Squash
 
@@ -84,6 +86,22 @@ def test_every_container_gives_the_same_store(maps, kind, tmp_path):
         scores, ids = released_map(number)
         np.testing.assert_array_equal(store[number].scores, scores)
         np.testing.assert_array_equal(store[number].classes, ids)
+
+
+@pytest.mark.parametrize(
+    ('names', 'expected'),
+    [
+        (['a/x.pt'], ['a/x']),
+        (['x.pt', 'y.pt'], ['x', 'y']),
+        (['maps/a/x.pt', 'maps/a/y.pt'], ['a/x', 'a/y']),
+        (['data/maps/b/x.pt', 'data/maps/a/x.pt'], ['b/x', 'a/x']),
+        (['train/a/x.pt', 'val/a/y.pt'], ['train/a/x', 'val/a/y']),
+        (['maps/a/x.pt', 'maps/a/b/x.pt'], ['a/x', 'a/b/x']),
+        (['maps/x.pt', 'maps/a/x.pt'], ['maps/x', 'maps/a/x']),
+    ],
+)
+def test_folders_that_all_maps_share_are_no_part_of_their_names(names, expected):
+    assert stems(SimpleNamespace(names=names)) == expected
 
 
 def test_files_of_older_torch_versions_are_read(maps, tmp_path):

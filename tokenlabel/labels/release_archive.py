@@ -131,11 +131,12 @@ def open_archive(source: str | Path) -> Archive:
 
 def stems(archive: Archive) -> list[str]:
     """What the maps are named after, `class/image`: their names without suffix and without folders that all share."""
-    parts = [name.removesuffix(SUFFIX).split('/') for name in archive.names]
-    shared = 0
-    while all(len(part) > shared + 2 and part[shared] == parts[0][shared] for part in parts):
+    # what the first and the last name in order begin with, all do
+    first, last = (name.split('/') for name in (min(archive.names), max(archive.names)))
+    depth, shared = 1 + min(name.count('/') for name in archive.names), 0
+    while shared < depth - 2 and first[shared] == last[shared]:
         shared += 1
-    return ['/'.join(part[shared:]) for part in parts]
+    return [name.removesuffix(SUFFIX).split('/', shared)[shared] for name in archive.names]
 
 
 def _open_file(file: Path) -> Archive:
