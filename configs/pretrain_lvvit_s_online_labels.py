@@ -3,8 +3,9 @@
     tools/pretrain.sh configs/pretrain_lvvit_s_online_labels.py 8
 
 In every step the annotator labels the very crops that the student sees, at twice their size: 14 x 14 locations for the
-student's 14 x 14 tokens. It costs 61 GFLOPs per image beside the student's 20, so a run takes several times as long as
-one from a store, which labels each image once. Any name that tools/annotate.py takes will do.
+student's 14 x 14 tokens. That is 61 billion multiply-adds per image beside some 20 for the student's own step, so a run
+takes several times as long as one from a store, which labels each image once. Any name that tools/annotate.py takes
+will do.
 """
 
 _base_ = ['pretrain_lvvit_s.py']

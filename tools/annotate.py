@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.class_names:
         names = read_class_names(args.class_names, dense.num_classes)
     else:
-        names = class_names(reader, dense.num_classes)
+        names = class_names(reader, dense.num_classes, annotator.class_names)
     writer = LabelWriter(
         args.store,
         image_keys(reader),

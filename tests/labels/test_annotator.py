@@ -147,3 +147,12 @@ def test_each_view_takes_its_arguments_from_the_annotator(weights):
         annotator_view(annotator, 'native', 0.5)
     with pytest.raises(UserError, match=r'--crop-pct is 1\.5'):
         annotator_view(annotator, 'center-crop', 1.5)
+
+
+def test_a_checkpoint_s_own_class_names_go_first(tmp_path, weights):
+    contents = torch.load(weights, weights_only=True)
+    torch.save(contents | {'tokenlabel': {'class_names': ['x', 'y', 'z']}}, tmp_path / 'named.pth')
+    annotator = load_annotator('test_resnet', tmp_path / 'named.pth')
+    assert annotator.class_names == ['x', 'y', 'z']
+    assert class_names(mock.Mock(class_to_idx={'a': 0, 'b': 1, 'c': 2}), 3, annotator.class_names) == ['x', 'y', 'z']
+    assert load_annotator('test_resnet', weights).class_names is None

@@ -23,7 +23,8 @@ def check_training_classes(model: torch.nn.Module, dataset: Dataset) -> None:
     targets = classifier.targets
     kind = type(targets).__name__
     if isinstance(targets, AnnotatorTokenLabels):
-        dataset.number_labels_as(class_names(dataset.reader, targets.num_classes), targets.num_classes, 'the annotator')
+        names = class_names(dataset.reader, targets.num_classes, targets.annotator.class_names)
+        dataset.number_labels_as(names, targets.num_classes, 'the annotator')
         _check_count(classifier, targets.num_classes, f'The annotator {targets.arguments["name"]} has')
     elif targets.needs_label_maps:
         _check_maps(classifier, dataset)

@@ -29,6 +29,7 @@ class Annotator(NamedTuple):
         mean, std: of its input, per channel, for pixels in [0, 1].
         record: what identifies it in a label store: name, arguments, digest of the weights, mean and std.
         crop_pct: share of the image that timm evaluates it on, as of `CenterCrop`.
+        class_names: of its classes in order, where its checkpoint tells them; else None.
     """
 
     dense: DenseClassifier
@@ -37,6 +38,7 @@ class Annotator(NamedTuple):
     std: tuple[float, float, float]
     record: dict[str, Any]
     crop_pct: float = 1.0
+    class_names: list[str] | None = None
 
 
 def load_annotator(
@@ -64,8 +66,9 @@ def load_annotator(
     """
     _check_name(name)
     model_kwargs = dict(model_kwargs or {})
+    names = None
     if checkpoint is not None:
-        num_classes = _checkpoint_classes(name, checkpoint, ema, num_classes)
+        num_classes, names = _checkpoint_classes(name, checkpoint, ema, num_classes)
     if num_classes is not None:
         model_kwargs['num_classes'] = num_classes
     try:
@@ -88,7 +91,7 @@ def load_annotator(
     if built_for not in (None, (size, size)) and hasattr(model, 'set_input_size'):
         with _size_errors(name, size):
             model.set_input_size(img_size=(size, size))
-    return Annotator(DenseClassifier(model), size, mean, std, record, data['crop_pct'])
+    return Annotator(DenseClassifier(model), size, mean, std, record, data['crop_pct'], names)
 
 
 def annotator_view(annotator: Annotator, name: str, crop_pct: float | None = None) -> ViewRule:
@@ -114,12 +117,14 @@ def annotator_view(annotator: Annotator, name: str, crop_pct: float | None = Non
     return RULES[name](annotator.size)
 
 
-def class_names(reader: Any, num_classes: int) -> list[str] | None:
+def class_names(reader: Any, num_classes: int, own: list[str] | None = None) -> list[str] | None:
     """Names of the annotator's classes.
 
-    These are the reader's class folders in order, if there are as many; else the synsets of the ImageNet that has this
-    number of classes (ImageNet-1k, 12k, 21k and 22k as timm knows them); else they are unknown, None.
+    These are its `own`, where known; else the reader's class folders in order, if there are as many; else the synsets
+    of the ImageNet that has this number of classes (ImageNet-1k, 12k, 21k and 22k as timm knows them); else None.
     """
+    if own is not None:
+        return own
     folders = getattr(reader, 'class_to_idx', {})
     if len(folders) == num_classes:
         return sorted(folders, key=folders.get)
@@ -201,16 +206,23 @@ def _check_name(name: str) -> None:
     raise UserError(f'There is no annotator {name}: {hint}')
 
 
-def _checkpoint_classes(name: str, checkpoint: str | Path, ema: bool, num_classes: int | None) -> int | None:
-    """Classes of a checkpoint's classifier. A classifier of other classes would be left untrained, so it is refused."""
+def _checkpoint_classes(
+    name: str, checkpoint: str | Path, ema: bool, num_classes: int | None
+) -> tuple[int | None, list[str] | None]:
+    """Number and names of the classes of a checkpoint's classifier, None where it does not tell.
+
+    A classifier of other classes would be left untrained, so it is refused.
+    """
     config = None if ':' in name else get_pretrained_cfg(name)
     classifier = getattr(config, 'classifier', None)
     classifier = classifier[0] if isinstance(classifier, tuple) else classifier
-    weight = state_dict_of(read_checkpoint(checkpoint), ema).get(f'{classifier}.weight')
+    contents = read_checkpoint(checkpoint)
+    weight = state_dict_of(contents, ema).get(f'{classifier}.weight')
     if weight is None:
-        return num_classes
+        return num_classes, None
     if num_classes not in (None, len(weight)):
         raise UserError(
             f'{checkpoint} classifies into {len(weight)} classes, not {num_classes}: leave out --num-classes.'
         )
-    return len(weight)
+    names = contents.get('tokenlabel', {}).get('class_names')
+    return len(weight), names if names and len(names) == len(weight) else None
