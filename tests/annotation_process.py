@@ -9,8 +9,11 @@ import torch
 from tests.tiny_classifiers import tiny
 from tokenlabel.data.readers import open_images
 from tokenlabel.labels.annotation import annotate
+from tokenlabel.labels.annotator import Annotator
 from tokenlabel.labels.dense_classifier import DenseClassifier
+from tokenlabel.labels.inference import Inference
 from tokenlabel.labels.store import LabelWriter, image_keys
+from tokenlabel.labels.view_rule import Squash
 
 SIZE, BATCH_SIZE, PER_SHARD = 64, 2, 8
 
@@ -52,7 +55,8 @@ def open_writer(folder: Path, store: Path, rank: int = 0, world: int = 1) -> Lab
 def run(folder: Path, store: Path, log: Path, rank: int = 0, world: int = 1) -> None:
     """Annotate what is left, and finalise."""
     torch.set_num_threads(1)
-    dense = DenseClassifier(tiny('test_resnet'))
+    annotator = Annotator(DenseClassifier(tiny('test_resnet')), SIZE, (0.5,) * 3, (0.5,) * 3, {})
+    inference = Inference(annotator, Squash(SIZE), 2)
     with open_writer(folder, store, rank, world) as writer:
-        annotate(dense, LoggedImages(folder, log), writer, (0.5,) * 3, (0.5,) * 3, wait_for_others=True)
+        annotate(inference, LoggedImages(folder, log), writer, wait_for_others=True)
         writer.finalise()

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from timm.utils import ParseKwargs
 
 from tokenlabel.data.readers import open_images
 from tokenlabel.errors import UserError, reports_errors
@@ -23,15 +22,16 @@ from tokenlabel.labels.annotation_bar import AnnotationBar
 from tokenlabel.labels.annotator import (
     annotator_view,
     class_names,
-    label_numbers,
-    load_annotator,
     map_side,
     read_class_names,
 )
+from tokenlabel.labels.class_map import match_classes
 from tokenlabel.labels.families import describe_families
-from tokenlabel.labels.inference import PRECISIONS
+from tokenlabel.labels.inference import PRECISIONS, Inference
 from tokenlabel.labels.store import LabelWriter, image_keys
 from tokenlabel.labels.view_rule import RULES, Squash, rule_record
+
+from annotator_arguments import add_annotator_arguments, annotator_of, positive, share
 
 
 @reports_errors
@@ -40,16 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
     # as torchrun names the processes of a machine
     rank, local_rank, world = (int(os.environ.get(name, only)) for name, only in PLACE.items())
     reader = open_images(args.images, split=args.split)
-    device = usable_device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'), local_rank)
+    device = own_device(args.device, local_rank)
     precision = args.precision or ('bf16' if device.type == 'cuda' else 'fp32')
-    annotator = load_annotator(
-        args.annotator,
-        args.checkpoint,
-        ema=args.ema,
-        num_classes=args.num_classes,
-        size=args.img_size,
-        model_kwargs=args.model_kwargs,
-    )
+    annotator = annotator_of(args)
     view = annotator_view(annotator, args.view, args.crop_pct)
     dense = annotator.dense.to(device)
     side = map_side(dense, annotator.size, device)
@@ -77,19 +70,22 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
     try:
         with writer, AnnotationBar(writer, console, shown=leader) as bar:
-            tally = annotate(
-                dense,
-                reader,
-                writer,
-                annotator.mean,
-                annotator.std,
+            inference = Inference(
+                annotator,
+                view,
+                args.k,
                 device=device,
                 precision=precision,
                 flip=args.tta == 'flip',
                 channels_last=args.channels_last,
-                compiled=args.compile,
+                batch_size=writer.meta['batch_size'] if args.compile else None,
+            )
+            tally = annotate(
+                inference,
+                reader,
+                writer,
                 workers=args.workers,
-                labels=label_numbers(reader, names),
+                labels=match_classes(reader.class_names, reader.num_classes, names, dense.num_classes),
                 wait_for_others=leader,
                 on_unreadable=None if args.on_error == 'stop' else lambda reason: console.print(f'skipped {reason}'),
                 on_batch=bar.update,
@@ -125,13 +121,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument('--list', action=ListFamilies, nargs=0, help="say which of timm's models can annotate, and how")
 
     group = parser.add_argument_group('annotator')
-    group.add_argument('--annotator', required=True, metavar='NAME', help='classifier, any name that timm knows')
-    group.add_argument('--checkpoint', type=Path, help="its weights; without it timm's pretrained ones")
-    group.add_argument('--ema', action='store_true', help="take the checkpoint's EMA weights")
-    group.add_argument('--num-classes', type=positive, help='of the annotator (default: as in its weights)')
+    add_annotator_arguments(group)
     group.add_argument('--class-names', type=Path, metavar='FILE', help="names of the annotator's classes, one a line")
-    group.add_argument('--model-kwargs', nargs='*', default={}, action=ParseKwargs, metavar='K=V')
-    group.add_argument('--img-size', type=positive, help='input side in pixels (default: at which timm evaluates it)')
 
     group = parser.add_argument_group('maps')
     group.add_argument(
@@ -142,7 +133,7 @@ def parser() -> argparse.ArgumentParser:
         'kept (default: squash)',
     )
     group.add_argument(
-        '--crop-pct', type=float, help='of the center crop: share of the shorter side (default: as timm evaluates)'
+        '--crop-pct', type=share, help='of the center crop: share of the shorter side (default: as timm evaluates)'
     )
     group.add_argument('--k', type=positive, default=5, help='scores kept per location (default: 5)')
     group.add_argument('--tta', choices=['flip'], help='mean over the image and its mirror image; takes twice the time')
@@ -151,7 +142,6 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument('--on-error', choices=['stop', 'skip'], default='stop', help='unreadable images (default: stop)')
     group.add_argument('--batch-size', type=positive, help='default: 64, or what the store was begun with')
     group.add_argument('--workers', type=int, default=4, help='processes that decode images (default: 4)')
-    group.add_argument('--device', help='default: cuda if there is one, else cpu')
     group.add_argument('--precision', choices=sorted(PRECISIONS), help='default: bf16 on cuda, fp32 on cpu')
     group.add_argument(
         '--channels-last',
@@ -172,27 +162,15 @@ class ListFamilies(argparse.Action):
         parser.exit()
 
 
-def usable_device(name: str, local_rank: int) -> torch.device:
-    """The device of this name, of several GPUs the one for this process. Raises `UserError` where there is none."""
-    try:
-        if name == 'cuda':
-            name = f'cuda:{local_rank}'
-        device = torch.empty(0, device=name).device
-        if device.type == 'cuda':
-            torch.cuda.set_device(device)
+def own_device(device: torch.device, local_rank: int) -> torch.device:
+    """Of several GPUs the one for this process, unless a certain one was asked for."""
+    if device.type != 'cuda':
         return device
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(
-            f'There is no device {name} here: leave out --device, give cpu, or start fewer processes.'
-        ) from error
-
-
-def positive(text: str) -> int:
-    """A whole number from 1 on."""
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
+    index = local_rank if device.index is None else device.index
+    if index >= torch.cuda.device_count():
+        raise UserError(f'There are {torch.cuda.device_count()} GPUs here: start no more processes than that.')
+    torch.cuda.set_device(index)
+    return torch.device('cuda', index)
 
 
 def without(writer: LabelWriter) -> str:

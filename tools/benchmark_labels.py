@@ -17,7 +17,7 @@ from PIL import Image
 from tokenlabel.data.readers import open_images
 from tokenlabel.labels.annotation import annotate
 from tokenlabel.labels.annotator import load_annotator, map_side
-from tokenlabel.labels.inference import PRECISIONS
+from tokenlabel.labels.inference import PRECISIONS, Inference
 from tokenlabel.labels.store import LabelStore, LabelWriter, image_keys
 from tokenlabel.labels.store_files import ARRAYS, file_name, layout, num_shards, write_meta
 from tokenlabel.labels.view_rule import Squash, rule_record
@@ -65,16 +65,8 @@ def benchmark_annotating(args: argparse.Namespace, folder: Path) -> None:
 
     def into_a_store() -> None:
         with new_writer(folder / 'annotated', image_keys(reader), side, args) as writer:
-            annotate(
-                annotator.dense,
-                reader,
-                writer,
-                annotator.mean,
-                annotator.std,
-                device=args.device,
-                precision=args.precision,
-                workers=args.workers,
-            )
+            inference = Inference(annotator, Squash(args.img_size), 5, device=args.device, precision=args.precision)
+            annotate(inference, reader, writer, workers=args.workers)
             writer.finalise()
         shutil.rmtree(folder / 'annotated')
 

@@ -19,13 +19,12 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from timm.utils import ParseKwargs
 from torch import Tensor
 
 from tokenlabel.data.readers import open_images
 from tokenlabel.errors import UserError, reports_errors
 from tokenlabel.labels import geometry_check, release
-from tokenlabel.labels.annotator import load_annotator, map_side
+from tokenlabel.labels.annotator import map_side
 from tokenlabel.labels.rewrite import keys_of_classes, merge_stores, subset_store
 from tokenlabel.labels.source_images import open_rgb
 from tokenlabel.labels.statistics import describe_store, image_labels, store_statistics
@@ -36,6 +35,8 @@ from tokenlabel.labels.verification import num_files, verify_store
 from tokenlabel.labels.view_rule import CenterCrop, Squash
 from tokenlabel.transforms.view import View
 from tokenlabel.visualization import crop_targets_figure, save_figure
+
+from annotator_arguments import add_annotator_arguments, annotator_of, positive, share
 
 
 @reports_errors
@@ -127,14 +128,7 @@ def check_geometry(args: argparse.Namespace) -> int:
     its centre crop; exit status 1 if that cannot be told, or if the store's record says otherwise."""
     store = LabelStore(args.store)
     reader = open_images(args.images, args.split)
-    annotator = load_annotator(
-        args.annotator,
-        args.checkpoint,
-        ema=args.ema,
-        num_classes=args.num_classes,
-        size=args.img_size or store.view_rule.size,
-        model_kwargs=args.model_kwargs,
-    )
+    annotator = annotator_of(args, store.view_rule.size)
     crop_pct = args.crop_pct or getattr(store.view_rule, 'crop_pct', 1.0)
     options = {'crop_pct': crop_pct, 'samples': args.samples, 'device': args.device}
     map_side(annotator.dense.to(args.device), annotator.size, args.device)
@@ -188,28 +182,6 @@ def crop_of(text: str) -> tuple[float, ...]:
 def images_of(args: argparse.Namespace) -> Any:
     """Reader of the images given by --images; None where there are none."""
     return open_images(args.images, args.split) if args.images else None
-
-
-def positive(text: str) -> int:
-    """A whole number from 1 on."""
-    if int(text) < 1:
-        raise ValueError(text)
-    return int(text)
-
-
-def share(text: str) -> float:
-    """A number above 0 and at most 1."""
-    if not 0 < float(text) <= 1:
-        raise ValueError(text)
-    return float(text)
-
-
-def device(text: str) -> torch.device:
-    """A device that is there."""
-    try:
-        return torch.empty(0, device=text).device
-    except (RuntimeError, AssertionError) as error:
-        raise argparse.ArgumentTypeError(f'there is no device {text} here') from error
 
 
 @contextmanager
@@ -287,16 +259,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument('store', type=Path)
     command.add_argument('images', help='its images: folder, tar, wds/SHARDS or hfds/DATASET')
     command.add_argument('--split', default='train', help='of a dataset that has several (default: train)')
-    command.add_argument('--annotator', required=True, metavar='NAME', help='as in tools/annotate.py')
-    command.add_argument('--checkpoint', type=Path, help="its weights; without it timm's pretrained ones")
-    command.add_argument('--ema', action='store_true', help="take the checkpoint's EMA weights")
-    command.add_argument('--num-classes', type=positive, help='of the annotator (default: as in its weights)')
-    command.add_argument('--model-kwargs', nargs='*', default={}, action=ParseKwargs, metavar='K=V')
-    command.add_argument('--img-size', type=positive, help="input side in pixels (default: the store's)")
+    add_annotator_arguments(command, size="the store's")
     command.add_argument('--crop-pct', type=share, help="of the centre crop (default: the store's, else 1.0)")
     command.add_argument('--samples', type=positive, default=64, help='images to annotate (default: 64)')
-    usual = 'cuda' if torch.cuda.is_available() else 'cpu'
-    command.add_argument('--device', type=device, default=usual, help='default: cuda if there is one, else cpu')
     return parser
 
 

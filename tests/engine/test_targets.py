@@ -17,8 +17,10 @@ from tokenlabel.engine.targets import AnnotatorImageLabels, AnnotatorTokenLabels
 from tokenlabel.errors import UserError
 from tokenlabel.labels.annotation import annotate
 from tokenlabel.labels.annotator import load_annotator
+from tokenlabel.labels.inference import Inference
 from tokenlabel.labels.store import LabelWriter, image_keys
 from tokenlabel.labels.targets import distillation_targets, token_targets
+from tokenlabel.labels.view_rule import Squash
 from tokenlabel.transforms.image import EvalTransform
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -66,7 +68,7 @@ def write_store(images: LabeledImages, annotator: dict, path, k: int) -> None:
         view={'rule': 'squash', 'size': 64},
     )
     with writer:
-        annotate(loaded.dense, images.reader, writer, loaded.mean, loaded.std)
+        annotate(Inference(loaded, Squash(64), k), images.reader, writer)
         writer.finalise()
 
 

@@ -13,7 +13,9 @@ from timm.data.readers import create_reader
 from tests.tiny_classifiers import tiny
 from tokenlabel.errors import UserError
 from tokenlabel.labels.annotation import Tally, ViewedImages, annotate
+from tokenlabel.labels.annotator import Annotator
 from tokenlabel.labels.dense_classifier import DenseClassifier
+from tokenlabel.labels.inference import Inference
 from tokenlabel.labels.store import LabelStore, LabelWriter, image_keys
 from tokenlabel.labels.view_rule import CenterCrop, Native, Squash, ViewRule, rule_record
 
@@ -49,11 +51,17 @@ def writer_for(path: Path, reader, rule: ViewRule | None = None) -> LabelWriter:
     )
 
 
-def annotated(path: Path, folder: Path, dense: DenseClassifier, rule: ViewRule | None = None, **options) -> LabelStore:
+def at_work(dense: DenseClassifier, rule: ViewRule | None = None, **options) -> Inference:
+    return Inference(Annotator(dense, 96, MEAN, STD, {}), rule or Squash(96), 3, **options)
+
+
+def annotated(
+    path: Path, folder: Path, dense: DenseClassifier, rule: ViewRule | None = None, on_unreadable=None, **options
+) -> LabelStore:
     """The finished store of a folder."""
     reader = create_reader('', str(folder))
     with writer_for(path, reader, rule) as writer:
-        annotate(dense, reader, writer, MEAN, STD, **options)
+        annotate(at_work(dense, rule, **options), reader, writer, on_unreadable=on_unreadable)
         writer.finalise()
     return LabelStore(path)
 
@@ -95,10 +103,10 @@ def test_an_interrupted_annotation_is_resumed(folder, tmp_path, dense):
         raise KeyboardInterrupt
 
     with writer_for(tmp_path / 'store', reader) as writer, pytest.raises(KeyboardInterrupt):
-        annotate(dense, reader, writer, MEAN, STD, on_batch=stop)
+        annotate(at_work(dense), reader, writer, on_batch=stop)
     with writer_for(tmp_path / 'store', reader) as writer:
         assert writer.num_done == 4
-        assert annotate(dense, reader, writer, MEAN, STD).images == 6
+        assert annotate(at_work(dense), reader, writer).images == 6
         writer.finalise()
 
 
@@ -113,7 +121,7 @@ def test_compiled_batches_are_all_of_one_shape(folder, tmp_path, monkeypatch):
         return compiled
 
     monkeypatch.setattr(torch, 'compile', compile)
-    compiled = annotated(tmp_path / 'compiled', folder, DenseClassifier(tiny('test_resnet')), compiled=True)
+    compiled = annotated(tmp_path / 'compiled', folder, DenseClassifier(tiny('test_resnet')), batch_size=4)
     assert set(shapes[1:]) == {(4, 3, 96, 96)}
     store = annotated(tmp_path / 'store', folder, DenseClassifier(tiny('test_resnet')))
     np.testing.assert_allclose(compiled[9].scores, store[9].scores, atol=2e-3, rtol=2e-3)
@@ -130,7 +138,7 @@ def test_the_tally_counts_what_the_annotator_gets_right(folder, tmp_path, dense)
     reader = create_reader('', str(folder))
     labels = np.array([4, 0, 6])
     with writer_for(tmp_path / 'store', reader) as writer:
-        tally = annotate(dense, reader, writer, MEAN, STD, labels=labels)
+        tally = annotate(at_work(dense), reader, writer, labels=labels)
     pixels = torch.stack([Squash(96).pixels(Image.open(reader[i][0])) for i in range(10)])
     best = dense.model(normalised(pixels)).argmax(1).numpy()
     correct = int((best == labels[[reader[i][1] for i in range(10)]]).sum())
@@ -144,7 +152,7 @@ def test_an_unreadable_image_is_named_and_what_was_done_before_it_is_kept(folder
     reader = create_reader('', str(folder))
     with writer_for(tmp_path / 'store', reader) as writer:
         with pytest.raises(UserError, match=r'class b/ö6\.png.*--on-error skip'):
-            annotate(dense, reader, writer, MEAN, STD, workers=1)
+            annotate(at_work(dense), reader, writer, workers=1)
         assert writer.num_done == 4
 
 
@@ -182,9 +190,9 @@ def test_a_worker_that_dies_is_one_sentence(folder, tmp_path, dense):
 
     with (
         writer_for(tmp_path / 'store', reader) as writer,
-        pytest.raises(UserError, match=r'A process that decodes images died.*Killed.*fewer --workers'),
+        pytest.raises(UserError, match=r'A process that decodes images died.*fewer --workers'),
     ):
-        annotate(dense, KillsWorkers(), writer, MEAN, STD, workers=1)
+        annotate(at_work(dense), KillsWorkers(), writer, workers=1)
 
 
 def test_grey_and_palette_images_become_rgb(tmp_path):

@@ -14,7 +14,6 @@ from tokenlabel.errors import UserError
 from tokenlabel.labels.annotator import (
     annotator_view,
     class_names,
-    label_numbers,
     load_annotator,
     map_side,
     read_class_names,
@@ -129,14 +128,6 @@ def test_class_names_come_from_a_file_one_a_line(tmp_path):
         read_class_names(tmp_path / 'nowhere.txt', 3)
 
 
-def test_the_readers_classes_are_found_among_the_annotators_by_name():
-    reader = SimpleNamespace(class_to_idx={'dog': 0, 'owl': 1})
-    assert label_numbers(reader, ['ant', 'owl', 'cat', 'dog']).tolist() == [3, 1]
-    assert label_numbers(reader, ['ant', 'owl', 'cat']) is None
-    assert label_numbers(reader, None) is None
-    assert label_numbers(SimpleNamespace(class_to_idx={}), ['ant']) is None
-
-
 def test_each_view_takes_its_arguments_from_the_annotator(weights):
     annotator = load_annotator('test_resnet', weights, size=64)
     assert annotator_view(annotator, 'squash') == Squash(64)
@@ -145,8 +136,6 @@ def test_each_view_takes_its_arguments_from_the_annotator(weights):
     assert annotator_view(annotator, 'native') == Native(64, (128, 128, 128))
     with pytest.raises(UserError, match='--crop-pct does not go with --view native'):
         annotator_view(annotator, 'native', 0.5)
-    with pytest.raises(UserError, match=r'--crop-pct is 1\.5'):
-        annotator_view(annotator, 'center-crop', 1.5)
 
 
 def test_a_checkpoint_s_own_class_names_go_first(tmp_path, weights):

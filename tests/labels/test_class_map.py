@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.reference.class_map import dense_mapped
 from tests.reference.targets import dense_maps
 from tokenlabel.errors import UserError
-from tokenlabel.labels.class_map import map_classes, read_class_map
+from tokenlabel.labels.class_map import map_classes, match_classes, read_class_map
 
 ANNOTATOR = ['tabby', 'tiger cat', 'beagle', 'crane', '7']
 IMAGES = ['cat', 'dog']
@@ -90,3 +90,9 @@ class TestMapping:
         assert mapped.ravel().tolist() == [1, 2, 3, 0]
         np.testing.assert_allclose(mapped_scores.ravel(), [np.logaddexp(1.9, 1.8), 2, -1, 0], rtol=1e-3)
         assert mapped_scores.dtype == np.float16
+
+
+def test_classes_are_matched_by_name_where_both_have_names_else_by_number():
+    assert match_classes(['dog', 'owl', 'elk'], 3, ['ant', 'owl', 'cat', 'dog'], 4).tolist() == [3, 1, -1]
+    assert match_classes([], 3, ['ant', 'owl', 'cat'], 3).tolist() == [0, 1, 2]
+    assert match_classes(['dog', 'owl'], 2, None, 3).tolist() == [-1, -1]

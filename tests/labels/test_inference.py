@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.tiny_classifiers import VIT, tiny
+from tokenlabel.labels.annotator import Annotator
 from tokenlabel.labels.dense_classifier import DenseClassifier
 from tokenlabel.labels.inference import PRECISIONS, Inference
 from tokenlabel.labels.view_rule import Native, Squash
@@ -18,7 +19,8 @@ def images(batch: int, size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def inference(rule=None, architecture: str = 'test_resnet', model: dict | None = None, **options) -> Inference:
-    return Inference(DenseClassifier(tiny(architecture, **(model or {}))), rule or Squash(64), 3, HALF, HALF, **options)
+    annotator = Annotator(DenseClassifier(tiny(architecture, **(model or {}))), 64, HALF, HALF, {})
+    return Inference(annotator, rule or Squash(64), 3, **options)
 
 
 def test_the_best_class_of_an_image_is_the_models_own():

@@ -43,7 +43,7 @@ def test_an_image_s_label_is_the_folder_it_lies_in(store):
 def test_images_know_their_labels_better(store, class_to_idx, targets, expected):
     reader = SimpleNamespace(
         filenames=lambda: ['cat/1.jpg', 'dog/1.jpg', 'unknown/1.jpg', 'elk/7.jpg'],
-        class_to_idx=class_to_idx,
+        class_names=list(class_to_idx),
         targets=np.array(targets),
         num_classes=len(class_to_idx) or max(targets) + 1,
     )

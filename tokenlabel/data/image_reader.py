@@ -49,6 +49,11 @@ class ImageReader(Reader):
         return bool((self.targets >= 0).all())
 
     @property
+    def class_names(self) -> list[str]:
+        """Of the classes in order; empty where classes have no names."""
+        return sorted(self.class_to_idx, key=self.class_to_idx.get)
+
+    @property
     def num_classes(self) -> int:
         """Classes that are named, or that the labels count up to; 0 where images have none."""
         return len(self.class_to_idx) or int(self.targets.max()) + 1

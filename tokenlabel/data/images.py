@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from tokenlabel.data.readers import open_images
 from tokenlabel.errors import UserError
-from tokenlabel.labels.class_map import map_classes, read_class_map
+from tokenlabel.labels.class_map import map_classes, match_classes, read_class_map
 from tokenlabel.labels.store import LabelStore, image_keys
 from tokenlabel.transforms.view import View
 
@@ -62,7 +62,7 @@ class LabeledImages(Dataset):
         self.transform = transform
         self.seed = seed
         self.reader = open_images(root, split)
-        self.class_names = sorted(self.reader.class_to_idx, key=self.reader.class_to_idx.get)
+        self.class_names = self.reader.class_names
         self.num_classes = self.reader.num_classes
         self.num_skipped = 0
         self.labels: LabelStore | None = None
@@ -118,8 +118,8 @@ class LabeledImages(Dataset):
             num_classes: of the others.
             whose: the others, for `unlabelled`.
         """
-        table = renumbering(self.class_names, self.num_classes, class_names, num_classes)
-        if table is not None:
+        table = match_classes(self.class_names, self.num_classes, class_names, num_classes)
+        if len(table) and (table >= 0).all():
             self._targets = np.where(self._targets >= 0, table[self._targets], -1)
             self.class_names = list(class_names or self.class_names)
         else:
@@ -188,17 +188,6 @@ class LabeledImages(Dataset):
                 'which class is which with class_map.'
             )
         self.number_labels_as(names, count, f'the label store {store.path}')
-
-
-def renumbering(names: Sequence[str], count: int, to_names: Sequence[str] | None, to_count: int) -> np.ndarray | None:
-    """The number of each of `count` classes among `to_count` others, int64 [count].
-
-    Where both have names these decide, otherwise equal counts are taken for the same classes. None if neither tells.
-    """
-    if names and to_names:
-        numbers = {name: number for number, name in enumerate(to_names)}
-        return np.array([numbers[name] for name in names]) if all(name in numbers for name in names) else None
-    return np.arange(count) if count == to_count else None
 
 
 @contextmanager

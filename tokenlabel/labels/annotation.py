@@ -15,10 +15,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from tokenlabel.errors import UserError
 from tokenlabel.labels.background_writer import BackgroundWriter
-from tokenlabel.labels.dense_classifier import DenseClassifier
 from tokenlabel.labels.inference import Inference, Maps
 from tokenlabel.labels.store import LabelWriter, encode_keys, image_keys
-from tokenlabel.labels.view_rule import ViewRule, view_rule
+from tokenlabel.labels.view_rule import ViewRule
 
 SECONDS_BETWEEN_LOOKS = 1.0
 
@@ -95,17 +94,10 @@ class Tally:
 
 
 def annotate(
-    dense: DenseClassifier,
+    inference: Inference,
     reader: Any,
     writer: LabelWriter,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
     *,
-    device: torch.device | str = 'cpu',
-    precision: str = 'fp32',
-    flip: bool = False,
-    channels_last: bool | None = None,
-    compiled: bool = False,
     workers: int = 0,
     labels: np.ndarray | None = None,
     wait_for_others: bool = False,
@@ -115,14 +107,11 @@ def annotate(
     """Write the maps of all images that the store still lacks and that no other process is at. The caller finalises.
 
     Args:
-        dense: annotator.
+        inference: the annotator at work, with the view rule and k of the store.
         reader: timm reader whose images are the writer's.
-        writer: store to fill; its view rule gives what the annotator sees.
-        mean, std: of the annotator's input, in [0, 1].
-        device, precision, flip, channels_last: as in `Inference`.
-        compiled: compile the feature extractor.
+        writer: store to fill.
         workers: processes that decode images; 0 decodes here.
-        labels: the annotator's class of each class of the reader, for its accuracy.
+        labels: the annotator's class of each class of the reader, -1 where it has none, for its accuracy.
         wait_for_others: return only once no other process is at work, and take over from one that dies.
         on_unreadable: told the path of an image that cannot be read, and why; the image goes without a map. None makes
             it an error.
@@ -135,21 +124,8 @@ def annotate(
         UserError: an image that cannot be read (named), scores that are not finite, a full disk, or a process that
             decodes images died. What was annotated before is on disk.
     """
-    rule = view_rule(writer.meta['view'])
-    inference = Inference(
-        dense,
-        rule,
-        writer.meta['k'],
-        mean,
-        std,
-        device=device,
-        precision=precision,
-        flip=flip,
-        channels_last=channels_last,
-        batch_size=writer.meta['batch_size'] if compiled else None,
-    )
     rows = np.argsort(encode_keys(image_keys(reader)), kind='stable')
-    images = ViewedImages(reader, rows, rule)
+    images = ViewedImages(reader, rows, inference.rule)
     tally = Tally()
     while True:
         before = tally.images

@@ -2,12 +2,11 @@
 
 import difflib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import timm
 import torch
 from timm.data import ImageNetInfo, infer_imagenet_subset
@@ -109,8 +108,6 @@ def annotator_view(annotator: Annotator, name: str, crop_pct: float | None = Non
         raise UserError(f'--crop-pct does not go with --view {name}: leave it out, or give --view {CenterCrop.name}.')
     if name == CenterCrop.name:
         crop_pct = annotator.crop_pct if crop_pct is None else crop_pct
-        if not 0 < crop_pct <= 1:
-            raise UserError(f'--crop-pct is {crop_pct}: give the share to annotate, above 0 and at most 1.')
         return CenterCrop(annotator.size, crop_pct)
     if name == Native.name:
         return Native(annotator.size, tuple(round(255 * channel) for channel in annotator.mean))
@@ -145,15 +142,6 @@ def read_class_names(path: str | Path, num_classes: int) -> list[str]:
     if len(names) != num_classes:
         raise UserError(f'{path} names {len(names)} classes, but the annotator has {num_classes}: give one a line.')
     return names
-
-
-def label_numbers(reader: Any, names: Sequence[str] | None) -> np.ndarray | None:
-    """Number of each of the reader's classes among the annotator's `names`, int64; None where one is not among them."""
-    folders = getattr(reader, 'class_to_idx', {})
-    numbers = {name: number for number, name in enumerate(names or [])}
-    if not folders or not numbers.keys() >= folders.keys():
-        return None
-    return np.array([numbers[name] for name in sorted(folders, key=folders.get)])
 
 
 def weights_digest(model: nn.Module) -> str:

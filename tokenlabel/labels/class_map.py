@@ -45,6 +45,19 @@ def read_class_map(path: str | Path, from_classes: Classes, to_classes: Classes 
     return table
 
 
+def match_classes(
+    from_names: Sequence[str] | None, from_count: int, to_names: Sequence[str] | None, to_count: int
+) -> NDArray[np.int64]:
+    """The number that each of `from_count` classes has among `to_count` others, [from_count]; -1 where it has none.
+
+    Where both have names these decide; otherwise equal counts are taken for the same classes.
+    """
+    if from_names and to_names:
+        numbers = {name: number for number, name in enumerate(to_names)}
+        return np.array([numbers.get(name, -1) for name in from_names])
+    return np.arange(from_count) if from_count == to_count else np.full(from_count, -1)
+
+
 def map_classes(scores: NDArray, classes: NDArray, table: NDArray[np.int64]) -> tuple[NDArray, NDArray[np.int64]]:
     """The map of the image classes, from one of annotator classes.
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tokenlabel.labels.dense_classifier import DenseClassifier
+from tokenlabel.labels.annotator import Annotator
 from tokenlabel.labels.view_rule import ViewRule
 
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
@@ -38,10 +38,9 @@ class Inference:
     """Pixels to score maps; moves the annotator to its device and into a fast form.
 
     Args:
-        dense: the annotator.
+        annotator: the classifier and the normalisation of its input.
         rule: what part of an image the pixels show.
         k: scores kept per location.
-        mean, std: of the annotator's input, per channel, for pixels in [0, 1].
         device: where the annotator runs.
         precision: a key of `PRECISIONS`; other than fp32 it is autocast. fp32 is never TF32.
         flip: mean of the logits of the image and of its mirror image, mirrored back.
@@ -51,11 +50,9 @@ class Inference:
 
     def __init__(
         self,
-        dense: DenseClassifier,
+        annotator: Annotator,
         rule: ViewRule,
         k: int,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
         *,
         device: torch.device | str = 'cpu',
         precision: str = 'fp32',
@@ -66,9 +63,9 @@ class Inference:
         self.device = torch.device(device)
         self.rule, self.k, self.precision, self.flip = rule, k, precision, flip
         self.batch_size = batch_size
-        self.mean = torch.tensor(mean, device=self.device).view(3, 1, 1) * 255
-        self.std = torch.tensor(std, device=self.device).view(3, 1, 1) * 255
-        self.dense = dense.to(self.device)
+        self.mean = torch.tensor(annotator.mean, device=self.device).view(3, 1, 1) * 255
+        self.std = torch.tensor(annotator.std, device=self.device).view(3, 1, 1) * 255
+        self.dense = annotator.dense.to(self.device)
         if channels_last is None:
             channels_last = self._has_feature_maps()
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format

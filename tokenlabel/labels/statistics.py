@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tokenlabel.labels.class_map import match_classes
 from tokenlabel.labels.shards import class_folder, read_shard
 from tokenlabel.labels.store import LabelStore, image_keys
 from tokenlabel.labels.store_files import num_shards
@@ -49,7 +50,9 @@ def image_labels(store: LabelStore, reader: Any | None = None) -> np.ndarray:
         return np.array([numbers.get(class_folder(key), -1) for key in store.keys[:]], dtype=np.int64)
     labels = np.full(len(store), -1, dtype=np.int64)
     rows = store.keys.rows(image_keys(reader))
-    labels[rows[rows >= 0]] = _renumbering(store, reader)[reader.targets[rows >= 0]]
+    numbers = match_classes(reader.class_names, reader.num_classes, store.class_names, store.num_classes)
+    known = (rows >= 0) & (reader.targets >= 0)
+    labels[rows[known]] = numbers[reader.targets[known]]
     return labels
 
 
@@ -126,16 +129,6 @@ def _agreement(statistics: Statistics) -> str:
         f"{100 * statistics.agreement:.1f} % of the cells name their image's class "
         f'({statistics.num_labelled} images of a known class)'
     )
-
-
-def _renumbering(store: LabelStore, reader: Any) -> np.ndarray:
-    """From a reader's classes to the store's, -1 where a class is unknown; also for the class -1, at the end."""
-    numbers = {name: number for number, name in enumerate(store.class_names or [])}
-    names = sorted(reader.class_to_idx, key=reader.class_to_idx.get)
-    if names and numbers:
-        return np.array([*(numbers.get(name, -1) for name in names), -1])
-    count = reader.num_classes
-    return np.append(np.arange(count) if count == store.num_classes else np.full(count, -1), -1)
 
 
 def _histogram(halves: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
