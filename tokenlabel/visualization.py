@@ -215,9 +215,12 @@ def _name_cells(axis: Axes, classes: np.ndarray, confidence: np.ndarray, extent,
     """Write the class into each confident cell that the name fits."""
     rows, cols = classes.shape
     left, right, bottom, top = extent
-    font_size = min(36 * PICTURE / max(rows, cols), 10)
+    box, inches = axis.get_position(), axis.figure.get_size_inches()
+    scale = 72 * min(box.width * inches[0] / np.ptp(axis.get_xlim()), box.height * inches[1] / np.ptp(axis.get_ylim()))
+    width, height = scale * abs(right - left) / cols, scale * abs(bottom - top) / rows  # of a cell, in points
+    font_size = min(width / 2, 0.7 * height, 10)
     for (row, col), label in np.ndenumerate(classes):
-        fits = font_size >= 4 and 0.65 * font_size * len(names[label]) < 65 * PICTURE / cols
+        fits = font_size >= 4 and 0.65 * font_size * len(names[label]) < 0.9 * width
         if fits and confidence[row, col] >= 0.5:
             x, y = left + (col + 0.5) * (right - left) / cols, top + (row + 0.5) * (bottom - top) / rows
             axis.text(x, y, names[label], ha='center', va='center_baseline', fontsize=font_size, color=PAPER)
@@ -230,7 +233,9 @@ def _canvas(title, subtitle, row_names, images, legend, captions=()) -> tuple[Fi
     width = MARGIN + len(pictures) * (PICTURE + GAP)
     names = [0.35 + 0.07 * len(patch.get_label()) for patch in legend]
     legend_columns = len(legend) if sum(names) <= width - MARGIN else max(int((width - MARGIN) / max(names)), 1)
-    legend_height = LEGEND_LINE * -(-len(legend) // legend_columns) + GAP
+    legend_rows = -(-len(legend) // legend_columns)
+    legend_columns = -(-len(legend) // legend_rows)
+    legend_height = LEGEND_LINE * legend_rows + GAP
     header = 0.4 + 0.14 * bool(subtitle) + 0.18 * bool(captions)
     height = header + (1 + len(row_names)) * (tallest + GAP) + legend_height
     figure = Figure(figsize=(width, height), facecolor=PAPER)
