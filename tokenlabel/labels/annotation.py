@@ -207,14 +207,15 @@ def _report(unreadable: list[str], on_unreadable: Callable[[str], None] | None) 
 def worker_deaths(choose: str) -> Iterator[None]:
     """Turn the death of a loader's worker into a `UserError` that says what to choose.
 
-    It is reported to the main process by a signal, wherever that is at the moment.
+    It is reported to the main process by a signal, wherever that is at the moment, or as a broken connection, where
+    that is about to fetch what the worker has sent.
     """
     try:
         yield
-    except RuntimeError as error:
-        if 'DataLoader worker' not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and 'DataLoader worker' not in str(error):
             raise
         raise UserError(
-            f'A process that decodes images died, for want of memory perhaps ({str(error).splitlines()[0]}): '
+            f'A process that decodes images died, for want of memory perhaps ({(str(error) or type(error).__name__).splitlines()[0]}): '
             f'choose {choose}, then run again to resume.'
         ) from error
