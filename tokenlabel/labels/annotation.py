@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -215,6 +215,10 @@ def worker_deaths(choose: str) -> Iterator[None]:
     except (RuntimeError, ConnectionError, EOFError) as error:
         if isinstance(error, RuntimeError) and 'DataLoader worker' not in str(error):
             raise
+        if not isinstance(error, RuntimeError):
+            # the signal is still to come, and would take the place of the sentence
+            with suppress(RuntimeError):
+                time.sleep(SECONDS_BETWEEN_LOOKS)
         raise UserError(
             f'A process that decodes images died, for want of memory perhaps ({(str(error) or type(error).__name__).splitlines()[0]}): '
             f'choose {choose}, then run again to resume.'
