@@ -8,10 +8,10 @@ import torch
 
 from tests.tiny_classifiers import tiny
 from tokenlabel.data.readers import open_images
-from tokenlabel.labels.annotation import annotate
 from tokenlabel.labels.annotator import Annotator
-from tokenlabel.labels.dense_classifier import DenseClassifier
-from tokenlabel.labels.inference import Inference
+from tokenlabel.labels.annotator.annotation import annotate
+from tokenlabel.labels.annotator.dense_classifier import DenseClassifier
+from tokenlabel.labels.annotator.inference import Inference
 from tokenlabel.labels.store import LabelWriter, image_keys
 from tokenlabel.labels.view_rule import Squash
 

@@ -17,17 +17,17 @@ from rich.console import Console
 
 from tokenlabel.data.readers import open_images
 from tokenlabel.errors import UserError, reports_errors
-from tokenlabel.labels.annotation import annotate
-from tokenlabel.labels.annotation_bar import AnnotationBar
 from tokenlabel.labels.annotator import (
     annotator_view,
     class_names,
     map_side,
     read_class_names,
 )
+from tokenlabel.labels.annotator.annotation import annotate
+from tokenlabel.labels.annotator.families import describe_families
+from tokenlabel.labels.annotator.inference import PRECISIONS, Inference
+from tokenlabel.labels.annotator.progress_bar import AnnotationBar
 from tokenlabel.labels.class_map import match_classes
-from tokenlabel.labels.families import describe_families
-from tokenlabel.labels.inference import PRECISIONS, Inference
 from tokenlabel.labels.store import LabelWriter, image_keys
 from tokenlabel.labels.view_rule import RULES, Squash, rule_record
 

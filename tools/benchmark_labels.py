@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 
 from tokenlabel.data.readers import open_images
-from tokenlabel.labels.annotation import annotate
 from tokenlabel.labels.annotator import load_annotator, map_side
-from tokenlabel.labels.inference import PRECISIONS, Inference
+from tokenlabel.labels.annotator.annotation import annotate
+from tokenlabel.labels.annotator.inference import PRECISIONS, Inference
 from tokenlabel.labels.store import LabelStore, LabelWriter, image_keys
-from tokenlabel.labels.store_files import ARRAYS, file_name, layout, num_shards, write_meta
+from tokenlabel.labels.store.files import ARRAYS, file_name, layout, num_shards, write_meta
 from tokenlabel.labels.view_rule import Squash, rule_record
 
 from benchmark_timing import report, seconds, versions

@@ -29,7 +29,7 @@ from tokenlabel.labels.rewrite import keys_of_classes, merge_stores, subset_stor
 from tokenlabel.labels.source_images import open_rgb
 from tokenlabel.labels.statistics import describe_store, image_labels, store_statistics
 from tokenlabel.labels.store import LabelMap, LabelStore, image_keys
-from tokenlabel.labels.store_files import num_shards
+from tokenlabel.labels.store.files import num_shards
 from tokenlabel.labels.targets import token_targets
 from tokenlabel.labels.verification import num_files, verify_store
 from tokenlabel.labels.view_rule import CenterCrop, Squash

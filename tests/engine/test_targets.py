@@ -15,9 +15,9 @@ from tokenlabel.engine.config import load_config, register_imports
 from tokenlabel.engine.runner import Runner
 from tokenlabel.engine.targets import AnnotatorImageLabels, AnnotatorTokenLabels, TokenLabels
 from tokenlabel.errors import UserError
-from tokenlabel.labels.annotation import annotate
 from tokenlabel.labels.annotator import load_annotator
-from tokenlabel.labels.inference import Inference
+from tokenlabel.labels.annotator.annotation import annotate
+from tokenlabel.labels.annotator.inference import Inference
 from tokenlabel.labels.store import LabelWriter, image_keys
 from tokenlabel.labels.targets import distillation_targets, token_targets
 from tokenlabel.labels.view_rule import Squash

@@ -11,7 +11,7 @@ from tests.label_stores import store_of
 from tokenlabel.data.readers import open_images
 from tokenlabel.errors import UserError
 from tokenlabel.labels.annotator import Annotator
-from tokenlabel.labels.dense_classifier import DenseClassifier
+from tokenlabel.labels.annotator.dense_classifier import DenseClassifier
 from tokenlabel.labels.geometry_check import (
     GEOMETRIES,
     Geometry,

@@ -10,7 +10,7 @@ import pytest
 
 from tests.label_stores import store_of
 from tokenlabel.errors import UserError
-from tokenlabel.labels.store_files import file_digest
+from tokenlabel.labels.store.files import file_digest
 from tokenlabel.labels.verification import verify_store
 
 KEYS = [f'{folder}/{number}.jpg' for folder in ('cat', 'dog') for number in range(6)]

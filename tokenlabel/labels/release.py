@@ -20,15 +20,15 @@ from torch.utils.data import DataLoader, Dataset
 
 from tokenlabel.errors import UserError
 from tokenlabel.files import write_atomically
-from tokenlabel.labels.annotation import SECONDS_BETWEEN_LOOKS, worker_deaths
 from tokenlabel.labels.annotator import class_names
-from tokenlabel.labels.background_writer import BackgroundWriter
+from tokenlabel.labels.annotator.annotation import SECONDS_BETWEEN_LOOKS, worker_deaths
 from tokenlabel.labels.release_archive import SUFFIX, Archive, open_archive, stems
-from tokenlabel.labels.shards import read_rows
 from tokenlabel.labels.source_images import image_size
 from tokenlabel.labels.store import DEFAULT_BATCH_SIZE, LabelStore, LabelWriter, image_keys
-from tokenlabel.labels.store_files import disk_errors
-from tokenlabel.labels.store_keys import encode_keys
+from tokenlabel.labels.store.background_writer import BackgroundWriter
+from tokenlabel.labels.store.files import disk_errors
+from tokenlabel.labels.store.keys import encode_keys
+from tokenlabel.labels.store.shards import read_rows
 from tokenlabel.labels.view_rule import Squash, ViewRule, rule_record
 
 ANNOTATOR = 'dm_nfnet_f6 (release)'

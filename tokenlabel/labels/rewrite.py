@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from tokenlabel.errors import UserError
-from tokenlabel.labels.shards import StoreRows, class_folder, read_rows
 from tokenlabel.labels.store import LabelStore, LabelWriter
+from tokenlabel.labels.store.shards import StoreRows, class_folder, read_rows
 
 SYNCED_TOGETHER = 16  # batches that wait for the disk once
 SAME = ('annotator', 'num_classes', 'class_names', 'k', 'grid', 'view')

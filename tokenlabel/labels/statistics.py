@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from tokenlabel.labels.class_map import match_classes
-from tokenlabel.labels.shards import class_folder, read_shard
 from tokenlabel.labels.store import LabelStore, image_keys
-from tokenlabel.labels.store_files import num_shards
+from tokenlabel.labels.store.files import num_shards
+from tokenlabel.labels.store.shards import class_folder, read_shard
 
 NUM_HALF_VALUES = 2**16
 MAX_NAMED = 20  # skipped images

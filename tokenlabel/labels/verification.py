@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from tokenlabel.errors import UserError
-from tokenlabel.labels.shards import StoreRows, read_shard
 from tokenlabel.labels.store import LabelStore, image_keys
-from tokenlabel.labels.store_files import ARRAYS, file_digest, file_name, num_shards, read_meta
-from tokenlabel.labels.store_keys import encode_keys
+from tokenlabel.labels.store.files import ARRAYS, file_digest, file_name, num_shards, read_meta
+from tokenlabel.labels.store.keys import encode_keys
+from tokenlabel.labels.store.shards import StoreRows, read_shard
 
 FIELDS = (
     *('annotator', 'view', 'num_classes', 'class_names', 'k', 'grid', 'num_images', 'batch_size', 'images_per_shard'),

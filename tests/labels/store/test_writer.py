@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from tests.numbered_maps import contents, finished, maps_of, maps_with_gaps, names, open_writer, write_all
 from tokenlabel.errors import UserError
-from tokenlabel.labels.background_writer import BackgroundWriter
 from tokenlabel.labels.store import LabelStore, LabelWriter
+from tokenlabel.labels.store.background_writer import BackgroundWriter
 
 
 def write_all_in_background(writer: LabelWriter, gaps: frozenset[int] = frozenset(), depth: int = 8) -> None:

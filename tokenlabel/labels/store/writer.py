@@ -1,38 +1,18 @@
-"""The label store: top-k score maps of many images in one directory, read by memory map, written by many processes.
-
-Files, for `n` images and a map of `[k, S, S]` scores and class ids each:
-
-    meta.json            format version, annotator, classes, grid, k, view rule, layout; after the end also what was
-                         skipped and a SHA-256 of every other file
-    keys.npy             bytes [n], UTF-8, zero-padded, sorted: posix paths of the images below their folder
-    scores-00000.npy     float16 [m, k, S, S], logits, best first
-    classes-00000.npy    uint16, or uint32 above 65,536 classes, [m, k, S, S]
-    sizes-00000.npy      uint32 [m, 2], width and height of the image in pixels; (0, 0) says that it has no map
-    progress-00000       while writing: one byte per batch that is safely on disk; locked by the process at work on it
-    lock                 while writing: locked by the process that begins or finalises the store
-
-A shard is a fixed range of the sorted keys, cut into fixed batches. Shards and batches follow from the image list
-alone, so a finished store has the same bytes whoever wrote it, in however many attempts.
-
-The view rule (`tokenlabel.labels.view_rule`) says what part of its image a map covers; together with the image's size
-it gives the map's View.
-"""
+"""Writing a label store: begin or resume it, claim shards, finalise."""
 
 import io
 import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from tokenlabel.errors import UserError
 from tokenlabel.files import is_temporary, write_atomically
-from tokenlabel.labels.shard_writer import ShardWriter, claim_shard, is_claimed, locked_folder, num_done
-from tokenlabel.labels.store_files import (
+from tokenlabel.labels.store.files import (
     ARRAYS,
     FORMAT,
     VERSION,
@@ -46,102 +26,11 @@ from tokenlabel.labels.store_files import (
     shard_size,
     write_meta,
 )
-from tokenlabel.labels.store_keys import Keys, encode_keys
-from tokenlabel.labels.store_settings import check_same, check_same_images, check_settings
-from tokenlabel.labels.view_rule import view_rule
-from tokenlabel.transforms.view import View
+from tokenlabel.labels.store.keys import Keys, encode_keys
+from tokenlabel.labels.store.settings import check_same, check_same_images, check_settings
+from tokenlabel.labels.store.shard_writer import ShardWriter, claim_shard, is_claimed, locked_folder, num_done
 
 DEFAULT_BATCH_SIZE = 64
-
-
-class LabelMap(NamedTuple):
-    """Score map of an image: `scores` float16 and `classes` unsigned, both [k, S, S]; `view` map -> source image."""
-
-    scores: np.ndarray
-    classes: np.ndarray
-    view: View
-
-
-class LabelStore:
-    """A finished label store, opened for reading. Opening reads `meta.json` and maps `keys.npy`; nothing is scanned.
-
-    It can be pickled and shared with worker processes: the maps are pages of the operating system's file cache.
-
-    Attributes:
-        path: the directory.
-        meta: contents of `meta.json`.
-        num_classes, class_names: of the annotator; names are None where they are not known.
-        k, grid: scores kept per cell, and cells (S, S).
-        view_rule: what part of an image its map covers.
-        keys: image keys as a sorted sequence of str.
-
-    Raises:
-        UserError: no store, an unfinished one, one of a newer version, or damaged files.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.meta = read_meta(self.path)
-        if self.meta is None:
-            raise UserError(f'No label store at {self.path}: make one with tools/annotate.py.')
-        if not self.meta['complete']:
-            raise UserError(f'Label store {self.path} is unfinished: run the command that began it again to resume.')
-        self.view_rule = view_rule(self.meta['view'])
-        self.num_classes: int = self.meta['num_classes']
-        self.class_names: list[str] | None = self.meta['class_names']
-        self.k: int = self.meta['k']
-        self.grid: tuple[int, int] = tuple(self.meta['grid'])
-        self.keys = Keys(map_array(self.path / 'keys.npy'))
-        if len(self.keys) != self.meta['num_images']:
-            raise UserError(
-                f'{self.path / "keys.npy"} is damaged: {len(self.keys)} keys, not {self.meta["num_images"]}.'
-            )
-        self._skipped = self.keys.rows(self.meta['skipped'])
-        self._shards: dict[tuple[str, int], np.ndarray] = {}
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def __reduce__(self) -> tuple:
-        return LabelStore, (self.path,)
-
-    def __getitem__(self, index: int) -> LabelMap:
-        """Map number `index` in the order of `keys`, as arrays of its own."""
-        return LabelMap(self._row('scores', index).copy(), self._row('classes', index).copy(), self.view(index))
-
-    def indices(self, keys: Iterable[str]) -> np.ndarray:
-        """Position of each key, int64 [len(keys)]; -1 where the store has no map for it."""
-        rows = self.keys.rows(keys)
-        rows[np.isin(rows, self._skipped)] = -1
-        return rows
-
-    def size(self, index: int) -> tuple[int, int]:
-        """Width and height of image number `index` in pixels."""
-        width, height = self._row('sizes', index)
-        return int(width), int(height)
-
-    def view(self, index: int) -> View:
-        """What part of image number `index` its map covers."""
-        return self.view_rule.view(*self.size(index))
-
-    def _row(self, name: str, index: int) -> np.ndarray:
-        self._check(index)
-        shard, row = divmod(index, self.meta['images_per_shard'])
-        if (name, shard) not in self._shards:
-            self._shards[name, shard] = self._open(name, shard)
-        return self._shards[name, shard][row]
-
-    def _open(self, name: str, shard: int) -> np.ndarray:
-        path = self.path / file_name(name, shard)
-        array = map_array(path, scattered=True)
-        dtype, shape = layout(self.meta, name, shard)
-        if (array.dtype, array.shape) != (dtype, shape):
-            raise UserError(f'{path} is damaged: {array.dtype} {array.shape}, where {dtype} {shape} belongs.')
-        return array
-
-    def _check(self, index: int) -> None:
-        if not 0 <= index < len(self):
-            raise IndexError(f'Map {index} of a label store of {len(self)}.')
 
 
 class LabelWriter:
@@ -417,8 +306,3 @@ class LabelWriter:
         for file in self.path.iterdir():
             if file.name.startswith('progress-') or file.name == 'lock' or is_temporary(file):
                 file.unlink(missing_ok=True)
-
-
-def image_keys(reader: Any) -> list[str]:
-    """Keys of a timm reader's images: their posix paths below the image folder."""
-    return [os.path.normpath(name).replace(os.sep, '/') for name in reader.filenames()]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from tokenlabel.labels.store import LabelWriter
+from tokenlabel.labels.store.writer import LabelWriter
 
 
 class BackgroundWriter:

@@ -5,8 +5,8 @@ import torch
 
 from tests.tiny_classifiers import VIT, tiny
 from tokenlabel.labels.annotator import Annotator
-from tokenlabel.labels.dense_classifier import DenseClassifier
-from tokenlabel.labels.inference import PRECISIONS, Inference
+from tokenlabel.labels.annotator.dense_classifier import DenseClassifier
+from tokenlabel.labels.annotator.inference import PRECISIONS, Inference
 from tokenlabel.labels.view_rule import Native, Squash
 
 HALF = (0.5, 0.5, 0.5)

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tokenlabel.errors import UserError
-from tokenlabel.labels.store import LabelStore
-from tokenlabel.labels.store_files import ARRAYS, file_name, layout, map_array
+from tokenlabel.labels.store.files import ARRAYS, file_name, layout, map_array
+from tokenlabel.labels.store.reader import LabelStore
 
 
 class StoreRows(NamedTuple):

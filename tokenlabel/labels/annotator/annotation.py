@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tokenlabel.errors import UserError
-from tokenlabel.labels.background_writer import BackgroundWriter
-from tokenlabel.labels.inference import Inference, Maps
+from tokenlabel.labels.annotator.inference import Inference, Maps
 from tokenlabel.labels.store import LabelWriter, encode_keys, image_keys
+from tokenlabel.labels.store.background_writer import BackgroundWriter
 from tokenlabel.labels.view_rule import ViewRule
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -219,7 +219,8 @@ def worker_deaths(choose: str) -> Iterator[None]:
             # the signal is still to come, and would take the place of the sentence
             with suppress(RuntimeError):
                 time.sleep(SECONDS_BETWEEN_LOOKS)
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f'A process that decodes images died, for want of memory perhaps ({(str(error) or type(error).__name__).splitlines()[0]}): '
+            f'A process that decodes images died, for want of memory perhaps ({reason}): '
             f'choose {choose}, then run again to resume.'
         ) from error

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tokenlabel.labels.annotator import Annotator
+from tokenlabel.labels.annotator.loading import Annotator
 from tokenlabel.labels.view_rule import ViewRule
 
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}

@@ -1,4 +1,4 @@
-"""The machine annotator: a classifier of timm with its weights, ready to write score maps."""
+"""Making an annotator: a classifier of timm with its weights, input size, normalisation and class names."""
 
 import difflib
 import hashlib
@@ -14,7 +14,7 @@ from timm.models import get_pretrained_cfg
 from torch import nn
 
 from tokenlabel.errors import UserError
-from tokenlabel.labels.dense_classifier import DenseClassifier, model_name
+from tokenlabel.labels.annotator.dense_classifier import DenseClassifier, model_name
 from tokenlabel.labels.view_rule import RULES, CenterCrop, Native, ViewRule
 from tokenlabel.models.checkpoint import load_checkpoint, read_checkpoint, state_dict_of
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 import tokenlabel.models.lvvit  # noqa: F401  registers our own models with timm
 from tests.tiny_classifiers import SMALLER, noise, tiny
 from tokenlabel.errors import UserError
-from tokenlabel.labels.dense_classifier import DenseClassifier
-from tokenlabel.labels.families import (
+from tokenlabel.labels.annotator.dense_classifier import DenseClassifier
+from tokenlabel.labels.annotator.families import (
     ATTENTION,
     FAMILIES,
     HIDDEN,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tests.tiny_classifiers import LVVIT, MIXER, NFNET, OUTLOOKER, SWIN, VIT, noise, tiny
 from tokenlabel.errors import UserError
-from tokenlabel.labels.dense_classifier import DenseClassifier
+from tokenlabel.labels.annotator.dense_classifier import DenseClassifier
 
 
 def at_each(layer: Callable[[Tensor], Tensor], features: Tensor) -> Tensor:

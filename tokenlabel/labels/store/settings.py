@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tokenlabel.errors import UserError
-from tokenlabel.labels.store_keys import decode_key
+from tokenlabel.labels.store.keys import decode_key
 from tokenlabel.labels.view_rule import view_rule
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from tokenlabel.errors import UserError
 from tokenlabel.files import sync_folder
-from tokenlabel.labels.store_files import ARRAYS, file_name, layout, read_meta
+from tokenlabel.labels.store.files import ARRAYS, file_name, layout, read_meta
 
 
 class ShardWriter:

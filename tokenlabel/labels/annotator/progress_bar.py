@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from tokenlabel.labels.annotation import Tally
+from tokenlabel.labels.annotator.annotation import Tally
 from tokenlabel.labels.store import LabelWriter
 
 SECONDS_BETWEEN_UPDATES = 0.5

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tokenlabel.errors import UserError
-from tokenlabel.labels.background_writer import BackgroundWriter
 from tokenlabel.labels.store import LabelStore, LabelWriter
+from tokenlabel.labels.store.background_writer import BackgroundWriter
 
 KEYS = [f'{number:02d}.jpg' for number in range(24)]
 

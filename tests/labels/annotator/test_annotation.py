@@ -12,10 +12,10 @@ from timm.data.readers import create_reader
 
 from tests.tiny_classifiers import tiny
 from tokenlabel.errors import UserError
-from tokenlabel.labels.annotation import Tally, ViewedImages, annotate
 from tokenlabel.labels.annotator import Annotator
-from tokenlabel.labels.dense_classifier import DenseClassifier
-from tokenlabel.labels.inference import Inference
+from tokenlabel.labels.annotator.annotation import Tally, ViewedImages, annotate
+from tokenlabel.labels.annotator.dense_classifier import DenseClassifier
+from tokenlabel.labels.annotator.inference import Inference
 from tokenlabel.labels.store import LabelStore, LabelWriter, image_keys
 from tokenlabel.labels.view_rule import CenterCrop, Native, Squash, ViewRule, rule_record
 

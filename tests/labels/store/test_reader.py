@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.numbered_maps import finished, maps_of, names, open_writer
 from tokenlabel.errors import UserError
 from tokenlabel.labels.store import LabelStore
-from tokenlabel.labels.store_files import file_digest
+from tokenlabel.labels.store.files import file_digest
 
 # Any name a file system may give: everything but NUL, with bytes that are not UTF-8 as lone surrogates.
 LETTER = st.characters(exclude_characters='\0', exclude_categories=['Cs']) | st.characters(

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from tokenlabel.labels import annotation_bar
-from tokenlabel.labels.annotation import Tally
-from tokenlabel.labels.annotation_bar import AnnotationBar
+from tokenlabel.labels.annotator import progress_bar
+from tokenlabel.labels.annotator.annotation import Tally
+from tokenlabel.labels.annotator.progress_bar import AnnotationBar
 from tokenlabel.labels.store import LabelWriter
 
 
@@ -26,8 +26,8 @@ def write(writer: LabelWriter, batch: range) -> None:
 
 @pytest.fixture
 def often(monkeypatch) -> None:
-    monkeypatch.setattr(annotation_bar, 'SECONDS_BETWEEN_UPDATES', 0)
-    monkeypatch.setattr(annotation_bar, 'SECONDS_BETWEEN_LINES', 0)
+    monkeypatch.setattr(progress_bar, 'SECONDS_BETWEEN_UPDATES', 0)
+    monkeypatch.setattr(progress_bar, 'SECONDS_BETWEEN_LINES', 0)
 
 
 def test_the_bar_counts_what_every_process_has_written(tmp_path, often):

@@ -19,7 +19,7 @@ from tokenlabel.labels.annotator import (
     read_class_names,
     weights_digest,
 )
-from tokenlabel.labels.dense_classifier import DenseClassifier
+from tokenlabel.labels.annotator.dense_classifier import DenseClassifier
 from tokenlabel.labels.view_rule import CenterCrop, Native, Squash
 
 

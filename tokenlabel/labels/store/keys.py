@@ -1,5 +1,6 @@
 """The image keys of a label store: unique names, sorted by their UTF-8 bytes."""
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -33,6 +34,11 @@ class Keys(Sequence[str]):
         queries = np.array([key if len(key) <= width else b'' for key in encoded], dtype=self.encoded.dtype)
         rows = np.minimum(np.searchsorted(self.encoded, queries), len(self) - 1)
         return np.where(self.encoded[rows] == queries, rows, -1).astype(np.int64)
+
+
+def image_keys(reader: Any) -> list[str]:
+    """Keys of a timm reader's images: their posix paths below the image folder."""
+    return [os.path.normpath(name).replace(os.sep, '/') for name in reader.filenames()]
 
 
 def encode_keys(keys: Sequence[str]) -> np.ndarray:
