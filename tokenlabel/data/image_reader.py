@@ -12,6 +12,7 @@ from timm.data.readers.reader import Reader
 from timm.utils.misc import natural_key
 
 from tokenlabel.errors import UserError
+from tokenlabel.labels.store.keys import Names
 
 # In the order of preference where a WebDataset sample has several.
 IMAGE_SUFFIXES = tuple(dict.fromkeys(['.jpg', '.jpeg', '.png', '.webp', *get_img_extensions()]))
@@ -36,11 +37,11 @@ class ImageReader(Reader):
     def __init__(self, source: str, keys: Sequence[str], targets: np.ndarray, class_to_idx: dict[str, int]) -> None:
         super().__init__()
         self.source = source
-        self.keys = list(keys)
+        self.keys = Names.of(keys)
         self.targets = targets
         self.class_to_idx = class_to_idx
-        if len(set(self.keys)) < len(self.keys):
-            key, count = Counter(self.keys).most_common(1)[0]
+        if len(set(keys)) < len(keys):
+            key, count = Counter(keys).most_common(1)[0]
             raise UserError(f'{source} holds {count} images of the name {key}: names have to be unique.')
 
     @property

@@ -9,11 +9,22 @@ import numpy as np
 from tokenlabel.errors import UserError
 
 
-class Keys(Sequence[str]):
-    """The image keys of a store, sorted; looked up by binary search in the (memory-mapped) file."""
+class Names(Sequence[str]):
+    """Names in one array of UTF-8 bytes.
+
+    Millions of str objects would be copied into every loader worker little by little, as their reference counts change.
+
+    Attributes:
+        encoded: bytes [n], zero-padded.
+    """
 
     def __init__(self, encoded: np.ndarray) -> None:
         self.encoded = encoded
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> 'Names':
+        """From names as str."""
+        return cls(np.array([_encode(name) for name in names], dtype='S'))
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -22,6 +33,10 @@ class Keys(Sequence[str]):
         if isinstance(index, slice):
             return [decode_key(key) for key in self.encoded[index]]
         return decode_key(self.encoded[index])
+
+
+class Keys(Names):
+    """The image keys of a store, sorted; looked up by binary search in the (memory-mapped) file."""
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and bool(self.rows([key])[0] >= 0)
@@ -49,7 +64,7 @@ def encode_keys(keys: Sequence[str]) -> np.ndarray:
     """
     if not len(keys):
         raise UserError('No images to annotate.')
-    encoded = np.array([_encode(key) for key in keys], dtype='S')
+    encoded = Names.of(keys).encoded
     ordered = np.sort(encoded)
     twice = np.flatnonzero(ordered[1:] == ordered[:-1])
     if len(twice):
