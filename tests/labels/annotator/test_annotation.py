@@ -146,6 +146,15 @@ def test_the_tally_counts_what_the_annotator_gets_right(folder, tmp_path, dense)
     assert tally.top1 == 10 * correct
 
 
+def test_images_of_classes_that_the_annotator_does_not_have_do_not_count(folder, tmp_path, dense):
+    reader = create_reader('', str(folder))
+    with writer_for(tmp_path / 'store', reader) as writer:
+        tally = annotate(at_work(dense), reader, writer, labels=np.array([-1, 0, -1]))
+    assert tally.labelled == sum(reader[i][1] == 1 for i in range(10))
+    with writer_for(tmp_path / 'other', reader) as writer:
+        assert annotate(at_work(dense), reader, writer, labels=np.full(3, -1)).top1 is None
+
+
 def test_an_unreadable_image_is_named_and_what_was_done_before_it_is_kept(folder, tmp_path, dense):
     broken = folder / 'class b' / 'ö6.png'
     broken.write_bytes(broken.read_bytes()[:300])

@@ -168,9 +168,9 @@ def _count(tally: Tally, maps: Maps, targets: Tensor, sizes: Tensor, labels: np.
     tally.images += len(sizes)
     tally.skipped += int((sizes[:, 0] == 0).sum())
     if labels is not None:
-        known = targets.numpy() >= 0
-        tally.labelled += int(known.sum())
-        tally.correct += int((labels[targets.numpy()[known]] == maps.best.numpy()[known]).sum())
+        expected = np.append(labels, -1)[targets.numpy()]  # -1 also where an image has no class
+        tally.labelled += int((expected >= 0).sum())
+        tally.correct += int((expected == maps.best.numpy()).sum())
 
 
 def _batches(images: ViewedImages, writer: LabelWriter, workers: int, pin_memory: bool) -> Iterator[_Batch]:
