@@ -68,6 +68,8 @@ def test_images_without_a_map_are_listed_and_not_found(tmp_path):
         writer.finalise()
     store = LabelStore(tmp_path / 'store')
     assert store.meta['skipped'] == ['class/0001.jpg', 'class/0005.jpg']
+    with pytest.raises(UserError, match=r'no map of class/0005\.jpg'):
+        store[5]
     assert list(store.indices(names(8))) == [0, -1, 2, 3, 4, -1, 6, 7]
 
 

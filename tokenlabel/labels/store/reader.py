@@ -65,7 +65,11 @@ class LabelStore:
         return LabelStore, (self.path,)
 
     def __getitem__(self, index: int) -> LabelMap:
-        """Map number `index` in the order of `keys`, as arrays of its own."""
+        """Map number `index` in the order of `keys`, as arrays of its own.
+
+        Raises:
+            UserError: the annotator skipped this image.
+        """
         return LabelMap(self._row('scores', index).copy(), self._row('classes', index).copy(), self.view(index))
 
     def indices(self, keys: Iterable[str]) -> np.ndarray:
@@ -80,8 +84,11 @@ class LabelStore:
         return int(width), int(height)
 
     def view(self, index: int) -> View:
-        """What part of image number `index` its map covers."""
-        return self.view_rule.view(*self.size(index))
+        """What part of image number `index` its map covers. Raises `UserError` where it has none."""
+        size = self.size(index)
+        if size == (0, 0):
+            raise UserError(f'{self.path} has no map of {self.keys[index]}: the annotator could not read this image.')
+        return self.view_rule.view(*size)
 
     def _row(self, name: str, index: int) -> np.ndarray:
         self._check(index)
