@@ -131,7 +131,9 @@ def benchmark_opening(args: argparse.Namespace, folder: Path) -> None:
     for shard in range(num_shards(writer.meta)):
         for name in ARRAYS:
             dtype, shape = layout(writer.meta, name, shard)
-            np.lib.format.open_memmap(path / file_name(name, shard), 'w+', dtype, shape)[:1] = 1
+            array = np.lib.format.open_memmap(path / file_name(name, shard), 'w+', dtype, shape)
+            if name == 'sizes':  # without one an image would have no map
+                array[:] = 500
     write_meta(path, writer.meta | {'complete': True})
 
     spawn = multiprocessing.get_context('spawn')
