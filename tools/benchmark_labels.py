@@ -134,6 +134,7 @@ def benchmark_opening(args: argparse.Namespace, folder: Path) -> None:
             array = np.lib.format.open_memmap(path / file_name(name, shard), 'w+', dtype, shape)
             if name == 'sizes':  # without one an image would have no map
                 array[:] = 500
+                array.flush()  # or its pages would count as the workers' own
     write_meta(path, writer.meta | {'complete': True})
 
     spawn = multiprocessing.get_context('spawn')
