@@ -1,6 +1,7 @@
 """TokenLabelModel: the interface of LV-ViT for the other families of timm."""
 
 import copy
+import pickle
 from collections.abc import Callable
 
 import pytest
@@ -266,9 +267,40 @@ def test_it_keeps_what_timm_offers_for_training():
     assert model.backbone.grad_checkpointing
 
 
-def test_copies_and_pickles_say_the_same():
-    model = tiny('swin_tiny_patch4_window7_224', mix_token=True, **SWIN).eval()
-    torch.testing.assert_close(copy.deepcopy(model)(noise(64)), model(noise(64)))
+@torch.no_grad()
+def test_copies_and_pickles_say_the_same_in_training_and_evaluation():
+    model = tiny('swin_tiny_patch4_window7_224', mix_token=True, **SWIN)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        torch.testing.assert_close(other.eval()(noise(64)), model.eval()(noise(64)))
+        frozen_statistics(model), frozen_statistics(other)
+        mixed = [x(noise(64), mix_box=(1, 2, 5, 8)) for x in (model, other)]
+        torch.testing.assert_close(mixed[0].tokens, mixed[1].tokens)
+        assert not torch.allclose(mixed[1].tokens, other(noise(64), mix_box=(0, 0, 0, 0)).tokens)
+
+
+@pytest.mark.parametrize(('name', 'kwargs'), [('vit_tiny_patch16_224', VIT), ('convnext_tiny', CONVNEXT)])
+def test_training_with_mix_token_compiles_to_one_graph_for_every_box(name, kwargs):
+    model = frozen_statistics(tiny(name, mix_token=True, **(kwargs | {'drop_path_rate': 0.0})))
+    size = model._image_size[0]
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(model, backend=backend)
+    for box in ([0, 0, 1, 1], [0, 1, 2, 2], [0, 0, 0, 0]):
+        expected = model(noise(size), mix_box=torch.tensor(box))
+        torch.testing.assert_close(compiled(noise(size), mix_box=torch.tensor(box)).tokens, expected.tokens)
+    assert len(graphs) == 1
+
+
+def test_an_error_in_the_backbone_leaves_no_box_behind():
+    model = frozen_statistics(tiny('vit_tiny_patch16_224', **VIT))
+    plain = model(noise()).tokens
+    with pytest.raises(RuntimeError):
+        model.forward_features(noise()[:, :1], torch.tensor([0, 0, 2, 2]))
+    torch.testing.assert_close(model.token_logits(model.backbone.forward_features(noise())), plain)
 
 
 def test_making_a_model_leaves_random_numbers_and_statistics_alone():

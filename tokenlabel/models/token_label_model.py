@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable
-from functools import partial
 
 import timm
 import torch
@@ -79,6 +78,10 @@ class TokenLabelModel(nn.Module):
         self._in_chans = kwargs.get('in_chans') or self.backbone.pretrained_cfg['input_size'][0]
         self._look_at_noise()
         self.aux_head = self._new_token_head(pretrained)
+        self._mixing: tuple[Tensor, tuple[int, int], tuple[int, int]] | None = None
+        if self._patch_format is not None:
+            # there for good, as torch.compile makes one graph of a hook that does not come and go
+            self.backbone.patch_embed.register_forward_hook(self._mix_patches)
 
     def __getattr__(self, name: str):
         try:
@@ -137,12 +140,11 @@ class TokenLabelModel(nn.Module):
         grid = self._grid(x)
         if self._patch_format is None:
             return self.backbone.forward_features(_exchanged(x, mix_box, grid, 'NCHW', x.shape[-2:]))
-        mix = partial(_mix_patches, box=mix_box, grid=grid, kind=self._patch_format, image_size=x.shape[-2:])
-        hook = self.backbone.patch_embed.register_forward_hook(mix)
+        self._mixing = mix_box, grid, x.shape[-2:]
         try:
             return self.backbone.forward_features(x)
         finally:
-            hook.remove()
+            self._mixing = None
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Evaluation scores `[B, C]` of `forward_features`' output, or the pooled features before the class head."""
@@ -187,6 +189,15 @@ class TokenLabelModel(nn.Module):
     def _vectors(self, features: Tensor) -> Tensor:
         """What the class head sees of features, `[B, D]`."""
         return self.backbone.forward_head(features, pre_logits=True).flatten(1)
+
+    def _mix_patches(self, module: nn.Module, inputs: tuple, output):
+        """A hook of the patch embedding; some give the size of the grid beside the patches."""
+        if self._mixing is None:
+            return output
+        box, grid, image_size = self._mixing
+        if isinstance(output, tuple):
+            return (_exchanged(output[0], box, grid, self._patch_format, image_size), *output[1:])
+        return _exchanged(output, box, grid, self._patch_format, image_size)
 
     def _look_at_noise(self) -> None:
         """Finds out the layout of the features, of the patch embedding's output and the width of the token head."""
@@ -238,13 +249,6 @@ class TokenLabelModel(nn.Module):
         if pretrained and isinstance(classifier, nn.Linear) and classifier.weight.shape == head.weight.shape:
             head.load_state_dict(classifier.state_dict(), strict=False)  # a class head may have no bias
         return head.train(self.training)
-
-
-def _mix_patches(module: nn.Module, inputs: tuple, output, box: Tensor, **layout):
-    """A forward hook of a patch embedding that exchanges the box; some give the size of the grid beside the patches."""
-    if isinstance(output, tuple):
-        return (_exchanged(output[0], box, **layout), *output[1:])
-    return _exchanged(output, box, **layout)
 
 
 def _exchanged(x: Tensor, box: Tensor, grid: tuple[int, int], kind: str, image_size: tuple[int, int]) -> Tensor:
