@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from timm.models.resnet import ResNet
 
@@ -143,6 +144,13 @@ def test_one_key_changes_the_family_that_learns_from_token_labels(make_runner):
     fresh = TokenLabelModel('resnet10t', num_classes=10)
     load_checkpoint(fresh, Path(runner.work_dir) / 'iter_1.pth')
     torch.testing.assert_close(fresh.state_dict(), after)
+
+
+def test_weights_of_a_network_named_with_its_tag_load_into_the_network_without(make_runner):
+    network = {'_delete_': True, 'model_name': 'resnet10t.c3_in1k', 'num_classes': 10}
+    runner = make_runner(iterations=1, **{'model.network': network})
+    runner.train()
+    load_checkpoint(timm.create_model('resnet10t', num_classes=10), Path(runner.work_dir) / 'iter_1.pth')
 
 
 def test_image_labels_train_the_bare_network_of_timm_unless_mix_token_is_asked_for(make_runner):

@@ -251,6 +251,19 @@ def test_other_classes_give_both_heads_new_weights():
         assert model(noise(size)).shape == (2, model.num_features)
 
 
+@torch.no_grad()
+def test_another_pooling_keeps_the_token_head_in_step_and_the_box_exchanged_once():
+    model = frozen_statistics(tiny('vit_tiny_patch16_224', **VIT))
+    model.reset_classifier(3, 'avg')
+    pooled = model.forward_head(model.forward_features(noise()), pre_logits=True)
+    torch.testing.assert_close(model(noise()).tokens.mean(1), model.aux_head(pooled), atol=1e-4, rtol=1e-4)
+    plain, full = model(noise()), model(noise(), mix_box=(0, 0, 4, 4))
+    torch.testing.assert_close(full.cls.flip(0), plain.cls)
+    assert not torch.allclose(full.cls, plain.cls)
+    with pytest.raises(UserError, match='tells locations apart'):
+        model.reset_classifier(3, '')
+
+
 def test_it_keeps_what_timm_offers_for_training():
     model = tiny('vit_tiny_patch16_224', **VIT).train()
     assert model.no_weight_decay() >= {'backbone.pos_embed', 'backbone.cls_token'}

@@ -48,7 +48,7 @@ class TokenLabelClassifier(BaseModel):
         super().__init__(data_preprocessor or {'type': 'ImagePreprocessor'})
         self.targets = TASK_UTILS.build(targets)
         self.model = create_network(**network, token_head=self.targets.trains_tokens)
-        self.architecture = network['model_name']
+        self.architecture = network['model_name'].split('.')[0]  # without the tag of pretrained weights
         self.class_names: list[str] | None = None
         if isinstance(self.targets, AnnotatorTokenLabels):
             self._check_normalisation(self.targets)
