@@ -204,6 +204,7 @@ def test_with_a_linear_head_the_mean_over_tokens_is_the_token_head_on_the_pooled
         ('inception_v3', {}, 'its convolutions have no padding'),
         ('coat_tiny', {}, 'its features are not one feature map'),
         ('vit_tiny_patch16_224', VIT | {'patch_drop_rate': 0.5}, 'drops tokens in training .* patch_drop_rate=0'),
+        ('eva02_tiny_patch14_336', VIT | {'patch_drop_rate': 0.5}, 'drops tokens in training'),
         ('vit_tiny_patch16_224', VIT | {'global_pool': ''}, 'its head tells locations apart'),
         ('lvvit_t', {}, 'lvvit_t has a token head already'),
     ],

@@ -128,7 +128,7 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Pa
     own = model.state_dict()
     state = resampled(_in_names_of(own, state), model, source)
     replaced = _classifiers_of_other_classes(model, state, own)
-    no_token_head = _of_wrapped_backbone(own) and 'aux_head.weight' not in state
+    no_token_head = _of_wrapped_backbone(own) and 'aux_head.weight' in own.keys() - state.keys()
     if no_token_head:
         replaced |= {'aux_head.weight', 'aux_head.bias'}
     left = sorted({name.rpartition('.')[0] for name in replaced if name in state})

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import timm
 import torch
-from timm.layers import PatchDropout, to_2tuple, trunc_normal_
+from timm.layers import to_2tuple, trunc_normal_
 from timm.models import group_parameters, is_model_in_modules
 from torch import Tensor, nn
 
@@ -70,7 +70,7 @@ class TokenLabelModel(nn.Module):
         if has_token_logits(backbone):
             raise UserError(f'{backbone} has a token head already: create it with timm.create_model.')
         self.backbone = timm.create_model(backbone, pretrained=pretrained, num_classes=num_classes, **kwargs)
-        if isinstance(getattr(self.backbone, 'patch_drop', None), PatchDropout):
+        if getattr(getattr(self.backbone, 'patch_drop', None), 'prob', 0) > 0:
             raise UserError(f'{backbone} drops tokens in training and every token has a label: set patch_drop_rate=0.')
         self.mix_token = mix_token
         self.token_score_weight = token_score_weight
