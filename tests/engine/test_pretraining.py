@@ -5,12 +5,14 @@ import json
 from pathlib import Path
 
 import pytest
+import timm
 import torch
+from timm.models.resnet import ResNet
 
 from tokenlabel.engine.hooks import StopOnNonFiniteLoss
 from tokenlabel.engine.runner import Runner
 from tokenlabel.errors import UserError
-from tokenlabel.models import load_checkpoint
+from tokenlabel.models import TokenLabelModel, load_checkpoint
 from tokenlabel.models.checkpoint import read_checkpoint
 
 
@@ -129,9 +131,42 @@ def test_token_labels_without_a_store_are_refused(make_runner):
         make_runner(**{'train_dataloader.dataset.label_store': None}).train()
 
 
-def test_token_targets_for_a_network_without_token_head_are_refused(make_runner):
-    with pytest.raises(UserError, match=r'resnet10t has no token head'):
-        make_runner(**{'model.network': {'_delete_': True, 'model_name': 'resnet10t', 'num_classes': 10}})
+def test_one_key_changes_the_family_that_learns_from_token_labels(make_runner):
+    network = {'_delete_': True, 'model_name': 'resnet10t', 'num_classes': 10, 'mix_token': True}
+    runner = make_runner(iterations=1, **{'model.network': network})
+    network = runner.model.model
+    before = copy.deepcopy(network.state_dict())
+    runner.train()
+    after = network.state_dict()
+    assert isinstance(network, TokenLabelModel) and network.mix_token
+    for name in ('backbone.conv1.0.weight', 'backbone.fc.weight', 'aux_head.weight'):
+        assert not torch.equal(before[name], after[name]), name
+    fresh = TokenLabelModel('resnet10t', num_classes=10)
+    load_checkpoint(fresh, Path(runner.work_dir) / 'iter_1.pth')
+    torch.testing.assert_close(fresh.state_dict(), after)
+
+
+def test_weights_of_a_network_named_with_its_tag_load_into_the_network_without(make_runner):
+    network = {'_delete_': True, 'model_name': 'resnet10t.c3_in1k', 'num_classes': 10}
+    runner = make_runner(iterations=1, **{'model.network': network})
+    runner.train()
+    load_checkpoint(timm.create_model('resnet10t', num_classes=10), Path(runner.work_dir) / 'iter_1.pth')
+
+
+def test_image_labels_train_the_bare_network_of_timm_unless_mix_token_is_asked_for(make_runner):
+    options = {'model.targets': {'type': 'ImageLabels'}}
+    network = {'_delete_': True, 'model_name': 'resnet10t', 'num_classes': 10}
+    assert type(make_runner(**options, **{'model.network': network | {'mix_token': False}}).model.model) is ResNet
+    mixing = make_runner(iterations=1, **options, **{'model.network': network | {'mix_token': True}})
+    before = mixing.model.model.aux_head.weight.clone()
+    network = mixing.train().model
+    assert network.mix_token and network.token_score_weight == 0
+    assert torch.equal(network.aux_head.weight, before)
+
+
+def test_token_targets_for_a_network_without_a_map_of_locations_are_refused(make_runner):
+    with pytest.raises(UserError, match=r'pit_ti_224 cannot have a token head: its features are the class token alone'):
+        make_runner(**{'model.network': {'_delete_': True, 'model_name': 'pit_ti_224', 'num_classes': 10}})
 
 
 def test_an_unknown_network_is_refused_with_what_it_resembles(make_runner):

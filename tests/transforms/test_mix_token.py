@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenlabel.transforms.mix_token import box_mask, draw_box, kept_share, mix_tokens
+from tokenlabel.transforms.mix_token import box_mask, draw_box, kept_share, mix_regions, mix_tokens
 
 grids = st.tuples(st.integers(1, 16), st.integers(1, 16))
 seeds = st.integers(0, 2**31)
@@ -71,6 +71,25 @@ def test_an_empty_box_changes_nothing():
 
     assert torch.equal(mix_tokens(tokens, (1, 1, 1, 1)), tokens)
     assert kept_share((1, 1, 1, 1), (3, 3)).item() == 1
+
+
+@given(grids, st.integers(1, 4), seeds)
+def test_regions_of_finer_maps_are_those_below_the_tokens(grid, factor, seed):
+    tokens = torch.randn(2, *grid, 3)
+    box = drawn(grid, seed)
+    finer = tokens.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+
+    expected = mix_tokens(tokens, box).repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+    assert torch.equal(mix_regions(finer, box, grid), expected)
+
+
+def test_a_region_that_tokens_do_not_divide_starts_and_ends_with_the_map():
+    maps = torch.arange(2.0).view(2, 1, 1, 1).expand(2, 10, 10, 1)
+    whole = mix_regions(maps, (0, 0, 3, 3), (3, 3))
+    first = mix_regions(maps, (0, 0, 1, 3), (3, 3))
+
+    assert torch.equal(whole, maps.flip(0))
+    assert first[0, :, 0, 0].tolist() == [1.0] * 4 + [0.0] * 6
 
 
 def test_compiles_to_one_graph_for_every_box():

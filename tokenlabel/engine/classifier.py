@@ -1,6 +1,7 @@
 """The model MMEngine trains: a timm classifier, its targets and its loss."""
 
 import difflib
+from functools import partial
 
 import timm
 import torch
@@ -12,13 +13,15 @@ from tokenlabel.engine.targets import AnnotatorTokenLabels
 from tokenlabel.errors import UserError
 from tokenlabel.losses import TokenLabelLoss
 from tokenlabel.models.token_head import TokenLogits
+from tokenlabel.models.token_label_model import TokenLabelModel, has_token_logits
 
 
 @MODELS.register_module()
 class TokenLabelClassifier(BaseModel):
     """A classifier trained on token labels, or on image labels.
 
-    A network without a token head (any other timm classifier) takes targets for its class scores alone.
+    LV-ViT has a token head; any other network gets one (`TokenLabelModel`) where the targets train tokens, or where
+    MixToken is asked for. Otherwise it is timm's bare classifier.
 
     Args:
         network: arguments of `timm.create_model`; `model_name` is the architecture.
@@ -31,8 +34,8 @@ class TokenLabelClassifier(BaseModel):
         class_names: of its classes in order, once images to train on or a checkpoint have told; else None.
 
     Raises:
-        UserError: an unknown architecture, token targets for a network without a token head, or an annotator that is
-            told another mean and std than the images have.
+        UserError: an unknown architecture, token targets for a network that cannot have a token head, or an annotator
+            that is told another mean and std than the images have.
     """
 
     def __init__(
@@ -43,24 +46,18 @@ class TokenLabelClassifier(BaseModel):
         data_preprocessor: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor or {'type': 'ImagePreprocessor'})
-        self.model = create_network(**network)
-        self.architecture = network['model_name']
-        self.class_names: list[str] | None = None
         self.targets = TASK_UTILS.build(targets)
+        self.model = create_network(**network, token_head=self.targets.trains_tokens)
+        self.architecture = network['model_name'].split('.')[0]  # without the tag of pretrained weights
+        self.class_names: list[str] | None = None
         if isinstance(self.targets, AnnotatorTokenLabels):
             self._check_normalisation(self.targets)
         loss = dict(loss or {})
-        token_head = getattr(self.model, 'aux_head', None)
         if not self.targets.trains_tokens:
             loss['dense_weight'] = 0.0
-            if token_head is not None:
-                token_head.requires_grad_(False)
+            if hasattr(self.model, 'token_score_weight'):
+                self.model.aux_head.requires_grad_(False)
                 self.model.token_score_weight = 0.0
-        elif token_head is None:
-            raise UserError(
-                f'{self.architecture} has no token head for targets of type {targets["type"]}: '
-                'choose an lvvit_* network, or image labels on the class token alone.'
-            )
         self.loss_function = TokenLabelLoss(**loss)
 
     @property
@@ -96,19 +93,30 @@ class TokenLabelClassifier(BaseModel):
         return self.loss_function.parts(logits, targets, labels=batch['label'])
 
 
-def create_network(model_name: str, **arguments) -> torch.nn.Module:
-    """`timm.create_model` with one-sentence errors.
+def create_network(model_name: str, token_head: bool = False, **arguments) -> torch.nn.Module:
+    """`timm.create_model`, or `TokenLabelModel` for what has no token head of its own, with one-sentence errors.
+
+    Args:
+        model_name: timm's name of the architecture.
+        token_head: whether tokens are trained. Without it only `mix_token=True` asks for a `TokenLabelModel`.
+        **arguments: of the architecture.
 
     Raises:
-        UserError: an unknown architecture, an argument that it does not take, or pretrained weights that cannot be had.
+        UserError: an unknown architecture, one that cannot have a token head, an argument that it does not take, or
+            pretrained weights that cannot be had.
     """
     architecture = model_name.split('.')[0]
     if not timm.is_model(architecture):
         close = difflib.get_close_matches(architecture, timm.list_models(), n=3)
         hint = f'did you mean {", ".join(close)}?' if close else 'see timm.list_models().'
         raise UserError(f'timm knows no model `{model_name}`: {hint}')
+    make = timm.create_model
+    if not has_token_logits(architecture):
+        mix_token = arguments.pop('mix_token', False)
+        if token_head or mix_token:
+            make = partial(TokenLabelModel, mix_token=mix_token)
     try:
-        return timm.create_model(model_name, **arguments)
+        return make(model_name, **arguments)
     except TypeError as error:
         raise UserError(f'Network {model_name} does not take these arguments: {error}.') from error
     except UserError:

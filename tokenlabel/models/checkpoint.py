@@ -12,7 +12,7 @@ import math
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -31,7 +31,9 @@ def load_checkpoint(model: nn.Module, path: str | Path, ema: bool = False, stric
 
     Position embeddings are resampled to the model's grid. Where the file has another number of classes, the model's
     classifiers (class head and token head) stay as they are and a warning says so. A scoring rule in the file
-    (`token_score_weight`) becomes the model's. The model is left untouched when an error is raised.
+    (`token_score_weight`) becomes the model's. The model is left untouched when an error is raised. Weights of a
+    `TokenLabelModel` load into its bare backbone too, without the token head, and those of the backbone into a
+    `TokenLabelModel`, whose token head stays as it is, with a warning, where they have none.
 
     Args:
         model: Any timm model, or a wrapper that holds one as `model` or `module`.
@@ -124,8 +126,11 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Pa
         UserError: Not everything fits (`strict`), or nothing does.
     """
     own = model.state_dict()
-    state = resampled(state, model, source)
+    state = resampled(_in_names_of(own, state), model, source)
     replaced = _classifiers_of_other_classes(model, state, own)
+    no_token_head = _of_wrapped_backbone(own) and 'aux_head.weight' in own.keys() - state.keys()
+    if no_token_head:
+        replaced |= {'aux_head.weight', 'aux_head.bias'}
     left = sorted({name.rpartition('.')[0] for name in replaced if name in state})
     state = {name: value for name, value in state.items() if name not in replaced}
 
@@ -144,6 +149,8 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Pa
             partly = ', or pass strict=False to load what fits' if fitting else ''
             raise UserError(f'{complaint}; create the model that the file was made from{partly}')
         _logger.warning('%s', complaint)
+    if no_token_head:
+        _logger.warning("%s has no token head: the model's stays as it is; token_score_weight=0 scores without", source)
     if left:
         _logger.warning('%s has other classes than the model: %s not loaded', source, ' and '.join(left))
     model.load_state_dict(fitting, strict=False)
@@ -160,7 +167,8 @@ def resampled(
         UserError: The stored grid is not square, so that its shape is unknown.
     """
     state = dict(state)
-    theirs, own = state.get('pos_embed'), getattr(model, 'pos_embed', None)
+    name = 'backbone.pos_embed' if 'backbone.pos_embed' in state else 'pos_embed'
+    theirs, own = state.get(name), getattr(model, 'pos_embed', None)
     grid = getattr(getattr(model, 'patch_embed', None), 'grid_size', None)
     if theirs is None or own is None or grid is None or theirs.shape == own.shape:
         return state
@@ -175,7 +183,7 @@ def resampled(
             f'{grid[0]}x{grid[1]}: create the model at the input size of the file and call set_input_size after loading'
         )
     _logger.info('%s: position embedding resampled from %dx%d to %dx%d', source, side, side, *grid)
-    state['pos_embed'] = resample_pos_embed(theirs, grid, (side, side), num_prefix_tokens)
+    state[name] = resample_pos_embed(theirs, grid, (side, side), num_prefix_tokens)
     return state
 
 
@@ -249,6 +257,23 @@ def _innermost(model: nn.Module) -> nn.Module:
 
 def _architecture(model: nn.Module) -> str | None:
     return (getattr(model, 'pretrained_cfg', None) or {}).get('architecture')
+
+
+def _in_names_of(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """`state` in the model's names where one of the two is a `TokenLabelModel` and the other a bare backbone."""
+    if _of_wrapped_backbone(own) == _of_wrapped_backbone(state):
+        return state
+    if _of_wrapped_backbone(own):
+        return {name if name in own else f'backbone.{name}': value for name, value in state.items()}
+    kept = {name: value for name, value in state.items() if name.startswith('backbone.') or name in own}
+    return {name.removeprefix('backbone.'): value for name, value in kept.items()}
+
+
+def _of_wrapped_backbone(names: Iterable[str]) -> bool:
+    """Whether the names are those of a `TokenLabelModel`."""
+    names = list(names)
+    wrapped = [name for name in names if name.startswith('backbone.')]
+    return bool(wrapped) and all(name.startswith('aux_head.') for name in set(names) - set(wrapped))
 
 
 def _classifiers_of_other_classes(

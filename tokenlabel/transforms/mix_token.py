@@ -61,6 +61,25 @@ def mix_tokens(tokens: Tensor, box: Box) -> Tensor:
     return torch.where(mask[..., None], tokens.flip(0), tokens)
 
 
+def mix_regions(maps: Tensor, box: Box, grid: tuple[int, int]) -> Tensor:
+    """`mix_tokens` of maps that are finer than the token grid: exchanges what lies below the tokens of the box.
+
+    Args:
+        maps: [B, H, W, D], pixels or embeddings of patches.
+        box: (y1, x1, y2, x2) in tokens.
+        grid: (rows, cols) of tokens; where they do not divide H and W, a place belongs to the token that its upper left
+            corner lies in.
+
+    Returns:
+        [B, H, W, D].
+    """
+    (height, width), (rows, columns) = maps.shape[1:3], grid
+    row = torch.arange(height, device=maps.device) * rows // height
+    column = torch.arange(width, device=maps.device) * columns // width
+    mask = box_mask(box, grid, maps.device)[row[:, None], column]
+    return torch.where(mask[..., None], maps.flip(0), maps)
+
+
 def kept_share(box: Box, grid: tuple[int, int], device: torch.device | str | None = None) -> Tensor:
     """lam = 1 - box_tokens / N: the share of tokens an image keeps, a float32 scalar in [0, 1]."""
     return 1 - box_mask(box, grid, device).float().mean()

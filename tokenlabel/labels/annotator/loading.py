@@ -14,9 +14,10 @@ from timm.models import get_pretrained_cfg
 from torch import nn
 
 from tokenlabel.errors import UserError
-from tokenlabel.labels.annotator.dense_classifier import DenseClassifier, model_name
+from tokenlabel.labels.annotator.dense_classifier import DenseClassifier
 from tokenlabel.labels.view_rule import RULES, CenterCrop, Native, ViewRule
 from tokenlabel.models.checkpoint import load_checkpoint, read_checkpoint, state_dict_of
+from tokenlabel.models.feature_layout import model_name
 
 
 class Annotator(NamedTuple):

@@ -1,0 +1,148 @@
+"""Where the features of a timm backbone have their locations, and whether its head treats all locations alike."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class NoLocations(ValueError):
+    """The features have no locations that a head could be applied to one by one; the message is the reason."""
+
+
+class Layout(NamedTuple):
+    """How locations are laid out in features.
+
+    Attributes:
+        kind: 'NCHW', 'NHWC' or 'tokens'.
+        rows, columns: locations each way.
+        num_prefix: tokens in front of the patches.
+    """
+
+    kind: str
+    rows: int
+    columns: int
+    num_prefix: int
+
+    def cells(self, features: Tensor) -> Tensor:
+        """Vectors [B, rows * columns, D] of the locations, row by row; features of another size may be given too."""
+        if self.kind == 'tokens':
+            return features[:, self.num_prefix :]
+        if self.kind == 'NHWC':
+            return features.flatten(1, 2)
+        return features.flatten(2).transpose(1, 2)
+
+    def with_cells(self, features: Tensor, cells: Tensor) -> Tensor:
+        """`features` with other vectors at the locations."""
+        if self.kind == 'tokens':
+            return torch.cat([features[:, : self.num_prefix], cells], dim=1)
+        if self.kind == 'NHWC':
+            return cells.reshape(features.shape)
+        return cells.transpose(1, 2).reshape(features.shape)
+
+    def as_maps(self, vectors: Tensor, side: int = 1) -> Tensor:
+        """Features of `len(vectors)` images that consist of one vector [M, D] throughout, `side` cells each way.
+
+        In a token model the vector also takes the places of the prefix tokens.
+        """
+        if self.kind == 'tokens':
+            return vectors[:, None].expand(-1, self.num_prefix + side * side, -1)
+        if self.kind == 'NHWC':
+            return vectors[:, None, None].expand(-1, side, side, -1)
+        return vectors[:, :, None, None].expand(-1, -1, side, side)
+
+
+def layout_of(model: nn.Module, features: Tensor, image_size: tuple[int, int]) -> Layout:
+    """The layout of what `model.forward_features` made of images of this height and width.
+
+    Raises:
+        NoLocations: the features are not one map of the image.
+    """
+    if not isinstance(features, Tensor):
+        raise NoLocations('its features are not one feature map')
+    height, width = image_size
+    if features.ndim == 4:
+        kind = 'NHWC' if getattr(model, 'output_fmt', 'NCHW') == 'NHWC' else 'NCHW'
+        rows, columns = features.shape[1:3] if kind == 'NHWC' else features.shape[2:]
+        if height == width and rows != columns:
+            raise NoLocations(f'its feature map is {rows}x{columns} for a square image')
+        return Layout(kind, rows, columns, 0)
+    if features.ndim != 3:
+        raise NoLocations('its features have no spatial layout')
+    num_prefix = _num_prefix(model, features.shape[1], image_size)
+    num_patches = features.shape[1] - num_prefix
+    if num_patches <= 0:
+        raise NoLocations('its features are the class token alone')
+    grid = grid_of(num_patches, image_size)
+    if grid is None:
+        shape = 'a square grid' if height == width else f'a grid of the shape of {height}x{width} pixels'
+        raise NoLocations(f'its {num_patches} patch tokens are not {shape}')
+    return Layout('tokens', *grid, num_prefix)
+
+
+def grid_of(num_tokens: int, image_size: tuple[int, int]) -> tuple[int, int] | None:
+    """Rows and columns of so many square tokens of an image of this height and width; None where they make no grid."""
+    height, width = image_size
+    rows, columns = round(math.sqrt(num_tokens * height / width)), round(math.sqrt(num_tokens * width / height))
+    return (rows, columns) if rows * columns == num_tokens else None
+
+
+def check_parts(model: nn.Module) -> None:
+    """Refuses what is not made of features and a head, as timm's classifiers are.
+
+    Raises:
+        NoLocations: it is not.
+    """
+    for method in ('forward_features', 'forward_head'):
+        if not hasattr(model, method):
+            raise NoLocations(f'it has no {method}')
+
+
+def check_cover(model: nn.Module, layout: Layout, image_size: tuple[int, int]) -> None:
+    """Refuses a map that ends a cell or more before the image does, as convolutions without padding make it.
+
+    Raises:
+        NoLocations: it does.
+    """
+    info = getattr(model, 'feature_info', None)
+    cell = info[-1].get('reduction', 0) if isinstance(info, list) and info else 0
+    sides = zip(image_size, (layout.rows, layout.columns), strict=True)
+    if layout.kind == 'NCHW' and cell and any(size - side * cell >= cell for size, side in sides):
+        height, width = image_size
+        raise NoLocations(f'its convolutions have no padding and leave out the border of {height}x{width} pixels')
+
+
+def check_head(head: Callable[[Tensor], Tensor], features: Tensor, layout: Layout) -> None:
+    """Refuses a head that is not a function of the pooled locations; tried on the features of one image.
+
+    Raises:
+        NoLocations: it depends on the order or on the number of the locations.
+    """
+    cells = layout.cells(features)
+    if not close(head(features), head(layout.with_cells(features, cells.flip(1)))):
+        raise NoLocations('its head tells locations apart')
+    one, everywhere = layout.as_maps(cells[:, 0]), layout.as_maps(cells[:, 0], layout.rows)
+    if not close(head(one), head(everywhere)):
+        raise NoLocations('its head depends on the number of locations')
+
+
+def close(one: Tensor, other: Tensor) -> bool:
+    """Whether two results agree to a thousandth of the largest value."""
+    return bool((one - other).abs().max() <= 1e-3 * one.abs().max().clamp(min=1e-6))
+
+
+def model_name(model: nn.Module) -> str:
+    """timm's name of the architecture, else that of the class."""
+    return (getattr(model, 'pretrained_cfg', None) or {}).get('architecture') or type(model).__name__
+
+
+def _num_prefix(model: nn.Module, num_tokens: int, image_size: tuple[int, int]) -> int:
+    """Class, distillation and register tokens in front of the patches; the model's word, else what makes a grid."""
+    if hasattr(model, 'num_prefix_tokens'):
+        return model.num_prefix_tokens
+    cls_token = getattr(model, 'cls_token', None)
+    if cls_token is not None:
+        return cls_token.shape[1]
+    return int(grid_of(num_tokens, image_size) is None and grid_of(num_tokens - 1, image_size) is not None)
