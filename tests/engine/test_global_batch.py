@@ -7,6 +7,7 @@ import torch
 
 from tokenlabel.engine.global_batch import accumulation, hooks_per_step, kept_accumulation
 from tokenlabel.errors import UserError
+from tokenlabel.models.checkpoint import read_checkpoint
 
 IN_EPOCHS = {'train_cfg.max_iters': 0, 'train_cfg.max_epochs': 2, 'train_cfg.val_interval': 2}
 
@@ -117,3 +118,16 @@ def test_the_average_follows_as_it_would_with_the_whole_batch(make_runner):
         ema.ema_model.update_parameters(runner.model)
         averaged.append(float(ema.ema_model.module.weight))
     assert averaged[0] == pytest.approx(averaged[1])
+
+
+def test_a_run_that_stops_between_steps_and_resumes_ends_with_the_same_weights(make_runner):
+    whole = make_runner(iterations=0, **options(True))
+    whole.train()
+    folder = f'{whole.work_dir}_resumed'
+    make_runner(iterations=0, work_dir=folder, **options(True, **{'train_cfg.max_epochs': 1})).train()
+    resumed = make_runner(iterations=0, work_dir=folder, resume=True, **options(True))
+    resumed.train()
+    first, second = (read_checkpoint(f'{runner.work_dir}/iter_20.pth') for runner in (whole, resumed))
+    for part in ('state_dict', 'ema_state_dict'):
+        for name, value in first[part].items():
+            assert torch.equal(value, second[part][name]), (part, name)
