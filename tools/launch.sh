@@ -16,6 +16,12 @@ if [ -z "${PYTHON:-}" ]; then
 fi
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 
+# A dry run describes that many processes and needs none of their GPUs.
+for argument in "$@"; do
+  if [ "$argument" = --dry-run ]; then
+    WORLD_SIZE=$((processes * ${NNODES:-1})) exec "$PYTHON" "$root/tools/$script" "$@"
+  fi
+done
 if [ "$processes" = 1 ] && [ "${NNODES:-1}" = 1 ]; then
   exec "$PYTHON" "$root/tools/$script" "$@"
 fi

@@ -2,7 +2,9 @@
 """Evaluates a checkpoint with the config it was trained with.
 
 python tools/test.py configs/upernet_lvvit.py work_dirs/upernet_lvvit/iter_160000.pth --tta
-python tools/test.py configs/pretrain_lvvit_s.py lvvit_s-26M-224-83.3.pth.tar --out metrics.json
+python tools/test.py configs/pretrain_lvvit_s.py lvvit_s-26M-224-83.3.pth.tar --real --out metrics.json
+python tools/test.py configs/pretrain_lvvit_s.py lvvit_s-26M-224-83.3.pth.tar \\
+    --cfg-options test_dataloader.dataset.root=data/imagenetv2-matched-frequency-format-val
 """
 
 import argparse
@@ -12,12 +14,15 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 
+from tokenlabel.data.imagenet_real import real_labels
+from tokenlabel.data.images import LabeledImages
 from tokenlabel.engine.classifier import TokenLabelClassifier
 from tokenlabel.engine.config import add_run_arguments, explains_errors, load_run_config
+from tokenlabel.engine.metrics import ReassessedTopK
 from tokenlabel.engine.runner import Runner
 from tokenlabel.errors import UserError, reports_errors
 from tokenlabel.files import write_atomically
-from tokenlabel.models.checkpoint import load_checkpoint
+from tokenlabel.models.checkpoint import load_checkpoint, read_checkpoint
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -26,6 +31,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('checkpoint', type=Path, help='weights to evaluate')
     parser.add_argument('--out', type=Path, help='write the metrics to this JSON file')
     parser.add_argument('--tta', action='store_true', help='average over scales and mirrored images (segmentation)')
+    parser.add_argument(
+        '--real',
+        nargs='?',
+        const='timm',
+        metavar='FILE',
+        help='score the reassessed labels of ImageNet as well (real/top1): those of timm, or of this real.json',
+    )
     add_run_arguments(parser)
     return parser.parse_args()
 
@@ -38,12 +50,28 @@ def use_test_time_augmentation(config: Config, path: Path) -> None:
     config.model = ConfigDict(**config.tta_model, module=config.model)
 
 
+def stored_class_names(path: Path) -> list[str] | None:
+    """Names of the classes that a checkpoint of ours keeps: images are numbered by them."""
+    ours = read_checkpoint(path).get('tokenlabel')
+    return ours.get('class_names') if isinstance(ours, dict) else None
+
+
+def score_real_labels(runner: Runner, file: str | None) -> None:
+    """Adds ImageNet-ReaL to what is measured."""
+    model = getattr(runner.model, 'module', runner.model)
+    dataset = runner.test_loop.dataloader.dataset
+    if not isinstance(model, TokenLabelClassifier) or not isinstance(dataset, LabeledImages):
+        raise UserError('--real scores classifiers of ImageNet: leave it out.')
+    right_classes = real_labels(dataset, model.class_names, model.num_classes, file)
+    runner.test_loop.evaluator.metrics.append(ReassessedTopK(right_classes))
+
+
 @reports_errors
 def main() -> None:
     args = parse_arguments()
     config = load_run_config(args)
     # weights that training would start from are about to be replaced
-    config.load_from, config.resume = None, False
+    config.load_from, config.resume, config.initial_weights = None, False, None
     if args.tta:
         use_test_time_augmentation(config, args.config)
     with explains_errors(args.config):
@@ -56,8 +84,11 @@ def main() -> None:
         model = getattr(runner.model, 'module', runner.model)
         if isinstance(model, TokenLabelClassifier):
             load_checkpoint(model.model, args.checkpoint, ema=True)
+            model.class_names = stored_class_names(args.checkpoint)
         else:
             runner.load_checkpoint(str(args.checkpoint))
+        if args.real:
+            score_real_labels(runner, None if args.real == 'timm' else args.real)
         metrics = {name: float(value) for name, value in runner.test().items()}
     if args.out and is_main_process():
         write_atomically(args.out, json.dumps(metrics, indent=2) + '\n')

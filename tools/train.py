@@ -2,13 +2,16 @@
 """Trains what a config describes: pretraining with token labels, or segmentation.
 
 python tools/train.py configs/pretrain_lvvit_s.py
+python tools/train.py configs/pretrain_lvvit_s.py --dry-run
 python tools/train.py configs/upernet_lvvit.py --work-dir runs/upernet --cfg-options train_dataloader.batch_size=4
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from tokenlabel.engine.config import add_run_arguments, explains_errors, load_run_config
+from tokenlabel.engine.dry_run import describe
 from tokenlabel.engine.runner import Runner
 from tokenlabel.errors import reports_errors
 
@@ -22,6 +25,11 @@ def parse_arguments() -> argparse.Namespace:
         const='auto',
         help='go on from this checkpoint, or from the newest in the work dir when none is named',
     )
+    parser.add_argument(
+        '--dry-run',
+        action='store_true',
+        help='train nothing: print length, learning rate, parameter groups and memory for WORLD_SIZE processes (1)',
+    )
     add_run_arguments(parser)
     return parser.parse_args()
 
@@ -34,6 +42,9 @@ def main() -> None:
         config.resume = True
         config.load_from = None if args.resume == 'auto' else args.resume
     with explains_errors(args.config):
+        if args.dry_run:
+            print(f'{args.config}\n{describe(config, int(os.environ.get("WORLD_SIZE", 1)))}')
+            return
         if config.get('default_scope') == 'mmseg':
             # here, as pretraining does without MMSegmentation
             from mmseg_ext.dataset_check import check_datasets

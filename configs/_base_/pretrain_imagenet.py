@@ -1,6 +1,7 @@
 """The published recipe on ImageNet-1k: 310 epochs, batch 1024 as 8 GPUs x 128, token labels from a store.
 
-On another number of GPUs or another batch size the learning rate follows the batch linearly (`auto_scale_lr`).
+On another number of GPUs or another batch size the learning rate follows the batch linearly (`auto_scale_lr`), or
+with `keep_global_batch=True` the batch is kept instead, by accumulating gradients.
 """
 
 _base_ = ['pretrain_runtime.py']
@@ -48,6 +49,7 @@ test_dataloader = val_dataloader
 
 train_cfg = dict(type='EpochsAsIterationsLoop', max_epochs=epochs + cooldown, val_interval=1)
 auto_scale_lr = dict(enable=True, base_batch_size=1024)
+keep_global_batch = False
 optim_wrapper = dict(
     type='AmpOptimWrapper',
     dtype='bfloat16',

@@ -1,6 +1,7 @@
 """Images joined to a label store."""
 
 import json
+import shutil
 import tarfile
 
 import numpy as np
@@ -36,7 +37,7 @@ def keys(folder):
 def test_without_a_store_a_sample_is_an_image_and_its_class(folder):
     images = LabeledImages(folder, EvalTransform(32, crop_pct=1.0))
     sample = images[5]
-    assert set(sample) == {'image', 'label'}
+    assert set(sample) == {'image', 'label', 'index'}
     assert sample['image'].dtype == torch.uint8 and sample['image'].shape == (3, 32, 32)
     assert sample['label'] == 1 and images.class_names == ['cat', 'dog']
 
@@ -238,9 +239,30 @@ class TestLabelsAsAModelNumbersThem:
             images.number_labels_as(['ant', 'dog', 'cat'], 3, 'the model')
         assert images[5]['label'] == 1
 
+    @pytest.mark.parametrize('names', [None, [f'n{number:08d}' for number in range(1000)]])
+    def test_folders_named_by_numbers_are_the_classes_of_these_numbers(self, folder, tmp_path, names):
+        """As those of ImageNet-V2: neither names nor their alphabetical order say what they are."""
+        for name, number in (('cat', '107'), ('dog', '20')):
+            shutil.copytree(folder / name, tmp_path / 'numbered' / number)
+        images = LabeledImages(tmp_path / 'numbered', EvalTransform(32))
+        for _ in range(2):
+            images.number_labels_as(names, 1000, 'the model')
+        assert {images.key(index).split('/')[0]: images[index]['label'] for index in range(6)} == {'20': 20, '107': 107}
+        assert images.unlabelled is None and images.num_classes == 1000 and images.class_names == (names or [])
+
     @pytest.mark.parametrize(('names', 'count'), [(None, 3), (['cat', 'cow'], 2)])
     def test_otherwise_there_are_no_labels(self, folder, names, count):
         images = LabeledImages(folder, EvalTransform(32))
         images.number_labels_as(names, count, 'the model')
         assert images[5]['label'] == -1
         assert images.unlabelled == f'its 2 classes are not among the {count} of the model, by name or by count'
+
+
+def test_a_store_of_named_classes_takes_folders_of_their_numbers(folder, tmp_path):
+    for name, number in (('cat', '1'), ('dog', '0')):
+        shutil.copytree(folder / name, tmp_path / 'numbered' / number)
+    root = tmp_path / 'numbered'
+    write_store(tmp_path / 'store', keys(root), num_classes=2, k=2, grid=4, class_names=['ant', 'bee'])
+    images = LabeledImages(root, EvalTransform(32), tmp_path / 'store')
+    assert images.class_names == ['ant', 'bee'] and images.unlabelled is None
+    assert {images.key(index).split('/')[0]: images[index]['label'] for index in range(6)} == {'0': 0, '1': 1}

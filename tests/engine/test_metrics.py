@@ -1,8 +1,9 @@
 """Top-k accuracy."""
 
+import pytest
 import torch
 
-from tokenlabel.engine.metrics import TopK
+from tokenlabel.engine.metrics import ReassessedTopK, TopK
 
 
 def evaluate(scores: torch.Tensor, labels: torch.Tensor, topk=(1, 2), size=None) -> dict:
@@ -24,3 +25,12 @@ def test_with_fewer_classes_than_k_every_image_counts():
 def test_padding_beyond_the_dataset_is_not_counted():
     scores, labels = torch.eye(3), torch.tensor([0, 1, 0])
     assert evaluate(scores, labels, topk=(1,), size=2) == {'top1': 100.0}
+
+
+def test_real_accuracy_takes_any_right_class_and_leaves_images_without_one_out():
+    metric = ReassessedTopK([[0, 2], [], [1], [1]])
+    for index in ([3, 1], [0, 2]):
+        scores = torch.nn.functional.one_hot(torch.tensor([2, 0, 1, 0]), 3)[index].float()
+        metric.process({'index': torch.tensor(index)}, [{'scores': scores}])
+    # the scores' best classes are 2, 0, 1, 0: images 0 and 2 are right, image 1 does not count, image 3 is wrong
+    assert metric.evaluate(4) == {'real/top1': pytest.approx(200 / 3)}

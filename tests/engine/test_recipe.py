@@ -96,3 +96,26 @@ def test_a_model_of_real_size_takes_a_step_on_images_and_their_label_maps(config
     assert all(torch.isfinite(value) for value in losses.values())
     assert float(losses['loss']) == pytest.approx(float(losses['loss_cls'] + losses['loss_tokens']))
     assert not torch.equal(model.model.aux_head.weight, before)
+
+
+@pytest.mark.parametrize(
+    ('name', 'parameters'),
+    [('s_384', 26.30), ('m_384', 56.03), ('m_448', 56.13), ('l_448', 150.47), ('l_512', 150.66)],
+)
+def test_fine_tuning_at_a_higher_resolution_is_the_published_recipe(name, parameters):
+    config = load_config(CONFIGS / f'finetune_lvvit_{name}.py')
+    register_imports(config)
+    variant, size = name.split('_')
+    network = config.model.network
+    assert (network.model_name, network.img_size) == (f'lvvit_{variant}', int(size))
+    assert (network.drop_path_rate, network.mix_token) == (DROP_PATH[variant], True)
+    assert config.initial_weights == f'work_dirs/pretrain_lvvit_{variant}'
+    assert config.train_dataloader.batch_size * 8 == config.auto_scale_lr.base_batch_size == 512
+    optimizer = config.optim_wrapper.optimizer
+    assert (optimizer.lr, optimizer.weight_decay, config.param_scheduler) == (5e-6, 1e-8, [])
+    assert config.train_cfg.max_epochs == 30
+    for split in ('train', 'val', 'test'):
+        assert config[f'{split}_dataloader'].dataset.transform.size == int(size)
+    assert config.test_dataloader.dataset.transform.crop_pct == CROPS[variant]
+    model = MODELS.build(config.model)
+    assert sum(x.numel() for x in model.parameters()) / 1e6 == pytest.approx(parameters, abs=0.01)

@@ -96,3 +96,19 @@ def test_classes_are_matched_by_name_where_both_have_names_else_by_number():
     assert match_classes(['dog', 'owl', 'elk'], 3, ['ant', 'owl', 'cat', 'dog'], 4).tolist() == [3, 1, -1]
     assert match_classes([], 3, ['ant', 'owl', 'cat'], 3).tolist() == [0, 1, 2]
     assert match_classes(['dog', 'owl'], 2, None, 3).tolist() == [-1, -1]
+
+
+def test_names_that_are_numbers_are_the_numbers_of_the_others_classes():
+    synsets = [f'n{number:08d}' for number in range(1000)]
+    assert match_classes(['2', '10', '107'], 3, synsets, 1000).tolist() == [2, 10, 107]
+    assert match_classes(['2', '10', '107'], 3, None, 1000).tolist() == [2, 10, 107]
+
+
+def test_names_that_are_numbers_are_names_where_the_others_have_them_too():
+    assert match_classes(['5', '7'], 2, ['7', '6', '5'], 3).tolist() == [2, 0]
+
+
+def test_names_that_count_from_one_or_beyond_the_others_say_nothing():
+    assert match_classes(['1', '2', '3'], 3, ['ant', 'bee', 'cow', 'dog'], 4).tolist() == [-1, -1, -1]
+    assert match_classes(['1', '2', '3'], 3, None, 3).tolist() == [0, 1, 2]
+    assert match_classes(['0', '4'], 2, ['ant', 'bee', 'cow', 'dog'], 4).tolist() == [-1, -1]

@@ -5,7 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import timm
+import torch
 from PIL import Image
+from timm.data import ImageNetInfo
+
+import tokenlabel  # noqa: F401  registers lvvit_t
 
 
 def pretraining_options(scenes: Path, labels: Path | None) -> list[str]:
@@ -143,3 +148,41 @@ def test_a_missing_checkpoint_is_named(run_tool, scenes, tmp_path):
 def test_images_are_scenes_of_the_size_that_the_demo_configs_say(scenes):
     path = next((scenes / 'imagenet/train').rglob('*.jpg'))
     assert Image.open(path).size == (64, 64)
+
+
+def test_a_dry_run_for_several_gpus_needs_neither_gpus_nor_data_and_writes_nothing(run_tool, tmp_path):
+    options = [
+        'train_dataloader.dataset.root=nowhere',
+        'auto_scale_lr.enable=True',
+        'auto_scale_lr.base_batch_size=256',
+    ]
+    command = ['tools/pretrain.sh', 'configs/demo/pretrain.py', '8', '--dry-run', '--work-dir', tmp_path / 'run']
+    done = run_tool(*command, '--cfg-options', *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '8 processes x 32 images = 256' in done.stdout
+    assert not (tmp_path / 'run').exists()
+    fails_with(run_tool(*command, '--cfg-options', 'model.network.model_name=lvit_s'), 'did you mean')
+
+
+def test_an_evaluation_scores_labels_and_reassessed_labels_as_the_checkpoint_numbers_classes(
+    run_tool, scenes, tmp_path
+):
+    """A model whose classes are those of ImageNet backwards, and that always answers with its last."""
+    network = {'num_classes': 1000, 'img_size': 32, 'patch_size': 16, 'embed_dim': 8, 'depth': 1, 'num_heads': 1}
+    model = timm.create_model('lvvit_t', stem_width=8, **network)
+    torch.nn.init.constant_(model.head.bias[-1:], 1e4)
+    names = ImageNetInfo('imagenet-1k').label_names()[::-1]
+    ours = {'architecture': 'lvvit_t', 'class_names': names}
+    torch.save({'state_dict': model.state_dict(), 'tokenlabel': ours}, tmp_path / 'model.pth')
+    for number, path in enumerate(sorted((scenes / 'imagenet/val').rglob('*.jpg'))[:3], 1):
+        (tmp_path / 'val' / names[-1]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, tmp_path / 'val' / names[-1] / f'ILSVRC2012_val_{number:08d}.JPEG')
+    (tmp_path / 'real.json').write_text(json.dumps([[3, 0], [], [999]]))
+    options = [f'model.network.{name}={value}' for name, value in network.items()]
+    options += [f'test_dataloader.dataset.root={tmp_path}/val', 'test_dataloader.dataset.transform.size=32']
+    command = ['tools/test.py', 'configs/demo/pretrain.py', tmp_path / 'model.pth', '--work-dir', tmp_path / 'run']
+    command += ['--real', tmp_path / 'real.json', '--out', tmp_path / 'metrics.json']
+    done = run_tool(*command, '--cfg-options', *options, 'model.network.stem_width=8')
+    assert done.returncode == 0, done.stdout + done.stderr
+    metrics = json.loads((tmp_path / 'metrics.json').read_text())
+    assert metrics == {'top1': 100.0, 'top5': 100.0, 'real/top1': 50.0}

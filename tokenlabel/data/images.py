@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from tokenlabel.data.readers import open_images
 from tokenlabel.errors import UserError
-from tokenlabel.labels.class_map import map_classes, match_classes, read_class_map
+from tokenlabel.labels.class_map import class_numbers, map_classes, match_classes, read_class_map
 from tokenlabel.labels.store import LabelStore, image_keys
 from tokenlabel.transforms.view import View
 
@@ -21,13 +21,13 @@ from tokenlabel.transforms.view import View
 class LabeledImages(Dataset):
     """Images with their class, and with their score maps where there is a label store.
 
-    A sample is a dict: `image` uint8 [3, H, W]; `label` int, -1 where the image has none; with a store also `view`
-    float32 [2, 3] (model input -> source image), `scores` float16 [k, S, S], `classes` int64 [k, S, S] and `map_view`
-    float32 [2, 3] (map -> source image). Score maps are passed on as stored, or through the class map: they are looked
-    up once per batch, on the training device.
+    A sample is a dict: `image` uint8 [3, H, W]; `label` int, -1 where the image has none; `index` int, by which `key`
+    names the image; with a store also `view` float32 [2, 3] (model input -> source image), `scores` float16 [k, S, S],
+    `classes` int64 [k, S, S] and `map_view` float32 [2, 3] (map -> source image). Score maps are passed on as stored,
+    or through the class map: they are looked up once per batch, on the training device.
 
     Labels are numbered as the store numbers its classes, if the names or else the counts of both tell how; otherwise
-    images have no labels here.
+    images have no labels here. See `match_classes`, for folders named by numbers as well.
 
     Args:
         root: images in any layout that `open_images` reads, such as a folder of class folders.
@@ -92,7 +92,7 @@ class LabeledImages(Dataset):
         image = self._read(index)
         with random_state_of(self.seed, epoch, index):
             pixels, view = self.transform(image)
-        sample = {'image': pixels, 'label': int(self._targets[self._images[index]])}
+        sample = {'image': pixels, 'label': int(self._targets[self._images[index]]), 'index': index}
         if self.labels is not None:
             label_map = self.labels[int(self._rows[index])]
             scores, classes = label_map.scores, label_map.classes
@@ -121,7 +121,9 @@ class LabeledImages(Dataset):
         table = match_classes(self.class_names, self.num_classes, class_names, num_classes)
         if len(table) and (table >= 0).all():
             self._targets = np.where(self._targets >= 0, table[self._targets], -1)
-            self.class_names = list(class_names or self.class_names)
+            # names that were numbers of the others' classes are no names of all of these
+            own = self.class_names if len(self.class_names) == num_classes else []
+            self.class_names = list(class_names or own)
         else:
             self.unlabelled = self.unlabelled or (
                 f'its {self.num_classes} classes are not among the {num_classes} of {whose}, by name or by count'
@@ -180,7 +182,8 @@ class LabeledImages(Dataset):
             self._table = read_class_map(self.class_map, names or count, image_classes)
             self.num_classes = self.num_classes or int(self._table.max()) + 1
             return
-        if names and len(names) == len(self.class_names) and set(names) != set(self.class_names):
+        same_count = names and len(names) == len(self.class_names)
+        if same_count and set(names) != set(self.class_names) and class_numbers(self.class_names) is None:
             differing = next(pair for pair in zip(names, self.class_names, strict=True) if pair[0] != pair[1])
             raise UserError(
                 f'Label store {store.path} numbers its classes differently from {self.root} '

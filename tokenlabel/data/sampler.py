@@ -6,6 +6,8 @@ import torch
 import torch.distributed
 from torch.utils.data import Sampler
 
+from tokenlabel.errors import UserError
+
 
 class EndlessSampler(Sampler):
     """Epoch after epoch, each a permutation given by (seed, epoch), dealt out to the processes one by one.
@@ -14,12 +16,21 @@ class EndlessSampler(Sampler):
     All processes together read one endless stream; process `rank` takes positions rank, rank + world_size, ...
     Resuming is arithmetic: `skip(n)` moves on without touching a sample.
 
+    With repeated augmentation (Hoffer et al. 2020) the copies of an image follow each other, so that they share a batch
+    or a step of several processes. An epoch keeps its length: it shows a part of the images, another in each epoch. The
+    order is that of timm's `RepeatAugSampler`. What is yielded is then `(epoch * repeats + copy, index)`, so that each
+    copy is augmented in its own way.
+
     Args:
         dataset: anything with a length, in samples.
         seed: the same on all processes; None counts as 0.
         shuffle: False keeps the dataset's own order in every epoch.
+        repeats: times that each image of an epoch is shown in it, each time augmented anew.
         rank: this process; taken from `torch.distributed` when None.
         world_size: number of processes; taken from `torch.distributed` when None.
+
+    Raises:
+        UserError: `repeats` is no whole number from 1 on.
     """
 
     def __init__(
@@ -27,11 +38,18 @@ class EndlessSampler(Sampler):
         dataset: Sized,
         seed: int | None = 0,
         shuffle: bool = True,
+        repeats: int = 1,
         rank: int | None = None,
         world_size: int | None = None,
     ) -> None:
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if not isinstance(repeats, int) or repeats < 1:
+            raise UserError(
+                f'train_dataloader.sampler.repeats is {repeats}: give how often each image of an epoch is shown, '
+                'from 1 on.'
+            )
         self.num_samples = len(dataset)
+        self.repeats = repeats
         self.seed = seed or 0
         self.shuffle = shuffle
         self.rank = (torch.distributed.get_rank() if distributed else 0) if rank is None else rank
@@ -47,7 +65,8 @@ class EndlessSampler(Sampler):
             epoch, offset = divmod(position, self.num_samples)
             if epoch != current:
                 current, order = epoch, self._order(epoch)
-            yield epoch, int(order[offset])
+            which, copy = divmod(offset, self.repeats)
+            yield epoch * self.repeats + copy, int(order[which])
             position += self.world_size
 
     def __len__(self) -> int:

@@ -26,6 +26,8 @@ LOOKED_UP_KEYS = {
     'efficient_conv_bn_eval',
     'env_cfg',
     'find_unused_parameters',
+    'initial_weights',
+    'keep_global_batch',
     'log_level',
     'sync_bn',
     'tta_model',

@@ -34,3 +34,37 @@ class TopK(BaseMetric):
         """Percentages over all images."""
         hits = torch.as_tensor(results, dtype=torch.float64).reshape(-1, len(self.topk))
         return {f'top{k}': 100 * float(share) for k, share in zip(self.topk, hits.mean(0), strict=True)}
+
+
+class ReassessedTopK(BaseMetric):
+    """ImageNet-ReaL: share of images, in percent, with a class that they really show among the k highest scores.
+
+    An image may have several right classes (Beyer et al. 2020, "Are we done with ImageNet?"); those with none do not
+    count.
+
+    Args:
+        right_classes: of each image of the dataset, by its index.
+        topk: the values of k.
+    """
+
+    default_prefix = 'real'
+
+    def __init__(
+        self, right_classes: Sequence[Sequence[int]], topk: Sequence[int] = (1,), collect_device: str = 'cpu'
+    ) -> None:
+        super().__init__(collect_device=collect_device)
+        self.right_classes = right_classes
+        self.topk = tuple(topk)
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Takes `index` [B] of the batch and `scores` [B, C]; keeps hits per image, -1 where no class is right."""
+        ranked = torch.cat([sample['scores'].topk(max(self.topk), dim=1).indices for sample in data_samples])
+        for index, classes in zip(data_batch['index'].tolist(), ranked.tolist(), strict=True):
+            right = set(self.right_classes[index])
+            self.results.append([not right.isdisjoint(classes[:k]) if right else -1 for k in self.topk])
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Percentages over the images that have a right class."""
+        hits = torch.as_tensor([hits for hits in results if hits[0] >= 0], dtype=torch.float64)
+        shares = hits.reshape(-1, len(self.topk)).mean(0)
+        return {f'top{k}': 100 * float(share) for k, share in zip(self.topk, shares, strict=True)}

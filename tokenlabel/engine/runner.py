@@ -13,17 +13,20 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIMIZERS, RUNNERS
 from mmengine.runner import CheckpointLoader
 
+from tokenlabel.engine.global_batch import hooks_per_step, kept_accumulation
+from tokenlabel.engine.initial_weights import load_initial_weights
 from tokenlabel.errors import UserError
 from tokenlabel.models.checkpoint import read_checkpoint
 
 
 @RUNNERS.register_module(name='TokenLabelRunner')
 class Runner(mmengine.runner.Runner):
-    """MMEngine's Runner with four differences.
+    """MMEngine's Runner with a few differences.
 
     Without a GPU it starts several processes on gloo, without SyncBatchNorm and mixed precision, saying so.
     Checkpoints are written beside their place and renamed, read without executing what is in them, and have to fit the
-    model in every weight.
+    model in every weight. `initial_weights` are where training starts, at any resolution and with any classes, and
+    `keep_global_batch=True` keeps the recipe's batch and learning rate on any number of processes.
     """
 
     def setup_env(self, env_cfg: dict) -> None:
@@ -53,7 +56,40 @@ class Runner(mmengine.runner.Runner):
         name = optim_wrapper.get('optimizer', {}).get('type') if isinstance(optim_wrapper, dict) else None
         if isinstance(name, str) and OPTIMIZERS.get(name) is None:
             raise UserError(f'The config names an unknown optimizer `{name}` in optim_wrapper.optimizer.type.')
+        counts = kept_accumulation(self.cfg, self.world_size)
+        if counts is not None and isinstance(optim_wrapper, dict):
+            optim_wrapper = {**optim_wrapper, 'accumulative_counts': counts}
         return super().build_optim_wrapper(optim_wrapper)
+
+    def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
+        """Lets the learning rate follow the batch, unless the batch is kept."""
+        counts = kept_accumulation(self.cfg, self.world_size)
+        if counts is None:
+            super().scale_lr(optim_wrapper, auto_scale_lr)
+        else:
+            self.logger.info(f'The batch of the recipe is kept: {counts} iterations make a step.')
+
+    def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
+        """Registers hooks; those that count steps know how many iterations make one."""
+        counts = kept_accumulation(self.cfg, self.world_size)
+        if counts is not None:
+            default_hooks = hooks_per_step(default_hooks, counts)
+        super().register_hooks(default_hooks, custom_hooks)
+
+    def load_or_resume(self) -> None:
+        """As MMEngine; a run that neither resumes nor loads starts from `initial_weights` where the config has them.
+
+        Raises:
+            UserError: as `load_initial_weights`; `load_from` names other weights to start from.
+        """
+        path = self.cfg.get('initial_weights')
+        if path and self._load_from and not self._resume:
+            raise UserError(f'load_from and initial_weights ({path}) both say where to start from: set one of them.')
+        super().load_or_resume()
+        if path and not self._has_loaded:
+            file = load_initial_weights(self.model, path)
+            self._has_loaded = True
+            self.logger.info(f'Training starts from the weights of {file}.')
 
     def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
         """Writes under another name first: a checkpoint of its final name is whole."""

@@ -7,6 +7,7 @@ where names hold no spaces, by spaces. A class is given by its name or by its nu
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -50,12 +51,28 @@ def match_classes(
 ) -> NDArray[np.int64]:
     """The number that each of `from_count` classes has among `to_count` others, [from_count]; -1 where it has none.
 
-    Where both have names these decide; otherwise equal counts are taken for the same classes.
+    Where both have names these decide; otherwise equal counts are taken for the same classes. Names that are numbers
+    and no names of the others, as the folders 0 to 999 of ImageNet-V2, are the numbers of the others' classes; those
+    that merely count from 1 are not, for they would be off by one.
     """
+    numbers = class_numbers(from_names or ())
+    if to_names and not set(from_names or ()).isdisjoint(to_names):
+        numbers = None
+    if numbers is not None and numbers.max() < to_count:
+        return numbers
     if from_names and to_names:
-        numbers = {name: number for number, name in enumerate(to_names)}
-        return np.array([numbers.get(name, -1) for name in from_names])
+        positions = {name: number for number, name in enumerate(to_names)}
+        return np.array([positions.get(name, -1) for name in from_names])
     return np.arange(from_count) if from_count == to_count else np.full(from_count, -1)
+
+
+def class_numbers(names: Sequence[str]) -> NDArray[np.int64] | None:
+    """The numbers that all of these names are, [names]; None where they are not, or merely count from 1."""
+    if not names or not all(re.fullmatch(r'\d{1,9}', name) for name in names):
+        return None
+    numbers = np.array([int(name) for name in names])
+    counts_from_one = sorted(numbers) == list(range(1, len(names) + 1))
+    return None if counts_from_one or len(set(numbers)) < len(names) else numbers
 
 
 def map_classes(scores: NDArray, classes: NDArray, table: NDArray[np.int64]) -> tuple[NDArray, NDArray[np.int64]]:

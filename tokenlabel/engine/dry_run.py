@@ -1,0 +1,274 @@
+"""What a config would train, without training: length, learning rate, parameter groups, memory."""
+
+import copy
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DATASETS, MODELS, OPTIMIZERS, PARAM_SCHEDULERS
+from torch import nn
+
+from tokenlabel.engine.classes import check_training_classes
+from tokenlabel.engine.classifier import TokenLabelClassifier
+from tokenlabel.engine.global_batch import kept_accumulation
+from tokenlabel.errors import UserError
+
+IMAGENET_IMAGES = 1_281_167
+# Schedules in epochs are drawn with at most so many iterations in each: their shape does not depend on it.
+DRAWN_PER_EPOCH = 20
+
+
+def describe(config: Config, processes: int) -> str:
+    """The resolved recipe as text, for `processes` of one GPU each.
+
+    Data that is there is opened and checked against the network; where it is not, ImageNet-1k's number of images is
+    assumed for a network of its classes, and said to be.
+
+    Raises:
+        UserError: as a training would: what the config names does not exist or does not fit together.
+    """
+    with _quiet():
+        model = MODELS.build(_without_downloads(config.model))
+        counts = kept_accumulation(config, processes)
+        images, data = _images(config, model)
+        length = TrainingLength.of(config, images, processes)
+        rate, base_rate = _learning_rate(config, processes, counts)
+        groups = _groups(model, config.optim_wrapper)
+        curve = learning_rates(config.get('param_scheduler') or [], rate, length)
+        memory = _memory(config, model, processes)
+    counts = counts or config.optim_wrapper.get('accumulative_counts', 1)
+    batch = config.train_dataloader.batch_size
+    of_process = f'{processes} {"process" if processes == 1 else "processes"} x {batch} images'
+    accumulated = f' x {counts} iterations a step' if counts > 1 else ''
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    share = '' if trained == total else f', {trained / 1e6:.2f} M of them trained'
+    name = getattr(model, 'architecture', type(model).__name__)
+    scaled = '' if rate == base_rate else f', {base_rate:g} scaled with the batch'
+    rows = [
+        ('network', f'{name}, {total / 1e6:.2f} M parameters{share}'),
+        ('starts from', str(config.get('load_from') or config.get('initial_weights') or 'its initialisation')),
+        ('data', data),
+        ('batch', f'{of_process}{accumulated} = {processes * batch * counts}'),
+        ('length', str(length)),
+        ('learning rate', f'{rate:g}{scaled} ({config.optim_wrapper.optimizer.type})'),
+        ('', sparkline(curve)),
+        ('', ', '.join(f'{curve[int(at * (len(curve) - 1))]:.2g} at {at:.0%}' for at in (0, 0.05, 0.25, 0.5, 0.75, 1))),
+        *(('parameters' if number == 0 else '', group) for number, group in enumerate(groups)),
+        *(('memory' if number == 0 else '', part) for number, part in enumerate(memory)),
+    ]
+    return '\n'.join(f'{title:<14}{text}'.rstrip() for title, text in rows)
+
+
+def learning_rates(schedulers: list[dict] | dict, rate: float, length: 'TrainingLength') -> list[float]:
+    """The learning rate before each iteration; of schedules in epochs, at no more than `DRAWN_PER_EPOCH` in each."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=rate)
+    per_epoch, steps = length.per_epoch or DRAWN_PER_EPOCH, length.iterations
+    if length.epochs:
+        per_epoch = min(per_epoch, DRAWN_PER_EPOCH)
+        steps = length.epochs * per_epoch
+    built = [
+        PARAM_SCHEDULERS.build(dict(scheduler), default_args=dict(optimizer=optimizer, epoch_length=per_epoch))
+        for scheduler in ([schedulers] if isinstance(schedulers, dict) else schedulers)
+    ]
+    rates = []
+    optimizer.step()  # torch warns where a schedule moves before its optimizer
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]['lr'])
+        for scheduler in built:
+            if not scheduler.by_epoch:
+                scheduler.step()
+    return rates
+
+
+def sparkline(values: list[float], width: int = 60) -> str:
+    """Values, 0 to their greatest, as bars of eight heights."""
+    bars = '▁▂▃▄▅▆▇█'
+    top = max(values) or 1.0
+    taken = [values[column * len(values) // width] for column in range(width)]
+    return ''.join(bars[min(7, int(8 * value / top))] for value in taken)
+
+
+def optimizer_state_bytes(model: nn.Module, optimizer: dict) -> int:
+    """Bytes that an optimizer keeps beside the trained parameters: asked of the optimizer itself, on no memory."""
+    parameters = [
+        nn.Parameter(torch.empty_like(parameter, device='meta'))
+        for parameter in model.parameters()
+        if parameter.requires_grad
+    ]
+    for parameter in parameters:
+        parameter.grad = torch.empty_like(parameter)
+    built = OPTIMIZERS.build({**optimizer, 'params': parameters})
+    built.step()
+    state = [value for values in built.state.values() for value in values.values()]
+    return sum(value.nbytes for value in state if isinstance(value, torch.Tensor))
+
+
+def activation_bytes(model: nn.Module, size: tuple[int, int], mixed: bool) -> tuple[int, int]:
+    """Bytes that autograd keeps for the backward pass: (per image, per step).
+
+    Measured in passes of two and of three images on this machine; the loss, and what operations need for a moment, are
+    not in it.
+
+    Args:
+        model: in training mode, takes images.
+        size: height and width of an image.
+        mixed: whether it computes in bfloat16 where autocast does.
+    """
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    kept = []
+    for batch in (2, 3):
+        storages = {}
+
+        def keep(tensor: torch.Tensor, storages: dict = storages) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                storages[storage.data_ptr()] = storage  # held, so that no other takes its place
+            return tensor
+
+        with (
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+            torch.autocast('cpu', torch.bfloat16, enabled=mixed),
+        ):
+            output = model(torch.zeros(batch, 3, *size))
+        kept.append(sum(storage.nbytes() for storage in storages.values()))
+        del output
+    return kept[1] - kept[0], max(0, 3 * kept[0] - 2 * kept[1])
+
+
+class TrainingLength:
+    """How long a training is.
+
+    Args:
+        epochs: 0 where it is not counted in them.
+        per_epoch: iterations of one; 0 where the number of images is not known.
+        iterations: of all.
+    """
+
+    def __init__(self, epochs: int, per_epoch: int, iterations: int) -> None:
+        self.epochs, self.per_epoch, self.iterations = epochs, per_epoch, iterations
+
+    @classmethod
+    def of(cls, config: Config, images: int, processes: int) -> 'TrainingLength':
+        per_epoch = math.ceil(math.ceil(images / processes) / config.train_dataloader.batch_size)
+        epochs = config.train_cfg.get('max_epochs') or 0
+        return cls(epochs, per_epoch, epochs * per_epoch if epochs else config.train_cfg.max_iters)
+
+    def __str__(self) -> str:
+        if not self.epochs:
+            passes = f', {self.iterations / self.per_epoch:.1f} epochs' if self.per_epoch else ''
+            return f'{self.iterations:,} iterations{passes}'
+        if not self.per_epoch:
+            return f'{self.epochs} epochs'
+        return f'{self.epochs} epochs x {self.per_epoch:,} iterations = {self.iterations:,}'
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What MMEngine's parts log while they are built is left out."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('ERROR')
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _without_downloads(model: Config) -> dict:
+    """The model's config without pretrained weights, which change no number here."""
+    model = copy.deepcopy(model)
+    if model.get('network', {}).get('pretrained'):
+        model.network.pretrained = False
+    return model
+
+
+def _images(config: Config, model: nn.Module) -> tuple[int, str]:
+    """Number of training images, 0 if unknown, and a line about them."""
+    dataset = config.train_dataloader.dataset
+    root = str(dataset.get('root') or dataset.get('data_root') or '')
+    if root.startswith('hfds/') or not Path(root.removeprefix('wds/')).exists():
+        if getattr(model, 'num_classes', 0) == 1000:
+            return IMAGENET_IMAGES, f'{IMAGENET_IMAGES:,} images are assumed, as in ImageNet-1k: {root} is not here'
+        return 0, f'unknown: {root} is not here'
+    built = DATASETS.build(copy.deepcopy(dataset))
+    check_training_classes(model, built)
+    return len(built), f'{len(built):,} images in {root}'
+
+
+def _learning_rate(config: Config, processes: int, counts: int | None) -> tuple[float, float]:
+    """The rate that a run would have, and the config's."""
+    rate = config.optim_wrapper.optimizer.lr
+    scale = config.get('auto_scale_lr') or {}
+    if counts is not None or not scale.get('enable'):
+        return rate, rate
+    return rate * processes * config.train_dataloader.batch_size / scale['base_batch_size'], rate
+
+
+def _groups(model: nn.Module, optim_wrapper: dict) -> list[str]:
+    """A line for all parameters that share a multiplier of the learning rate and a weight decay."""
+    if OPTIMIZERS.get(optim_wrapper.optimizer.type) is None:
+        raise UserError(
+            f'The config names an unknown optimizer `{optim_wrapper.optimizer.type}` in optim_wrapper.optimizer.type.'
+        )
+    settings = {key: value for key, value in optim_wrapper.items() if key in ('optimizer', 'paramwise_cfg')}
+    settings |= {'constructor': optim_wrapper.constructor} if 'constructor' in optim_wrapper else {}
+    optimizer = build_optim_wrapper(model, copy.deepcopy(settings)).optimizer
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = defaultdict(list)
+    for group in optimizer.param_groups:
+        multiplier = round(group['lr'] / optim_wrapper.optimizer.lr, 6)
+        groups[multiplier, group.get('weight_decay', 0)] += group['params']
+    return [
+        f'{len(parameters):>5} tensors {sum(p.numel() for p in parameters) / 1e6:8.3f} M  rate x{multiplier:g}, '
+        f'decay {decay:g}, such as {names[id(parameters[0])]}'
+        for (multiplier, decay), parameters in groups.items()
+    ]
+
+
+def _memory(config: Config, model: nn.Module, processes: int) -> list[str]:
+    """Lines of the bytes that a process needs: all but the activations are exact."""
+    weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    gradients = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    hooks = [*(config.get('default_hooks') or {}).values(), *(config.get('custom_hooks') or [])]
+    averaged = any(hook and hook.get('type') == 'EMAHook' for hook in hooks)
+    parts = {
+        'weights': weights,
+        'gradients': gradients,
+        'gradients on their way between processes': gradients if processes > 1 else 0,
+        'optimizer': optimizer_state_bytes(model, config.optim_wrapper.optimizer),
+        'averaged weights': weights if averaged else 0,
+    }
+    lines = [f'{_mib(size)}  {what}' for what, size in parts.items() if size]
+    batch, size = config.train_dataloader.batch_size, _input_size(config)
+    if size is None:
+        return [*lines, f'{_mib(sum(parts.values()))}  in all, and the activations: the size of the input is not known']
+    mixed = config.optim_wrapper.get('type') == 'AmpOptimWrapper'
+    network = model.model if isinstance(model, TokenLabelClassifier) else model
+    per_image, per_step = activation_bytes(network.train(), size, mixed)
+    activations = batch * per_image + per_step
+    lines.append(
+        f'{_mib(activations)}  activations, an estimate: {per_image / 2**20:.1f} MiB for each of {batch} images of '
+        f'{size[0]} x {size[1]}, measured here'
+    )
+    return [
+        *lines,
+        f'{_mib(sum(parts.values()) + activations)}  in all, for each process; the loss and passing needs come on top',
+    ]
+
+
+def _input_size(config: Config) -> tuple[int, int] | None:
+    """Height and width that a training pass sees: of the transform, or of a segmentation's crops."""
+    transform = config.train_dataloader.dataset.get('transform') or {}
+    size = transform.get('size') or (config.model.get('data_preprocessor') or {}).get('size')
+    return (size, size) if isinstance(size, int) else size and tuple(size)
+
+
+def _mib(size: int) -> str:
+    return f'{size / 2**20:>9,.1f} MiB'

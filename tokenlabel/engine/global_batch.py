@@ -1,0 +1,67 @@
+"""The recipe's global batch on any number of processes, by accumulating gradients."""
+
+import copy
+
+from mmengine.config import ConfigDict
+
+from tokenlabel.errors import UserError
+
+
+def accumulation(recipe: int, processes: int, batch_size: int) -> int:
+    """Batches whose gradients make one step, so that processes x batch size x these are the recipe's global batch.
+
+    Raises:
+        UserError: the recipe's batch is no multiple of what the processes read at once.
+    """
+    at_once = processes * batch_size
+    if recipe % at_once:
+        fitting = [size for size in range(1, batch_size + 1) if recipe % (processes * size) == 0]
+        hint = f'set train_dataloader.batch_size={fitting[-1]}' if fitting else 'start another number of processes'
+        raise UserError(
+            f'keep_global_batch cannot make the batch of {recipe} out of {processes} x {batch_size} images: {hint}, or '
+            'let the learning rate follow the batch (keep_global_batch=False auto_scale_lr.enable=True).'
+        )
+    return recipe // at_once
+
+
+def kept_accumulation(config: dict, processes: int) -> int | None:
+    """What `accumulation` says for a config with `keep_global_batch=True`; None for one without.
+
+    The recipe's batch is `auto_scale_lr.base_batch_size`.
+
+    Raises:
+        UserError: as `accumulation`; the config does not say its batch, or the length of training is not in epochs;
+            `optim_wrapper.accumulative_counts` is set as well.
+    """
+    if not config.get('keep_global_batch'):
+        return None
+    recipe = (config.get('auto_scale_lr') or {}).get('base_batch_size')
+    if not recipe:
+        raise UserError("keep_global_batch wants to know the recipe's batch: set auto_scale_lr.base_batch_size.")
+    if not (config.get('train_cfg') or {}).get('max_epochs'):
+        raise UserError(
+            'keep_global_batch changes how many images an iteration reads, so the length of training has to be in '
+            'epochs: set train_cfg.max_epochs, or keep_global_batch=False.'
+        )
+    if (config.get('optim_wrapper') or {}).get('accumulative_counts', 1) != 1:
+        raise UserError('keep_global_batch chooses optim_wrapper.accumulative_counts itself: leave one of the two out.')
+    return accumulation(recipe, processes, config['train_dataloader']['batch_size'])
+
+
+def hooks_per_step(hooks: dict | None, counts: int) -> dict | None:
+    """Default hooks for steps of `counts` iterations each.
+
+    The weights are averaged once a step and warm up over as many steps as the recipe says; checkpoints are written
+    between two steps, where no gradient is under way.
+    """
+    hooks = copy.deepcopy(hooks)
+    for hook in (hooks or {}).values():
+        if not isinstance(hook, dict | ConfigDict):
+            continue
+        if hook.get('type') == 'EMAHook':
+            hook['interval'] = counts
+            if 'gamma' in hook:
+                hook['gamma'] *= counts
+        if hook.get('type') == 'CheckpointHook' and hook.get('interval', -1) > 0:
+            hook['interval'] += -hook['interval'] % counts
+    return hooks

@@ -1,0 +1,56 @@
+"""Where training starts from: weights of another run, resolution or number of classes."""
+
+from pathlib import Path
+
+import torch
+from mmengine.model import is_model_wrapper
+from mmengine.runner import find_latest_checkpoint
+
+from tokenlabel.engine.classifier import TokenLabelClassifier
+from tokenlabel.errors import UserError
+from tokenlabel.models.checkpoint import load_checkpoint
+
+
+def load_initial_weights(model: torch.nn.Module, path: str | Path) -> Path:
+    """Loads averaged weights, where there are such, as `load_checkpoint` does.
+
+    Position embeddings are resampled to the model's grid, and heads of other classes are left as they are. How the
+    model scores stays as its targets want it.
+
+    Args:
+        model: a `TokenLabelClassifier`, wrapped or not.
+        path: a checkpoint, or the work dir of a run: its last one.
+
+    Returns:
+        The file that was read.
+
+    Raises:
+        UserError: there is no such checkpoint, it does not fit, or the model is of another kind.
+    """
+    model = model.module if is_model_wrapper(model) else model
+    if not isinstance(model, TokenLabelClassifier):
+        raise UserError(
+            'initial_weights are for pretraining: name the weights of a segmentation backbone with '
+            'model.backbone.init_cfg.checkpoint, or all of a model with load_from.'
+        )
+    file = checkpoint_in(path)
+    rule = getattr(model.model, 'token_score_weight', None)
+    load_checkpoint(model.model, file, ema=True)
+    if rule is not None:
+        model.model.token_score_weight = rule
+    return file
+
+
+def checkpoint_in(path: str | Path) -> Path:
+    """The checkpoint that `path` is, or the last one of the work dir that it is.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = find_latest_checkpoint(str(path)) if Path(path).is_dir() else path
+    if found is None or not Path(found).is_file():
+        raise UserError(
+            f'There is no checkpoint at {path} to start from: name a checkpoint or the work dir of a run with '
+            '--cfg-options initial_weights=PATH, or None to start from scratch.'
+        )
+    return Path(found)
