@@ -98,6 +98,30 @@ def crop_targets_figure(
     return figure
 
 
+def token_labels_figure(
+    images: Sequence[Picture],
+    targets: Sequence[Tensor],
+    class_names: Sequence[str],
+    palette: Palette | None = None,
+    captions: Sequence[str] = (),
+) -> Figure:
+    """What a batch is trained towards: the best class of every token's target, over the model's input.
+
+    Args:
+        images: the model's inputs, as pictures.
+        targets: one tensor [rows, cols, C] of shares in [0, 1] per image; [1, 1, C] where one label is for all.
+        class_names: names of all C classes.
+        palette: one RGB colour (0..255) per class; `class_palette` when None.
+        captions: a title over each image.
+    """
+    cells = []
+    for image, target in zip(images, targets, strict=True):
+        confidence, classes = target.float().cpu().max(-1)
+        height, width = _pixels(image).shape[:2]
+        cells.append((classes.numpy(), confidence.numpy(), (0, width, height, 0)))
+    return _cells_figure('Token labels', 'labels', images, cells, class_names, palette, captions)
+
+
 def token_predictions_figure(
     images: Sequence[Picture],
     token_logits: Sequence[Tensor],

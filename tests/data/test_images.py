@@ -36,7 +36,7 @@ def keys(folder):
 def test_without_a_store_a_sample_is_an_image_and_its_class(folder):
     images = LabeledImages(folder, EvalTransform(32, crop_pct=1.0))
     sample = images[5]
-    assert set(sample) == {'image', 'label'}
+    assert set(sample) == {'image', 'label', 'index'}
     assert sample['image'].dtype == torch.uint8 and sample['image'].shape == (3, 32, 32)
     assert sample['label'] == 1 and images.class_names == ['cat', 'dog']
 

@@ -21,10 +21,10 @@ from tokenlabel.transforms.view import View
 class LabeledImages(Dataset):
     """Images with their class, and with their score maps where there is a label store.
 
-    A sample is a dict: `image` uint8 [3, H, W]; `label` int, -1 where the image has none; with a store also `view`
-    float32 [2, 3] (model input -> source image), `scores` float16 [k, S, S], `classes` int64 [k, S, S] and `map_view`
-    float32 [2, 3] (map -> source image). Score maps are passed on as stored, or through the class map: they are looked
-    up once per batch, on the training device.
+    A sample is a dict: `image` uint8 [3, H, W]; `label` int, -1 where the image has none; `index` int, what `key`
+    takes; with a store also `view` float32 [2, 3] (model input -> source image), `scores` float16 [k, S, S], `classes`
+    int64 [k, S, S] and `map_view` float32 [2, 3] (map -> source image). Score maps are passed on as stored, or through
+    the class map: they are looked up once per batch, on the training device.
 
     Labels are numbered as the store numbers its classes, if the names or else the counts of both tell how; otherwise
     images have no labels here.
@@ -92,7 +92,7 @@ class LabeledImages(Dataset):
         image = self._read(index)
         with random_state_of(self.seed, epoch, index):
             pixels, view = self.transform(image)
-        sample = {'image': pixels, 'label': int(self._targets[self._images[index]])}
+        sample = {'image': pixels, 'label': int(self._targets[self._images[index]]), 'index': int(index)}
         if self.labels is not None:
             label_map = self.labels[int(self._rows[index])]
             scores, classes = label_map.scores, label_map.classes

@@ -1,5 +1,6 @@
 """MMEngine's Runner, made to work on CPUs and to write and read checkpoints safely."""
 
+import copy
 import os
 from pathlib import Path
 
@@ -13,15 +14,20 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIMIZERS, RUNNERS
 from mmengine.runner import CheckpointLoader
 
+from tokenlabel.engine.optim_wrapper import FUSED
 from tokenlabel.errors import UserError
 from tokenlabel.models.checkpoint import read_checkpoint
+
+# What the configs' OptimWrappers become.
+SKIPPING = {'OptimWrapper': 'SkippingOptimWrapper', 'AmpOptimWrapper': 'SkippingAmpOptimWrapper'}
 
 
 @RUNNERS.register_module(name='TokenLabelRunner')
 class Runner(mmengine.runner.Runner):
-    """MMEngine's Runner with four differences.
+    """MMEngine's Runner with five differences.
 
     Without a GPU it starts several processes on gloo, without SyncBatchNorm and mixed precision, saying so.
+    Optimizer steps that are not finite are skipped, see `tokenlabel.engine.optim_wrapper`.
     Checkpoints are written beside their place and renamed, read without executing what is in them, and have to fit the
     model in every weight.
     """
@@ -44,7 +50,7 @@ class Runner(mmengine.runner.Runner):
         return MMDistributedDataParallel(module=model, **(options | {'device_ids': None}))
 
     def build_optim_wrapper(self, optim_wrapper: dict | OptimWrapper) -> OptimWrapper:
-        """Mixed precision where there is a GPU, float32 elsewhere."""
+        """Mixed precision where there is a GPU, float32 elsewhere; steps that are not finite are skipped."""
         mixed = isinstance(optim_wrapper, dict) and optim_wrapper.get('type') == 'AmpOptimWrapper'
         if mixed and not torch.cuda.is_available():
             self.logger.warning('No GPU: training in float32 instead of mixed precision.')
@@ -53,6 +59,12 @@ class Runner(mmengine.runner.Runner):
         name = optim_wrapper.get('optimizer', {}).get('type') if isinstance(optim_wrapper, dict) else None
         if isinstance(name, str) and OPTIMIZERS.get(name) is None:
             raise UserError(f'The config names an unknown optimizer `{name}` in optim_wrapper.optimizer.type.')
+        if isinstance(optim_wrapper, dict):
+            optim_wrapper = copy.deepcopy(optim_wrapper)
+            kind = optim_wrapper.get('type', 'OptimWrapper')
+            optim_wrapper['type'] = SKIPPING.get(kind, kind)
+            if name in FUSED:
+                optim_wrapper['optimizer'].setdefault('fused', True)
         return super().build_optim_wrapper(optim_wrapper)
 
     def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:

@@ -1,0 +1,131 @@
+"""Steps whose loss or gradient is not finite change nothing, and are found out about without a host read."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.optim import OptimWrapper
+from torch import nn
+
+from tokenlabel.engine.averaging import SteppedEMA
+from tokenlabel.engine.optim_wrapper import SkippingOptimWrapper, is_fused
+
+GOOD, BAD = 1.0, float('nan')
+
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return Network()
+
+
+def wrapper_of(network, optimizer='AdamW', **options):
+    arguments = {'fused': True} if optimizer != 'SGD' else {'momentum': 0.9}
+    return SkippingOptimWrapper(
+        getattr(torch.optim, optimizer)(network.parameters(), lr=0.1, weight_decay=0.1, **arguments), **options
+    )
+
+
+def train(network, wrapper, *factors):
+    for step, factor in enumerate(factors):
+        images = torch.randn(5, 3, generator=torch.Generator().manual_seed(step))
+        with wrapper.optim_context(network):
+            loss = network(images * factor).square().mean()
+        wrapper.update_params(loss)
+
+
+def state_of(network, wrapper):
+    """A copy of weights, running statistics and optimizer state, as a flat dict of tensors."""
+    state = copy.deepcopy(network.state_dict())
+    for index, values in copy.deepcopy(wrapper.optimizer.state_dict()['state']).items():
+        state |= {f'{index}.{name}': value for name, value in values.items()}
+    return state
+
+
+def assert_same(state, other):
+    torch.testing.assert_close(state, other, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('optimizer', ['AdamW', 'Adam', 'SGD'])
+@pytest.mark.parametrize('factor', [BAD, float('inf')], ids=['nan', 'infinite'])
+def test_a_step_that_is_not_finite_changes_nothing(network, optimizer, factor):
+    wrapper = wrapper_of(network, optimizer)
+    train(network, wrapper, GOOD, GOOD)
+    before = state_of(network, wrapper)
+    train(network, wrapper, factor)
+    assert not wrapper.stepped and wrapper.at_fault
+    assert_same(state_of(network, wrapper), before)
+
+
+@pytest.mark.parametrize('optimizer', ['AdamW', 'SGD'])
+def test_a_skipped_first_step_leaves_no_trace(network, optimizer):
+    other = copy.deepcopy(network)
+    wrapper, undisturbed = wrapper_of(network, optimizer), wrapper_of(other, optimizer)
+    train(network, wrapper, BAD)
+    train(network, wrapper, GOOD, GOOD)
+    train(other, undisturbed, GOOD, GOOD)
+    assert_same(state_of(network, wrapper), state_of(other, undisturbed))
+
+
+def test_one_bad_part_of_an_accumulated_step_skips_the_whole_step(network):
+    wrapper = wrapper_of(network, accumulative_counts=2)
+    train(network, wrapper, GOOD, GOOD)
+    before = state_of(network, wrapper)
+    train(network, wrapper, BAD)
+    assert wrapper.stepped is None
+    train(network, wrapper, GOOD)
+    assert not wrapper.stepped
+    assert_same(state_of(network, wrapper), before)
+
+
+@pytest.mark.parametrize('clip', [None, {'max_norm': 0.1}, {'type': 'value', 'clip_value': 0.01}], ids=str)
+def test_finite_steps_are_those_of_mmengine(network, clip):
+    other = copy.deepcopy(network)
+    wrapper = wrapper_of(network, clip_grad=copy.deepcopy(clip))
+    plain = OptimWrapper(
+        torch.optim.AdamW(other.parameters(), lr=0.1, weight_decay=0.1, fused=True), clip_grad=copy.deepcopy(clip)
+    )
+    train(network, wrapper, *[GOOD] * 4)
+    train(other, plain, *[GOOD] * 4)
+    assert_same(state_of(network, wrapper), state_of(other, plain))
+
+
+def test_the_gradient_norm_is_that_before_clipping(network):
+    wrapper = wrapper_of(network, clip_grad={'max_norm': 1e-3})
+    network(torch.ones(5, 3)).sum().backward()
+    norm = torch.cat([parameter.grad.flatten() for parameter in network.parameters()]).norm()
+    wrapper.zero_grad()
+    with wrapper.optim_context(network):
+        loss = network(torch.ones(5, 3)).sum()
+    wrapper.update_params(loss)
+    torch.testing.assert_close(wrapper.grad_norm, norm)
+
+
+def test_fused_adam_reads_nothing_from_the_device(network, monkeypatch):
+    wrapper = wrapper_of(network)
+    train(network, wrapper, GOOD)
+    average = SteppedEMA(network)
+
+    def refuse(self, *args):
+        raise AssertionError('the host read the device')
+
+    for name in ('__bool__', '__float__', 'item', 'tolist'):
+        monkeypatch.setattr(torch.Tensor, name, refuse)
+    wrapper.optimizer.step = torch.no_grad()(lambda: None)  # torch's own code, which reads its CPU scalars
+    wrapper.update_params(network(torch.ones(5, 3)).sum())
+    average.update_parameters(network, wrapper.stepped)
+
+
+def test_sgd_is_not_called_off_on_the_device(network):
+    assert not is_fused(torch.optim.SGD(network.parameters(), lr=0.1, fused=True))
+    assert is_fused(torch.optim.AdamW(network.parameters(), lr=0.1, fused=True))
+    assert not is_fused(torch.optim.AdamW(network.parameters(), lr=0.1))
