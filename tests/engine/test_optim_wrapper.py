@@ -1,14 +1,16 @@
 """Steps whose loss or gradient is not finite change nothing, and are found out about without a host read."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from mmengine.optim import OptimWrapper
+from mmengine.optim.optimizer import amp_optimizer_wrapper
 from torch import nn
 
 from tokenlabel.engine.averaging import SteppedEMA
-from tokenlabel.engine.optim_wrapper import SkippingOptimWrapper, is_fused
+from tokenlabel.engine.optim_wrapper import SkippingAmpOptimWrapper, SkippingOptimWrapper, is_fused
 
 GOOD, BAD = 1.0, float('nan')
 
@@ -129,3 +131,50 @@ def test_sgd_is_not_called_off_on_the_device(network):
     assert not is_fused(torch.optim.SGD(network.parameters(), lr=0.1, fused=True))
     assert is_fused(torch.optim.AdamW(network.parameters(), lr=0.1, fused=True))
     assert not is_fused(torch.optim.AdamW(network.parameters(), lr=0.1))
+
+
+@pytest.fixture
+def amp_on_cpu(monkeypatch):
+    """MMEngine's mixed precision wants a GPU; its loss scaler works without."""
+    monkeypatch.setattr(amp_optimizer_wrapper, 'is_cuda_available', lambda: True)
+    monkeypatch.setattr(amp_optimizer_wrapper, 'GradScaler', partial(torch.amp.GradScaler, device='cpu'))
+
+
+def scaled_wrapper_of(network, **options):
+    return SkippingAmpOptimWrapper(optimizer=torch.optim.AdamW(network.parameters(), lr=0.1, fused=True), **options)
+
+
+def test_bfloat16_needs_no_loss_scaler(network, amp_on_cpu):
+    assert not scaled_wrapper_of(network, dtype='bfloat16').loss_scaler.is_enabled()
+    assert scaled_wrapper_of(network, dtype='float16').loss_scaler.is_enabled()
+    assert scaled_wrapper_of(network, dtype='bfloat16', loss_scale=8.0).loss_scaler.is_enabled()
+
+
+def test_bfloat16_steps_are_skipped_too(network, amp_on_cpu):
+    wrapper = scaled_wrapper_of(network, dtype='bfloat16')
+    before = state_of(network, wrapper)
+    wrapper.update_params(network(torch.ones(5, 3)).sum() * BAD)
+    assert wrapper.at_fault
+    torch.testing.assert_close(network.state_dict()['layers.0.weight'], before['layers.0.weight'])
+
+
+def test_a_loss_scaler_that_looks_for_its_scale_skips_without_fault(network, amp_on_cpu):
+    wrapper = scaled_wrapper_of(network, dtype='float16', loss_scale={'init_scale': 4.0})
+    faults = []
+    for _ in range(4):
+        before = network.layers[0].weight.clone()
+        wrapper.update_params(network(torch.ones(5, 3)).sum() * BAD)
+        faults.append(bool(wrapper.at_fault))
+        assert not wrapper.stepped and torch.equal(network.layers[0].weight, before)
+    assert faults == [False, False, True, True]  # scales 4, 2, 1, 0.5
+
+
+def test_a_scaled_loss_makes_the_same_step(network, amp_on_cpu):
+    other = copy.deepcopy(network)
+    scaled = scaled_wrapper_of(network, dtype='float16', loss_scale={'init_scale': 1024.0})
+    plain = SkippingOptimWrapper(torch.optim.AdamW(other.parameters(), lr=0.1, fused=True))
+    images = torch.randn(5, 3)
+    scaled.update_params(network(images).square().sum())
+    plain.update_params(other(images).square().sum())
+    torch.testing.assert_close(scaled.grad_norm, plain.grad_norm)
+    torch.testing.assert_close(network.state_dict(), other.state_dict())

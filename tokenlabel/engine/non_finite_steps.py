@@ -52,7 +52,7 @@ class StopOnNonFiniteSteps(Hook):
         if not isinstance(runner.optim_wrapper, SkipsNonFiniteSteps):
             raise UserError(
                 f'StopOnNonFiniteSteps cannot watch a {type(runner.optim_wrapper).__name__}: set optim_wrapper.type to '
-                'OptimWrapper or AmpOptimWrapper, or take the hook out of custom_hooks.'
+                'SkippingOptimWrapper or SkippingAmpOptimWrapper, or take the hook out of custom_hooks.'
             )
         earlier = runner.message_hub.log_scalars.get('train/skipped_steps')
         if earlier is not None and runner.iter:
