@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 
 from tokenlabel.engine.averaging import SteppedEMAHook
+from tokenlabel.engine.non_finite_steps import identities_of, keys_of
 from tokenlabel.engine.runner import load_from_local
 from tokenlabel.errors import UserError
 
@@ -106,3 +108,8 @@ def test_an_optim_wrapper_that_does_not_skip_is_refused(make_runner):
     runner.param_schedulers = None
     with pytest.raises(UserError, match=r'cannot watch a OptimWrapper'):
         runner.train()
+
+
+def test_segmentation_samples_are_told_by_their_files():
+    samples = [SimpleNamespace(img_path='a.jpg'), SimpleNamespace(img_path='b.jpg')]
+    assert keys_of(identities_of({'inputs': [], 'data_samples': samples}), dataset=None) == ['a.jpg', 'b.jpg']

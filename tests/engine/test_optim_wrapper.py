@@ -133,6 +133,17 @@ def test_sgd_is_not_called_off_on_the_device(network):
     assert not is_fused(torch.optim.AdamW(network.parameters(), lr=0.1))
 
 
+def test_a_run_that_began_without_fused_steps_goes_on_so(network):
+    plain = SkippingOptimWrapper(torch.optim.AdamW(network.parameters(), lr=0.1))
+    train(network, plain, GOOD)
+    wrapper = wrapper_of(network)
+    wrapper.load_state_dict(plain.state_dict())
+    before = state_of(network, wrapper)
+    train(network, wrapper, BAD)
+    assert not is_fused(wrapper.optimizer)
+    assert_same(state_of(network, wrapper), before)
+
+
 @pytest.fixture
 def amp_on_cpu(monkeypatch):
     """MMEngine's mixed precision wants a GPU; its loss scaler works without."""

@@ -8,6 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from tokenlabel.engine.optim_wrapper import SkipsNonFiniteSteps
 from tokenlabel.errors import UserError
@@ -60,7 +61,7 @@ class StopOnNonFiniteSteps(Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         wrapper = runner.optim_wrapper
-        self._open.samples.append(_identities(data_batch))
+        self._open.samples.append(identities_of(data_batch))
         if wrapper.stepped is not None:
             self._open.iteration = runner.iter + 1
             self._open.stepped, self._open.at_fault = wrapper.stepped, wrapper.at_fault
@@ -98,7 +99,7 @@ class StopOnNonFiniteSteps(Hook):
             f'{step.iteration}\t{"ok" if stepped else "skipped"}\t{key}\n'
             for step, (stepped, _) in zip(self._steps, flags, strict=True)
             for samples in step.samples
-            for key in _keys(samples, dataset)
+            for key in keys_of(samples, dataset)
         ]
         path = Path(runner.work_dir, f'non_finite_samples{f"_rank{runner.rank}" if runner.rank else ""}.txt')
         write_atomically(path, ''.join(lines))
@@ -109,12 +110,13 @@ class StopOnNonFiniteSteps(Hook):
         )
 
 
-def _identities(data_batch) -> Tensor | list[str]:
+def identities_of(data_batch: dict) -> Tensor | list[str]:
     """What tells which samples a batch holds: their indices, or, in segmentation, their files."""
     if 'index' in data_batch:
         return data_batch['index']
     return [sample.img_path for sample in data_batch['data_samples']]
 
 
-def _keys(samples: Tensor | list[str], dataset) -> list[str]:
+def keys_of(samples: Tensor | list[str], dataset: Dataset) -> list[str]:
+    """Paths of samples that `identities_of` tells, below the root of pretraining images or whole in segmentation."""
     return [dataset.key(int(index)) for index in samples] if isinstance(samples, Tensor) else samples
