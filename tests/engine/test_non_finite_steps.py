@@ -113,3 +113,21 @@ def test_an_optim_wrapper_that_does_not_skip_is_refused(make_runner):
 def test_segmentation_samples_are_told_by_their_files():
     samples = [SimpleNamespace(img_path='a.jpg'), SimpleNamespace(img_path='b.jpg')]
     assert keys_of(identities_of({'inputs': [], 'data_samples': samples}), dataset=None) == ['a.jpg', 'b.jpg']
+
+
+class BreakSecondStep(Hook):
+    """Makes the weight of the class loss NaN in the second step."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        runner.model.loss_function.cls_weight = float('nan') if runner.iter == 1 else 1.0
+
+
+def test_a_compiled_step_is_taken_and_skipped_alike(make_runner):
+    runner = make_runner(iterations=3, compile={'backend': 'eager'})
+    kept = KeepStates()
+    runner.register_hook(kept)
+    runner.register_hook(BreakSecondStep())
+    runner.train()
+    first, second, third = kept.states
+    torch.testing.assert_close(second, first, rtol=0, atol=0)
+    assert not torch.equal(third[0]['model.head.weight'], second[0]['model.head.weight'])

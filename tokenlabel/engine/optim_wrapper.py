@@ -46,6 +46,7 @@ class SkipsNonFiniteSteps:
         # 1 where the loss is finite and else NaN, which reaches every gradient, in all processes
         super().update_params(loss * (loss.detach() * 0 + 1), step_kwargs, zero_kwargs)
 
+    @torch.compiler.disable  # torch.compile does not take the parameter groups that MMEngine makes
     def step(self, **kwargs) -> None:
         scaler = getattr(self, 'loss_scaler', None)
         scaled = scaler is not None and scaler.is_enabled()
