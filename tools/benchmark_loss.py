@@ -1,6 +1,7 @@
 """Token targets and their loss: sparse against dense, from score maps to the gradient of the logits."""
 
 import argparse
+import random
 from collections.abc import Callable
 
 import torch
@@ -33,6 +34,7 @@ def benchmark_loss(args: argparse.Namespace) -> None:
     """Targets, loss and gradient of one batch of random crops, from score maps to gradients of the logits."""
     print(versions())
     torch.manual_seed(0)
+    random.seed(0)  # of the crops
     device, batch, num_classes, grid = args.device, args.batch, args.classes, (args.grid, args.grid)
     scores = (5 + 3 * torch.randn(batch, args.k, args.cells, args.cells, device=device)).half()
     classes = torch.rand(batch, num_classes, args.cells, args.cells, device=device).topk(args.k, 1).indices
