@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Runs one of the Python tools in as many processes as asked for: tools/launch.sh SCRIPT PROCESSES [ARGUMENTS]
+# PROCESSES is a number, or `visible`: one for every visible GPU, or one process where there is none.
 # Several machines: NNODES, NODE_RANK, MASTER_ADDR and PORT as in MMSegmentation. PYTHON chooses the interpreter.
 set -euo pipefail
 
@@ -7,6 +8,11 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 script=$1 processes=$2
 shift 2
 
+if [ "$processes" = visible ]; then
+  processes=$( (nvidia-smi -L 2>/dev/null || true) | grep -c '^GPU' || true)
+  if [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then processes=$(tr ',' '\n' <<<"$CUDA_VISIBLE_DEVICES" | grep -c .); fi
+  if [ "$processes" = 0 ]; then processes=1; fi
+fi
 case $processes in
   '' | *[!0-9]* | 0) echo "error: the number of processes must be a positive whole number, not '$processes'." >&2; exit 2 ;;
 esac

@@ -4,12 +4,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 config=$here/../configs/pretrain_lvvit_s.py
-gpus=
+gpus=visible
 if [ $# -gt 0 ] && [[ $1 != -* ]]; then config=$1; shift; fi
 if [ $# -gt 0 ] && [[ $1 != -* ]]; then gpus=$1; shift; fi
-if [ -z "$gpus" ]; then
-  gpus=$( (nvidia-smi -L 2>/dev/null || true) | grep -c '^GPU' || true)
-  if [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then gpus=$(tr ',' '\n' <<<"$CUDA_VISIBLE_DEVICES" | grep -c .); fi
-  if [ "$gpus" = 0 ]; then gpus=1; fi
-fi
 exec "$here/launch.sh" train.py "$gpus" "$config" "$@"
