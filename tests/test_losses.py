@@ -9,7 +9,7 @@ from torch import Tensor
 from tests.fixtures_io import below, cases, load
 from tests.reference import losses as reference
 from tokenlabel.labels.targets import SparseTarget, TokenTargets, image_targets, token_targets
-from tokenlabel.losses import TokenLabelLoss, sparse_soft_cross_entropy
+from tokenlabel.losses import TokenLabelLoss, sparse_soft_cross_entropy, token_accuracy
 from tokenlabel.models.token_head import TokenLogits
 from tokenlabel.transforms.view import View
 
@@ -226,3 +226,11 @@ class TestErrors:
     def test_targets_of_another_grid(self):
         with pytest.raises(ValueError, match=r'\[2, 4, 6\].* but their targets are \[2, 6, 6\]'):
             TokenLabelLoss()(random_logits(2, (2, 2), 6), random_targets(2, (2, 3), 6))
+
+
+def test_token_accuracy_is_the_share_of_tokens_that_agree_with_their_target():
+    targets = random_targets(2, (3, 4), 20)
+    agreeing = targets.tokens.dense()
+    assert token_accuracy(agreeing, targets.tokens) == 1
+    agreeing[0] = -agreeing[0]
+    assert token_accuracy(agreeing, targets.tokens) == 0.5

@@ -15,6 +15,7 @@ from tokenlabel.visualization import (
     label_map_figure,
     save_figure,
     segmentation_figure,
+    token_labels_figure,
     token_predictions_figure,
 )
 
@@ -186,3 +187,15 @@ def test_a_failed_save_keeps_the_older_picture_and_leaves_nothing_else(tmp_path,
         save_figure(figure, path)
     assert path.read_bytes() == b'older'
     assert [entry.name for entry in tmp_path.iterdir()] == ['labels.png']
+
+
+def test_token_labels_are_drawn_with_their_own_confidence():
+    cells, _ = overlay(token_labels_figure([IMAGE], [targets()], NAMES, PALETTE).axes[1])
+    assert cells.shape == (2, 3, 4)
+    assert tuple(cells[0, 0, :3] * 255) == PALETTE[2]
+    assert cells[0, 0, 3] == pytest.approx(0.9) and cells[1, 1, 3] == pytest.approx(0.9 * 0.7)
+
+
+def test_one_label_for_the_whole_image_is_one_cell():
+    cells, _ = overlay(token_labels_figure([IMAGE], [targets(1, 1)], NAMES, PALETTE).axes[1])
+    assert cells.shape == (1, 1, 4)

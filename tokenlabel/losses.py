@@ -116,6 +116,12 @@ class _SparseSoftCrossEntropy(torch.autograd.Function):
         return grad, None, None, None, None
 
 
+@torch.no_grad()
+def token_accuracy(logits: Tensor, target: SparseTarget) -> Tensor:
+    """Share of tokens, in [0, 1], whose best class is that of their target; `logits` [B, N, C] -> a scalar."""
+    return (logits.argmax(-1) == target.best()).float().mean()
+
+
 def _chunks(logits: Tensor) -> list[slice]:
     chunk = _CPU_CHUNK if logits.device.type == 'cpu' else _GPU_CHUNK
     step = max(1, chunk // max(1, logits.shape[1:].numel()))
@@ -124,8 +130,7 @@ def _chunks(logits: Tensor) -> list[slice]:
 
 def _with_label(target: SparseTarget, labels: Tensor, smoothing: float) -> SparseTarget:
     """The class-token target `r map + (1 - r) smoothed one-hot`."""
-    best = target.ids.gather(-1, target.excess.argmax(-1, keepdim=True))
-    r = torch.where(best == labels[:, None, None], 0.5, 0.9).to(target.excess.dtype)
+    r = torch.where(target.best()[..., None] == labels[:, None, None], 0.5, 0.9).to(target.excess.dtype)
     return SparseTarget(
         ids=torch.cat([target.ids, labels[:, None, None]], -1),
         excess=torch.cat([target.excess * r, (1 - smoothing) * (1 - r)], -1),

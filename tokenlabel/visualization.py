@@ -98,6 +98,26 @@ def crop_targets_figure(
     return figure
 
 
+def token_labels_figure(
+    images: Sequence[Picture],
+    targets: Sequence[Tensor],
+    class_names: Sequence[str],
+    palette: Palette | None = None,
+    captions: Sequence[str] = (),
+) -> Figure:
+    """What a batch is trained towards: the best class of every token's target, over the model's input.
+
+    Args:
+        images: the model's inputs, as pictures.
+        targets: one tensor [rows, cols, C] of shares in [0, 1] per image; [1, 1, C] where one label is for all.
+        class_names: names of all C classes.
+        palette: one RGB colour (0..255) per class; `class_palette` when None.
+        captions: a title over each image.
+    """
+    cells = _token_cells(images, targets)
+    return _cells_figure('Token labels', 'labels', images, cells, class_names, palette, captions)
+
+
 def token_predictions_figure(
     images: Sequence[Picture],
     token_logits: Sequence[Tensor],
@@ -114,11 +134,7 @@ def token_predictions_figure(
         palette: one RGB colour (0..255) per class; `class_palette` when None.
         captions: a title over each image.
     """
-    cells = []
-    for image, logits in zip(images, token_logits, strict=True):
-        confidence, classes = logits.detach().float().cpu().softmax(-1).max(-1)
-        height, width = _pixels(image).shape[:2]
-        cells.append((classes.numpy(), confidence.numpy(), (0, width, height, 0)))
+    cells = _token_cells(images, [logits.detach().float().softmax(-1) for logits in token_logits])
     return _cells_figure('Token predictions', 'tokens', images, cells, class_names, palette, captions)
 
 
@@ -167,6 +183,16 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 160) -> Path:
     figure.savefig(picture, dpi=dpi, facecolor=PAPER, format=path.suffix.removeprefix('.'))
     write_atomically(path, picture.getvalue())
     return path
+
+
+def _token_cells(images: Sequence[Picture], shares: Sequence[Tensor]) -> list[Cells]:
+    """Cells of tokens that cover their images; one tensor [rows, cols, C] of shares in [0, 1] per image."""
+    cells = []
+    for image, of_image in zip(images, shares, strict=True):
+        confidence, classes = of_image.float().cpu().max(-1)
+        height, width = _pixels(image).shape[:2]
+        cells.append((classes.numpy(), confidence.numpy(), (0, width, height, 0)))
+    return cells
 
 
 def _map_cells(image: Picture, label_map, num_classes: int) -> Cells:

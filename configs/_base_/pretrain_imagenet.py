@@ -65,5 +65,5 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min=1e-5, begin=5, end=epochs, convert_to_iter_based=True),
 ]
 default_hooks = dict(
-    ema=dict(type='EMAHook', ema_type='MomentumAnnealingEMA', momentum=8e-5, gamma=9, update_buffers=True),
+    ema=dict(type='SteppedEMAHook', momentum=8e-5, gamma=9, update_buffers=True),
 )

@@ -7,8 +7,9 @@ env_cfg = dict(
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     dist_cfg=dict(backend='nccl'),
 )
-custom_hooks = [dict(type='ReleasedNamesHook'), dict(type='StopOnNonFiniteLoss', interval=50)]
+custom_hooks = [dict(type='ReleasedNamesHook'), dict(type='StopOnNonFiniteSteps', interval=50)]
 default_hooks = dict(
+    runtime_info=dict(type='DeferredRuntimeInfoHook'),
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),

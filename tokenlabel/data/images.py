@@ -92,7 +92,7 @@ class LabeledImages(Dataset):
         image = self._read(index)
         with random_state_of(self.seed, epoch, index):
             pixels, view = self.transform(image)
-        sample = {'image': pixels, 'label': int(self._targets[self._images[index]]), 'index': index}
+        sample = {'image': pixels, 'label': int(self._targets[self._images[index]]), 'index': int(index)}
         if self.labels is not None:
             label_map = self.labels[int(self._rows[index])]
             scores, classes = label_map.scores, label_map.classes

@@ -1,24 +1,36 @@
 """MMEngine glue: importing it (`custom_imports` of a config) registers everything that the configs name."""
 
+from tokenlabel.engine.averaging import SteppedEMA, SteppedEMAHook
 from tokenlabel.engine.classifier import TokenLabelClassifier
 from tokenlabel.engine.datasets import build_labeled_images
-from tokenlabel.engine.hooks import StopOnNonFiniteLoss, StoreModelConfig
+from tokenlabel.engine.first_batch import FirstBatchPicture
+from tokenlabel.engine.hooks import StoreModelConfig
 from tokenlabel.engine.loops import EpochsAsIterationsLoop, RawAndAveragedValLoop
 from tokenlabel.engine.metrics import TopK
+from tokenlabel.engine.non_finite_steps import StopOnNonFiniteSteps
+from tokenlabel.engine.optim_wrapper import SkippingAmpOptimWrapper, SkippingOptimWrapper
 from tokenlabel.engine.preprocessor import ImagePreprocessor
+from tokenlabel.engine.run_log import DeferredRuntimeInfoHook, ThroughputHook
 from tokenlabel.engine.runner import Runner
 from tokenlabel.engine.targets import AnnotatorImageLabels, AnnotatorTokenLabels, ImageLabels, TokenLabels
 
 __all__ = [
     'AnnotatorImageLabels',
     'AnnotatorTokenLabels',
+    'DeferredRuntimeInfoHook',
     'EpochsAsIterationsLoop',
+    'FirstBatchPicture',
     'ImageLabels',
     'ImagePreprocessor',
     'RawAndAveragedValLoop',
     'Runner',
-    'StopOnNonFiniteLoss',
+    'SkippingAmpOptimWrapper',
+    'SkippingOptimWrapper',
+    'SteppedEMA',
+    'SteppedEMAHook',
+    'StopOnNonFiniteSteps',
     'StoreModelConfig',
+    'ThroughputHook',
     'TokenLabelClassifier',
     'TokenLabels',
     'TopK',

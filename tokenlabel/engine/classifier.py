@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tokenlabel.engine.targets import AnnotatorTokenLabels
 from tokenlabel.errors import UserError
-from tokenlabel.losses import TokenLabelLoss
+from tokenlabel.losses import TokenLabelLoss, token_accuracy
 from tokenlabel.models.token_head import TokenLogits
 from tokenlabel.models.token_label_model import TokenLabelModel, has_token_logits
 
@@ -32,6 +32,7 @@ class TokenLabelClassifier(BaseModel):
 
     Attributes:
         class_names: of its classes in order, once images to train on or a checkpoint have told; else None.
+        grid: rows and columns of tokens in the last training batch; None before, and where the network has no tokens.
 
     Raises:
         UserError: an unknown architecture, token targets for a network that cannot have a token head, or an annotator
@@ -50,6 +51,7 @@ class TokenLabelClassifier(BaseModel):
         self.model = create_network(**network, token_head=self.targets.trains_tokens)
         self.architecture = network['model_name'].split('.')[0]  # without the tag of pretrained weights
         self.class_names: list[str] | None = None
+        self.grid: tuple[int, int] | None = None
         if isinstance(self.targets, AnnotatorTokenLabels):
             self._check_normalisation(self.targets)
         loss = dict(loss or {})
@@ -78,7 +80,10 @@ class TokenLabelClassifier(BaseModel):
         """Leaves the network as timm made it; MMEngine calls this before training and would draw new weights."""
 
     def forward(self, batch: dict[str, Tensor], mode: str = 'tensor') -> dict | list | Tensor | TokenLogits:
-        """MMEngine's three modes: 'loss' (dict of losses), 'predict' (class scores beside labels), 'tensor' (raw)."""
+        """MMEngine's three modes: 'loss' (losses by name), 'predict' (class scores beside labels), 'tensor' (raw).
+
+        Beside the losses stands `token_accuracy`, how often a token's best class is that of its target.
+        """
         output = self.model(batch['image'])
         if mode == 'loss':
             return self._losses(output, batch)
@@ -90,7 +95,11 @@ class TokenLabelClassifier(BaseModel):
         logits = output if isinstance(output, TokenLogits) else TokenLogits(output, None, None, None)
         with torch.autocast(batch['image'].device.type, enabled=False), torch.no_grad():
             targets = self.targets(batch, logits.grid, self.num_classes)
-        return self.loss_function.parts(logits, targets, labels=batch['label'])
+        losses = self.loss_function.parts(logits, targets, labels=batch['label'])
+        if 'loss_tokens' in losses:
+            losses['token_accuracy'] = token_accuracy(logits.tokens, targets.tokens)
+        self.grid = logits.grid
+        return losses
 
 
 def create_network(model_name: str, token_head: bool = False, **arguments) -> torch.nn.Module:

@@ -237,7 +237,7 @@ def _memory(config: Config, model: nn.Module, processes: int) -> list[str]:
     weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     gradients = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
     hooks = [*(config.get('default_hooks') or {}).values(), *(config.get('custom_hooks') or [])]
-    averaged = any(hook and hook.get('type') == 'EMAHook' for hook in hooks)
+    averaged = any(hook and hook.get('type') in ('EMAHook', 'SteppedEMAHook') for hook in hooks)
     parts = {
         'weights': weights,
         'gradients': gradients,

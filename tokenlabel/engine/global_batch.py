@@ -48,20 +48,11 @@ def kept_accumulation(config: dict, processes: int) -> int | None:
     return accumulation(recipe, processes, config['train_dataloader']['batch_size'])
 
 
-def hooks_per_step(hooks: dict | None, counts: int) -> dict | None:
-    """Default hooks for steps of `counts` iterations each.
-
-    The weights are averaged once a step and warm up over as many steps as the recipe says; checkpoints are written
-    between two steps, where no gradient is under way.
-    """
+def checkpoints_between_steps(hooks: dict | None, counts: int) -> dict | None:
+    """Default hooks whose checkpoints fall between two steps of `counts` iterations, where no gradient is under way."""
     hooks = copy.deepcopy(hooks)
     for hook in (hooks or {}).values():
-        if not isinstance(hook, dict | ConfigDict):
-            continue
-        if hook.get('type') == 'EMAHook':
-            hook['interval'] = counts
-            if 'gamma' in hook:
-                hook['gamma'] *= counts
-        if hook.get('type') == 'CheckpointHook' and hook.get('interval', -1) > 0:
+        saves = isinstance(hook, dict | ConfigDict) and hook.get('type') == 'CheckpointHook'
+        if saves and hook.get('interval', -1) > 0:
             hook['interval'] += -hook['interval'] % counts
     return hooks

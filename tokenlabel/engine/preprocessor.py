@@ -31,8 +31,8 @@ class ImagePreprocessor(BaseDataPreprocessor):
     def forward(self, data: dict, training: bool = False) -> dict:
         """Batch dict with `image` uint8 [B, 3, H, W] -> the same with `image` float32, normalised."""
         # Views stay behind: what is looked up in the score maps is planned on the host, without waiting for the device
-        views = {name: data[name] for name in ('view', 'map_view') if name in data}
-        batch = self.cast_data({name: value for name, value in data.items() if name not in views}) | views
+        on_host = {name: data[name] for name in ('view', 'map_view', 'index') if name in data}
+        batch = self.cast_data({name: value for name, value in data.items() if name not in on_host}) | on_host
         batch['image'] = (batch['image'].float() - self.mean) / self.std
         if training and self.erasing > 0:
             erase = RandomErasing(self.erasing, mode='pixel', device=batch['image'].device)

@@ -1,5 +1,6 @@
 """MMEngine's Runner, made to work on CPUs and to write and read checkpoints safely."""
 
+import copy
 import os
 from pathlib import Path
 
@@ -13,10 +14,14 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIMIZERS, RUNNERS
 from mmengine.runner import CheckpointLoader
 
-from tokenlabel.engine.global_batch import hooks_per_step, kept_accumulation
+from tokenlabel.engine.global_batch import checkpoints_between_steps, kept_accumulation
 from tokenlabel.engine.initial_weights import load_initial_weights
+from tokenlabel.engine.optim_wrapper import FUSED
 from tokenlabel.errors import UserError
 from tokenlabel.models.checkpoint import read_checkpoint
+
+# What the configs' OptimWrappers become.
+SKIPPING = {'OptimWrapper': 'SkippingOptimWrapper', 'AmpOptimWrapper': 'SkippingAmpOptimWrapper'}
 
 
 @RUNNERS.register_module(name='TokenLabelRunner')
@@ -24,6 +29,7 @@ class Runner(mmengine.runner.Runner):
     """MMEngine's Runner with a few differences.
 
     Without a GPU it starts several processes on gloo, without SyncBatchNorm and mixed precision, saying so.
+    Optimizer steps that are not finite are skipped, see `tokenlabel.engine.optim_wrapper`.
     Checkpoints are written beside their place and renamed, read without executing what is in them, and have to fit the
     model in every weight. `initial_weights` are where training starts, at any resolution and with any classes, and
     `keep_global_batch=True` keeps the recipe's batch and learning rate on any number of processes.
@@ -47,7 +53,7 @@ class Runner(mmengine.runner.Runner):
         return MMDistributedDataParallel(module=model, **(options | {'device_ids': None}))
 
     def build_optim_wrapper(self, optim_wrapper: dict | OptimWrapper) -> OptimWrapper:
-        """Mixed precision where there is a GPU, float32 elsewhere."""
+        """Mixed precision where there is a GPU, float32 elsewhere; steps that are not finite are skipped."""
         mixed = isinstance(optim_wrapper, dict) and optim_wrapper.get('type') == 'AmpOptimWrapper'
         if mixed and not torch.cuda.is_available():
             self.logger.warning('No GPU: training in float32 instead of mixed precision.')
@@ -59,6 +65,12 @@ class Runner(mmengine.runner.Runner):
         counts = kept_accumulation(self.cfg, self.world_size)
         if counts is not None and isinstance(optim_wrapper, dict):
             optim_wrapper = {**optim_wrapper, 'accumulative_counts': counts}
+        if isinstance(optim_wrapper, dict):
+            optim_wrapper = copy.deepcopy(optim_wrapper)
+            kind = optim_wrapper.get('type', 'OptimWrapper')
+            optim_wrapper['type'] = SKIPPING.get(kind, kind)
+            if name in FUSED:
+                optim_wrapper['optimizer'].setdefault('fused', True)
         return super().build_optim_wrapper(optim_wrapper)
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
@@ -70,10 +82,10 @@ class Runner(mmengine.runner.Runner):
             self.logger.info(f'The batch of the recipe is kept: {counts} iterations make a step.')
 
     def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
-        """Registers hooks; those that count steps know how many iterations make one."""
+        """Registers hooks; checkpoints fall between steps."""
         counts = kept_accumulation(self.cfg, self.world_size)
         if counts is not None:
-            default_hooks = hooks_per_step(default_hooks, counts)
+            default_hooks = checkpoints_between_steps(default_hooks, counts)
         super().register_hooks(default_hooks, custom_hooks)
 
     def load_or_resume(self) -> None:

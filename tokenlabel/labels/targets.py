@@ -44,6 +44,10 @@ class SparseTarget:
         """Sum of each target over the classes, [B, N]."""
         return self.excess.sum(-1) + self.num_classes * self.background
 
+    def best(self) -> Tensor:
+        """The class of greatest excess, int64 [B, N]."""
+        return self.ids.gather(-1, self.excess.argmax(-1, keepdim=True))[..., 0]
+
     def dense(self) -> Tensor:
         """The targets as [B, N, C]."""
         dense = self.background[..., None].repeat(1, 1, self.num_classes)

@@ -1,0 +1,65 @@
+"""The moving average of the weights, which follows the steps that were taken."""
+
+import torch
+from mmengine.hooks import EMAHook
+from mmengine.model import MomentumAnnealingEMA
+from mmengine.registry import HOOKS, MODELS
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+
+@MODELS.register_module()
+class SteppedEMA(MomentumAnnealingEMA):
+    """MMEngine's MomentumAnnealingEMA, unmoved by a step that was skipped, without reading the device.
+
+    `average += max(momentum, gamma / (gamma + steps)) * (weights - average)`, `steps` counting those that were taken.
+
+    Args:
+        model: what is averaged.
+        momentum: weight of the newest weights after the warm-up, in (0, 1).
+        gamma: length of the warm-up, in steps; above 0.
+        update_buffers: average the floating-point buffers, too, instead of copying them.
+    """
+
+    def __init__(self, model: nn.Module, momentum: float = 2e-4, gamma: float = 100, update_buffers: bool = False):
+        super().__init__(model, momentum=momentum, gamma=gamma, update_buffers=update_buffers)
+        self.steps = self.steps.to(next(model.parameters()).device)
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module, stepped: Tensor | bool = True) -> None:
+        """Moves towards the weights of `model` where `stepped`, a bool scalar, is true."""
+        stepped = torch.as_tensor(stepped, device=self.steps.device)
+        weight = (self.gamma / (self.gamma + self.steps.double())).clamp(min=self.momentum) * stepped
+        weights: dict[torch.dtype, Tensor] = {}
+        source = model.state_dict() if self.update_buffers else dict(model.named_parameters())
+        for name, average in self.avg_parameters.items():
+            if average.is_floating_point():
+                dtype = average.dtype
+                average.lerp_(source[name].detach(), weights.setdefault(dtype, weight.to(dtype)))
+            else:
+                average.copy_(source[name])
+        if not self.update_buffers:
+            for average, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
+                average.copy_(buffer)
+        self.steps += stepped
+
+
+@HOOKS.register_module()
+class SteppedEMAHook(EMAHook):
+    """MMEngine's EMAHook for `SteppedEMA`: the average moves once per step of the optimizer, unless that was skipped.
+
+    Args:
+        momentum, gamma, update_buffers: of `SteppedEMA`.
+        begin_iter: until this iteration the average is a copy of the weights.
+    """
+
+    def __init__(self, momentum: float = 2e-4, gamma: float = 100, update_buffers: bool = False, begin_iter: int = 0):
+        average = dict(momentum=momentum, gamma=gamma, update_buffers=update_buffers)
+        super().__init__('SteppedEMA', begin_iter=begin_iter, **average)
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
+        stepped = runner.optim_wrapper.stepped
+        if not self._ema_started(runner):
+            super().after_train_iter(runner, batch_idx, data_batch, outputs)
+        elif stepped is not None:
+            self.ema_model.update_parameters(self.src_model, stepped)

@@ -1,0 +1,76 @@
+"""A picture of the first batch that a run trains on."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import Tensor
+
+from tokenlabel.engine.classifier import TokenLabelClassifier
+from tokenlabel.visualization import save_figure, token_labels_figure
+
+
+@HOOKS.register_module()
+class FirstBatchPicture(Hook):
+    """Writes `first_batch.png` to the work dir: what the network was given first, and the labels of its tokens.
+
+    The images are as the network got them, erased rectangles included. Where tokens are not trained, the label of the
+    whole image is drawn. The first process of a run draws its own batch, unless the run goes on from a checkpoint's
+    iteration. Random numbers of the training are the same with this hook and without.
+
+    Args:
+        num_images: at most so many.
+    """
+
+    def __init__(self, num_images: int = 8) -> None:
+        self.num_images = num_images
+        self._batch: dict[str, Tensor] | None = None
+
+    @master_only
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        """Prepares the batch with the very random numbers that the training step is about to use."""
+        if runner.iter == 0:
+            preprocessor = _classifier(runner).data_preprocessor
+            with random_numbers_used_twice():
+                batch = preprocessor(data_batch, training=True)['batch']
+            self._batch = {name: values[: self.num_images] for name, values in batch.items()}
+
+    @master_only
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
+        """Draws it, now that the model has told its grid."""
+        if self._batch is None:
+            return
+        classifier, batch, self._batch = _classifier(runner), self._batch, None
+        with torch.no_grad():
+            cls, tokens = classifier.targets(batch, classifier.grid, classifier.num_classes).dense()
+        grids = cls[:, None, None] if tokens is None else tokens.unflatten(1, classifier.grid)
+        names = classifier.class_names or [str(label) for label in range(classifier.num_classes)]
+        preprocessor = classifier.data_preprocessor
+        pixels = (batch['image'] * preprocessor.std + preprocessor.mean).round().clamp(0, 255).byte()
+        captions = [names[label] if label >= 0 else '' for label in batch['label'].tolist()]
+        figure = token_labels_figure(list(pixels), list(grids), names, captions=captions)
+        path = save_figure(figure, Path(runner.work_dir, 'first_batch.png'))
+        runner.logger.info(f'The first batch and its labels are drawn in {path}.')
+
+
+@contextmanager
+def random_numbers_used_twice() -> Iterator[None]:
+    """Puts the global `random` and torch generators, the current GPU's too, back to where they were before."""
+    state = random.getstate()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        try:
+            yield
+        finally:
+            random.setstate(state)
+
+
+def _classifier(runner: Runner) -> TokenLabelClassifier:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
