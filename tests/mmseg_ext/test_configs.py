@@ -8,10 +8,10 @@ from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
 from tokenlabel.engine.config_scope import enable_mmseg_scope
-from tokenlabel.engine.runner import Runner
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 OURS = ['upernet_lvvit.py', 'fpn_lvvit.py']

@@ -50,16 +50,20 @@ class StopOnNonFiniteSteps(Hook):
         self._in_a_row = self._num_skipped = 0
 
     def before_train(self, runner: Runner) -> None:
-        if not isinstance(runner.optim_wrapper, SkipsNonFiniteSteps):
-            raise UserError(
-                f'StopOnNonFiniteSteps cannot watch a {type(runner.optim_wrapper).__name__}: set optim_wrapper.type to '
-                'SkippingOptimWrapper or SkippingAmpOptimWrapper, or take the hook out of custom_hooks.'
+        self._watches = isinstance(runner.optim_wrapper, SkipsNonFiniteSteps)
+        if not self._watches:
+            # as MMEngine's own Runner makes it; ours takes those that skip
+            runner.logger.warning(
+                f'A {type(runner.optim_wrapper).__name__} does not skip steps that are not finite, and nothing watches '
+                'them: optim_wrapper.type=SkippingOptimWrapper or SkippingAmpOptimWrapper would.'
             )
         earlier = runner.message_hub.log_scalars.get('train/skipped_steps')
         if earlier is not None and runner.iter:
             self._num_skipped = int(earlier.current())
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
+        if not self._watches:
+            return
         wrapper = runner.optim_wrapper
         self._open.samples.append(identities_of(data_batch))
         if wrapper.stepped is not None:
