@@ -87,14 +87,12 @@ def print_report(report: dict, work_dir: Path) -> None:
 @reports_errors
 def main() -> None:
     args = parse_arguments()
-    for wanted, run, name, budget in (
-        (args.compare, compare, 'comparison', COMPARISON),
-        (args.families, compare_families, 'families', FAMILIES),
-    ):
-        if wanted:
-            work_dir = args.work_dir or Path('work_dirs') / name
-            run(work_dir, SMALLEST if args.smallest else budget, args.seeds, args.jobs)
-            return
+    if args.compare or args.families:
+        run, name, budget = compare, 'comparison', COMPARISON
+        if args.families:
+            run, name, budget = compare_families, 'families', FAMILIES
+        run(args.work_dir or Path('work_dirs', name), SMALLEST if args.smallest else budget, args.seeds, args.jobs)
+        return
     work_dir = args.work_dir or Path('work_dirs/demo')
     report = run_demo(Stages(work_dir, SMALLEST if args.smallest else FULL))
     write_atomically(work_dir / 'report.json', json.dumps(report, indent=2) + '\n')
