@@ -7,7 +7,12 @@ env_cfg = dict(
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     dist_cfg=dict(backend='nccl'),
 )
-custom_hooks = [dict(type='ReleasedNamesHook'), dict(type='StopOnNonFiniteSteps', interval=50)]
+custom_hooks = [
+    dict(type='ReleasedNamesHook'),
+    dict(type='StopOnNonFiniteSteps', interval=50),
+    dict(type='ThroughputHook'),
+    dict(type='ProgressBar'),
+]
 default_hooks = dict(
     runtime_info=dict(type='DeferredRuntimeInfoHook'),
     timer=dict(type='IterTimerHook'),
