@@ -25,6 +25,7 @@ default_hooks = dict(
 vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
 visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer')
 log_processor = dict(by_epoch=False)
+randomness = dict(seed=0)
 log_level = 'INFO'
 load_from = None
 resume = False
