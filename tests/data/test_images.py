@@ -154,8 +154,17 @@ def test_images_that_the_annotator_skipped_are_left_out(folder, tmp_path):
     left = ['cat/0.png', 'cat/2.png', 'dog/1.png', 'dog/2.png']
     assert len(images) == 4 and list(labels(images)) == left
     assert images.num_skipped == images.metainfo['num_skipped'] == 2
+    assert images.num_absent == 0
     for index, key in enumerate(left):
         np.testing.assert_array_equal(images[index]['scores'], store[store.indices([key])[0]].scores)
+
+
+def test_annotated_images_that_are_not_here_are_counted(folder, tmp_path):
+    write_store(tmp_path / 'store', keys(folder), num_classes=2, k=2, grid=4)
+    (folder / 'cat/1.png').unlink()
+    images = LabeledImages(folder, TrainTransform(32), tmp_path / 'store')
+    assert (images.num_absent, images.first_absent) == (1, 'cat/1.png')
+    assert len(images) == 5
 
 
 def test_a_class_map_turns_maps_of_annotator_classes_into_those_of_the_images(folder, tmp_path):

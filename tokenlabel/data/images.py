@@ -43,6 +43,8 @@ class LabeledImages(Dataset):
         num_classes: how many they are.
         unlabelled: why images have no label here; None if they have.
         num_skipped: images left out because the annotator could not read them.
+        num_absent: annotated images that are not here, so that their maps are not used.
+        first_absent: key of the first of them; empty if there is none.
 
     Raises:
         UserError: there are no images, the store is missing, lacks labels for some images or names other classes, the
@@ -65,6 +67,7 @@ class LabeledImages(Dataset):
         self.class_names = self.reader.class_names
         self.num_classes = self.reader.num_classes
         self.num_skipped = 0
+        self.num_absent, self.first_absent = 0, ''
         self.labels: LabelStore | None = None
         self.class_map: str | Path | None = class_map
         self.unlabelled = None if self.reader.labelled else self._where_labels_are_missing()
@@ -172,6 +175,12 @@ class LabeledImages(Dataset):
         self._images = np.flatnonzero(rows >= 0)
         if not len(self._images):
             raise UserError(f'Label store {store.path} has skipped every image of {self.root}: annotate them again.')
+        used = np.zeros(len(store), dtype=bool)
+        used[rows[self._images]] = True
+        used[store.keys.rows(store.meta['skipped'])] = True
+        absent = np.flatnonzero(~used)
+        if len(absent):
+            self.num_absent, self.first_absent = len(absent), store.keys[int(absent[0])]
         return rows[self._images]
 
     def _share_classes(self, store: LabelStore) -> None:
