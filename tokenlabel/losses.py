@@ -63,7 +63,7 @@ class TokenLabelLoss:
                 raise ValueError('ground_truth=True mixes image labels into the target: pass them as labels=.')
             target = _with_label(target, labels, targets.smoothing)
         if logits.mix_box is not None:
-            target = _mixed(target, kept_share(logits.mix_box, logits.grid, logits.cls.device))
+            target = target.mixed(kept_share(logits.mix_box, logits.grid, logits.cls.device))
         losses = {'loss_cls': self.cls_weight * sparse_soft_cross_entropy(logits.cls[:, None], target)}
         if self.dense_weight:
             if logits.tokens is None or targets.tokens is None:
@@ -135,15 +135,5 @@ def _with_label(target: SparseTarget, labels: Tensor, smoothing: float) -> Spars
         ids=torch.cat([target.ids, labels[:, None, None]], -1),
         excess=torch.cat([target.excess * r, (1 - smoothing) * (1 - r)], -1),
         background=target.background * r[..., 0] + smoothing / target.num_classes * (1 - r[..., 0]),
-        num_classes=target.num_classes,
-    )
-
-
-def _mixed(target: SparseTarget, lam: Tensor) -> SparseTarget:
-    """`lam target + (1 - lam) target of the reversed batch`; the loss is linear in the target."""
-    return SparseTarget(
-        ids=torch.cat([target.ids, target.ids.flip(0)], -1),
-        excess=torch.cat([target.excess * lam, target.excess.flip(0) * (1 - lam)], -1),
-        background=target.background * lam + target.background.flip(0) * (1 - lam),
         num_classes=target.num_classes,
     )

@@ -53,6 +53,16 @@ class SparseTarget:
         dense = self.background[..., None].repeat(1, 1, self.num_classes)
         return dense.scatter_add_(-1, self.ids, self.excess)
 
+    def mixed(self, share: Tensor) -> 'SparseTarget':
+        """`share self + (1 - share) self of the reversed batch`, the share being a scalar or [N] in [0, 1]."""
+        each = share[..., None]
+        return SparseTarget(
+            ids=torch.cat([self.ids, self.ids.flip(0)], -1),
+            excess=torch.cat([self.excess * each, self.excess.flip(0) * (1 - each)], -1),
+            background=self.background * share + self.background.flip(0) * (1 - share),
+            num_classes=self.num_classes,
+        )
+
 
 @dataclass(frozen=True)
 class TokenTargets:
