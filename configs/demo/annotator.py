@@ -43,7 +43,7 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 
 train_cfg = dict(type='EpochsAsIterationsLoop', max_iters=iterations, val_interval=iterations)
-optim_wrapper = dict(optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05, fused=False))
+optim_wrapper = dict(optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, begin=0, end=100, by_epoch=False),
     dict(type='CosineAnnealingLR', eta_min=1e-5, begin=100, end=iterations, by_epoch=False),

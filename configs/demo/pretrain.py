@@ -50,7 +50,7 @@ test_dataloader = val_dataloader
 
 train_cfg = dict(_delete_=True, type='EpochsAsIterationsLoop', max_iters=iterations, val_interval=iterations)
 auto_scale_lr = dict(enable=False)
-optim_wrapper = dict(optimizer=dict(lr=base_lr, fused=False))
+optim_wrapper = dict(optimizer=dict(lr=base_lr))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, begin=0, end=100, by_epoch=False),
     dict(type='CosineAnnealingLR', eta_min=1e-5, begin=100, end=iterations, by_epoch=False),
