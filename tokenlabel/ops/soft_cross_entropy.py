@@ -54,9 +54,9 @@ def kernel_is_faster(logits: Tensor, ids: Tensor) -> bool:
 
 @functools.cache
 def _has_triton() -> bool:
-    """Triton, and the C compiler with which it builds what launches a kernel."""
+    """Triton on an NVIDIA GPU, and the C compiler with which it builds what launches a kernel."""
     compiler = os.environ.get('CC') or shutil.which('gcc') or shutil.which('clang')
-    return bool(compiler) and importlib.util.find_spec('triton') is not None
+    return torch.version.cuda is not None and bool(compiler) and importlib.util.find_spec('triton') is not None
 
 
 class _SoftCrossEntropy(torch.autograd.Function):
