@@ -2,13 +2,15 @@
 
 Each augmentation takes a Pillow image and the View of that image over its source, and returns both. Pixels are those of
 timm's own training and evaluation transforms for the same seeds: crop, flip, RandAugment, from the global generators of
-`random`, NumPy and torch.
+`random`, NumPy and torch. Where `TrainTransform` is told to be quick (`draft`, `defer_photometric`) they are close to
+these; what is chosen stays the same.
 """
 
 import math
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from torchvision.transforms import ColorJitter, InterpolationMode
 from torchvision.transforms import functional as F
 
 from tokenlabel.errors import UserError
+from tokenlabel.transforms.photometric import OPERATIONS, encode_choices
 from tokenlabel.transforms.view import View
 
 Viewed = tuple[Image.Image, View]
@@ -32,6 +35,9 @@ _RANDOM_INTERPOLATION = (InterpolationMode.BILINEAR, InterpolationMode.BICUBIC)
 class TrainTransform:
     """Random resized crop, flip, RandAugment: Pillow RGB image -> (uint8 tensor [3, H, W], View).
 
+    With `defer_photometric` there is a third result, the photometric operations that RandAugment chose: float32 [n, 2]
+    for `tokenlabel.transforms.photometric.apply_choices`.
+
     Args:
         size: of the result in pixels, one number or (height, width).
         scale: range of the crop's area as a fraction of the image.
@@ -41,9 +47,13 @@ class TrainTransform:
         color_jitter: strength of brightness, contrast and saturation jitter (and hue, as the fourth of a sequence);
             None for none. Unlike timm's it also applies after RandAugment.
         interpolation: of the crop: 'random' (bilinear or bicubic), or a name that timm knows.
+        draft: decode JPEG files at a half, a quarter or an eighth where the crop stays at least as large as the result.
+            Images may then come as `Image.open` returns them, of any mode and not decoded. See `draft_crop`.
+        defer_photometric: leave RandAugment's photometric operations to whoever has the whole batch. They then come
+            after the geometric ones (and after the color jitter), so that they change the fill of these too.
 
     Raises:
-        UserError: as `rand_augment`.
+        UserError: as `rand_augment`; an image that comes undecoded raises OSError where it is damaged.
     """
 
     def __init__(
@@ -55,29 +65,39 @@ class TrainTransform:
         auto_augment: str | None = 'rand-m9-mstd0.5-inc1',
         color_jitter: float | Sequence[float] | None = None,
         interpolation: str = 'random',
+        draft: bool = False,
+        defer_photometric: bool = False,
     ):
         self.size = _height_width(size)
         self.scale = scale
         self.ratio = ratio
         self.hflip = hflip
-        self.rand_augment = rand_augment(auto_augment, min(self.size), interpolation) if auto_augment else None
+        self.draft = draft
+        self.rand_augment = None
+        if auto_augment:
+            self.rand_augment = rand_augment(
+                auto_augment, min(self.size), interpolation, defer_photometric=defer_photometric
+            )
+        self.num_deferred = self.rand_augment.num_layers if auto_augment and defer_photometric else 0
         if isinstance(color_jitter, int | float):
             color_jitter = (color_jitter,) * 3
         self.color_jitter = None if color_jitter is None else ColorJitter(*color_jitter)
         self.interpolations = _RANDOM_INTERPOLATION if interpolation == 'random' else (_interpolation(interpolation),)
 
-    def __call__(self, image: Image.Image) -> tuple[Tensor, View]:
+    def __call__(self, image: Image.Image) -> tuple[Tensor, View] | tuple[Tensor, View, Tensor]:
         top, left, height, width = RandomResizedCropAndInterpolation.get_params(image, self.scale, self.ratio)
         interpolation = self.interpolations[0] if len(self.interpolations) == 1 else random.choice(self.interpolations)
-        viewed = resized_crop(image, View.identity(), top, left, height, width, self.size, interpolation)
+        crop = draft_crop if self.draft else resized_crop
+        viewed = crop(image, View.identity(), top, left, height, width, self.size, interpolation)
         if self.hflip > 0 and torch.rand(1) < self.hflip:
             viewed = horizontal_flip(*viewed)
         if self.rand_augment is not None:
             viewed = self.rand_augment(viewed)
-        image, view = viewed
+        image, view, *chosen = viewed
         if self.color_jitter is not None:
             image = self.color_jitter(image)
-        return F.pil_to_tensor(image), view
+        pixels = F.pil_to_tensor(image)
+        return (pixels, view, encode_choices(chosen, self.num_deferred)) if self.num_deferred else (pixels, view)
 
 
 class EvalTransform:
@@ -126,6 +146,52 @@ def resized_crop(
     return F.resized_crop(image, top, left, height, width, size, interpolation), view @ inner
 
 
+def draft_crop(
+    image: Image.Image,
+    view: View,
+    top: int,
+    left: int,
+    height: int,
+    width: int,
+    size: tuple[int, int],
+    interpolation: InterpolationMode,
+) -> Viewed:
+    """As `resized_crop`, of an image that need not be decoded yet, and without decoding more of it than it takes.
+
+    A JPEG file is decoded at 1/2, 1/4 or 1/8 of its size where the rectangle keeps at least `size`: its blocks are then
+    transformed to fewer pixels. Pixel i of such an image shows the pixels [i s, (i + 1) s) of the whole one, also where
+    s does not divide its sides, so the rectangle's sides are divided by s, exactly; they may be fractions. Other files
+    are decoded whole. At the rectangle's border pixels just outside of it count too.
+
+    Raises:
+        OSError: the file is damaged.
+    """
+    whole_width, whole_height = image.size
+    inner = View.crop(left / whole_width, top / whole_height, width / whole_width, height / whole_height)
+    least = (math.ceil(whole_width * size[1] / width), math.ceil(whole_height * size[0] / height))
+    drafted = image.draft(None, least)
+    scale = drafted[1][2] / whole_width if drafted else 1
+    box = (left * scale, top * scale, (left + width) * scale, (top + height) * scale)
+    resample = Image.Resampling[interpolation.name]
+    return decode(image).resize((size[1], size[0]), resample, box=box), view @ inner
+
+
+def decode(image: Image.Image) -> Image.Image:
+    """The RGB pixels of an image as `Image.open` returns it. Raises OSError where the file is damaged."""
+    with damage_as_os_error():
+        image.load()
+        return image if image.mode == 'RGB' else image.convert('RGB')
+
+
+@contextmanager
+def damage_as_os_error() -> Iterator[None]:
+    """What Pillow raises for damaged files is of several kinds, which errors of other origin have too."""
+    try:
+        yield
+    except (SyntaxError, ValueError) as error:
+        raise OSError(str(error)) from error
+
+
 def center_crop(image: Image.Image, view: View, height: int, width: int) -> Viewed:
     """Cuts out the middle; an odd remainder is rounded as torchvision's `CenterCrop` rounds it."""
     top = round((image.height - height) / 2)
@@ -140,7 +206,11 @@ def horizontal_flip(image: Image.Image, view: View) -> Viewed:
 
 
 def rand_augment(
-    config: str, size: int, interpolation: str = 'random', transforms: str | list[str] | None = None
+    config: str,
+    size: int,
+    interpolation: str = 'random',
+    transforms: str | list[str] | None = None,
+    defer_photometric: bool = False,
 ) -> RandAugment:
     """timm's RandAugment over (image, View) pairs.
 
@@ -152,13 +222,15 @@ def rand_augment(
         size: shorter side of the images in pixels (timm's unit for absolute translation).
         interpolation: 'random' (bilinear or bicubic), or a name that timm knows.
         transforms: names of timm's operations, or of a set of them; None for the set that `config` says.
+        defer_photometric: name the photometric operations that were chosen instead of applying them.
 
     Returns:
-        A callable `(image, View) -> (image, View)` that takes and returns one tuple.
+        A callable `(image, View) -> (image, View)` that takes and returns one tuple; photometric operations that are
+        deferred follow in it, each as (name, argument).
 
     Raises:
-        UserError: another kind of policy, a misspelt section, an unknown interpolation, or an operation whose geometry
-            is not known here.
+        UserError: another kind of policy, a misspelt section, an unknown interpolation, an operation whose geometry
+            is not known here, or one that cannot be deferred.
     """
     if not re.fullmatch(r'rand(-((m|n|mmax|inc)\d+|(p|mstd)\d*\.?\d+|t[a-z0-9]+))*', config):
         raise UserError(
@@ -173,7 +245,7 @@ def rand_augment(
         hparams['interpolation'] = Image.Resampling[_interpolation(interpolation).name]
     policy = rand_augment_transform(config, hparams, transforms)
     for op in policy.ops:
-        op.aug_fn = _Tracked(op)
+        op.aug_fn = _Deferred(op) if defer_photometric and op.name not in _GEOMETRIC else _Tracked(op)
     return policy
 
 
@@ -189,11 +261,26 @@ class _Tracked:
         self.geometry = _GEOMETRIC.get(op.name)
 
     def __call__(self, viewed: Viewed, *args, **kwargs) -> Viewed:
-        image, view = viewed
+        image, view, *deferred = viewed
         if self.geometry is not None:
             matrix = self.geometry(*args, *image.size)
             view = view @ View.pixel_affine(matrix, image.size)
-        return self.pixels(image, *args, **kwargs), view
+        return self.pixels(image, *args, **kwargs), view, *deferred
+
+
+class _Deferred:
+    """A photometric operation that is left to others: (image, View, ...) -> (image, View, ..., (name, argument))."""
+
+    def __init__(self, op: AugmentOp):
+        if op.name not in OPERATIONS:
+            raise UserError(
+                f'auto_augment uses {op.name}, which cannot be deferred to the device: leave it out of the policy, or '
+                'set defer_photometric=False.'
+            )
+        self.name = op.name
+
+    def __call__(self, viewed: Viewed, argument: float = 0.0, **kwargs) -> tuple:
+        return *viewed, (self.name, argument)
 
 
 def _posterize(image: Image.Image, bits_to_keep: int, **kwargs) -> Image.Image:
