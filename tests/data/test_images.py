@@ -85,10 +85,9 @@ def test_a_transform_that_drafts_gets_images_that_are_not_decoded(folder):
 
 
 def test_operations_that_the_transform_defers_come_with_the_sample(folder):
-    sample = LabeledImages(folder, TrainTransform(32, defer_photometric=True))[0, 1]
-    assert sample['photometric'].shape == (2, 2)
-    again = LabeledImages(folder, TrainTransform(32, defer_photometric=True))[0, 1]
-    assert torch.equal(sample['photometric'], again['photometric'])
+    sample, again = (LabeledImages(folder, TrainTransform(32, defer_rand_augment=True))[0, 1] for _ in range(2))
+    assert sample['operations'].shape == (2, 7)
+    assert torch.equal(sample['operations'], again['operations'])
 
 
 @pytest.mark.parametrize('content', ['absent', 'empty'])

@@ -287,10 +287,21 @@ class TestDraft:
         assert reduced.size == (100, 75)
         assert np.abs(np.asarray(ours).astype(int) - expected).mean() < 2
 
-    def test_a_crop_that_fits_no_reduction_has_the_pixels_of_the_whole_file(self):
+    @pytest.mark.parametrize('mode', [InterpolationMode.BILINEAR, InterpolationMode.BICUBIC])
+    @pytest.mark.parametrize('size', [(64, 60), (40, 99)])
+    def test_a_crop_that_fits_no_reduction_is_pillow_s_but_for_rounding(self, mode, size):
         ours, theirs = (self.jpeg(photo(101, 77)) for _ in range(2))
-        result, _ = self.crop(ours, (0, 0, 101, 77), (64, 64))
-        assert np.array_equal(result, theirs.resize((64, 64), Image.Resampling.BILINEAR))
+        result, _ = self.crop(ours, (7, 3, 90, 61), size, mode)
+        expected, _ = resized_crop(theirs.convert('RGB'), View.identity(), 3, 7, 61, 90, size, mode)
+        difference = np.abs(np.asarray(result).astype(int) - expected)
+        assert difference.mean() < 0.5 and difference.max() <= 8
+
+    def test_an_image_that_is_decoded_already_is_cut_as_its_file_is(self):
+        data = self.jpeg(photo(101, 77)).fp.getvalue()
+        decoded = Image.open(io.BytesIO(data))
+        decoded.load()
+        results = [self.crop(image, (7, 3, 90, 61), (40, 40))[0] for image in (decoded, Image.open(io.BytesIO(data)))]
+        assert np.array_equal(*results)
 
     def test_the_same_crop_is_drawn_with_draft_and_without(self):
         quick, exact = (TrainTransform(24, auto_augment=None, draft=flag) for flag in (True, False))

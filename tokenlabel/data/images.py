@@ -26,7 +26,7 @@ class LabeledImages(Dataset):
     names the image; with a store also `view` float32 [2, 3] (model input -> source image), `scores` float16 [k, S, S],
     `classes` int64 [k, S, S] and `map_view` float32 [2, 3] (map -> source image). Score maps are passed on as stored,
     or through the class map: they are looked up once per batch, on the training device. A third result of the transform
-    is `photometric`, operations that are left to the training device.
+    is `operations`, RandAugment's choices that are left to the training device.
 
     Labels are numbered as the store numbers its classes, if the names or else the counts of both tell how; otherwise
     images have no labels here. See `match_classes`, for folders named by numbers as well.
@@ -96,7 +96,7 @@ class LabeledImages(Dataset):
             pixels, view, *deferred = self.transform(image)
         sample = {'image': pixels, 'label': int(self._targets[self._images[index]]), 'index': int(index)}
         if deferred:
-            sample['photometric'] = deferred[0]
+            sample['operations'] = deferred[0]
         if self.labels is not None:
             label_map = self.labels[int(self._rows[index])]
             scores, classes = label_map.scores, label_map.classes

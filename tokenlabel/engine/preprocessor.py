@@ -6,12 +6,12 @@ from mmengine.registry import MODELS
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.random_erasing import RandomErasing
 
-from tokenlabel.transforms.photometric import apply_choices
+from tokenlabel.transforms.batch_operations import apply_operations
 
 
 @MODELS.register_module()
 class ImagePreprocessor(BaseDataPreprocessor):
-    """Moves a batch to the device, applies the photometric operations that the loader left to it (`photometric`),
+    """Moves a batch to the device, applies the operations of RandAugment that the loader left to it (`operations`),
     normalises the images and, in training, erases random rectangles.
 
     Args:
@@ -34,10 +34,10 @@ class ImagePreprocessor(BaseDataPreprocessor):
     def forward(self, data: dict, training: bool = False) -> dict:
         """Batch dict with `image` uint8 [B, 3, H, W] -> the same with `image` float32, normalised."""
         # Views stay behind: what is looked up in the score maps is planned on the host, without waiting for the device
-        on_host = {name: data[name] for name in ('view', 'map_view', 'index', 'photometric') if name in data}
+        on_host = {name: data[name] for name in ('view', 'map_view', 'index', 'operations') if name in data}
         batch = self.cast_data({name: value for name, value in data.items() if name not in on_host}) | on_host
-        if 'photometric' in batch:
-            batch['image'] = apply_choices(batch['image'], batch.pop('photometric'))
+        if 'operations' in batch:
+            batch['image'] = apply_operations(batch['image'], batch.pop('operations'))
         batch['image'] = (batch['image'].float() - self.mean) / self.std
         if training and self.erasing > 0:
             erase = RandomErasing(self.erasing, mode='pixel', device=batch['image'].device)

@@ -2,7 +2,7 @@
 
 Each augmentation takes a Pillow image and the View of that image over its source, and returns both. Pixels are those of
 timm's own training and evaluation transforms for the same seeds: crop, flip, RandAugment, from the global generators of
-`random`, NumPy and torch. Where `TrainTransform` is told to be quick (`draft`, `defer_photometric`) they are close to
+`random`, NumPy and torch. Where `TrainTransform` is told to be quick (`draft`, `defer_rand_augment`) they are close to
 these; what is chosen stays the same.
 """
 
@@ -16,15 +16,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.Image import Resampling
 from timm.data.auto_augment import AugmentOp, RandAugment, posterize, rand_augment_transform
-from timm.data.constants import IMAGENET_DEFAULT_MEAN
 from timm.data.transforms import RandomResizedCropAndInterpolation, ResizeKeepRatio
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision.transforms import ColorJitter, InterpolationMode
 from torchvision.transforms import functional as F
 
 from tokenlabel.errors import UserError
-from tokenlabel.transforms.photometric import OPERATIONS, encode_choices
+from tokenlabel.transforms.batch_operations import FILL, OPERATIONS, encode_operations
 from tokenlabel.transforms.view import View
 
 Viewed = tuple[Image.Image, View]
@@ -35,8 +36,8 @@ _RANDOM_INTERPOLATION = (InterpolationMode.BILINEAR, InterpolationMode.BICUBIC)
 class TrainTransform:
     """Random resized crop, flip, RandAugment: Pillow RGB image -> (uint8 tensor [3, H, W], View).
 
-    With `defer_photometric` there is a third result, the photometric operations that RandAugment chose: float32 [n, 2]
-    for `tokenlabel.transforms.photometric.apply_choices`.
+    With `defer_rand_augment` there is a third result, the operations that RandAugment chose: float64 [n, 7] for
+    `tokenlabel.transforms.batch_operations.apply_operations`. The View is what it will be after them.
 
     Args:
         size: of the result in pixels, one number or (height, width).
@@ -47,10 +48,10 @@ class TrainTransform:
         color_jitter: strength of brightness, contrast and saturation jitter (and hue, as the fourth of a sequence);
             None for none. Unlike timm's it also applies after RandAugment.
         interpolation: of the crop: 'random' (bilinear or bicubic), or a name that timm knows.
-        draft: decode JPEG files at a half, a quarter or an eighth where the crop stays at least as large as the result.
-            Images may then come as `Image.open` returns them, of any mode and not decoded. See `draft_crop`.
-        defer_photometric: leave RandAugment's photometric operations to whoever has the whole batch. They then come
-            after the geometric ones (and after the color jitter), so that they change the fill of these too.
+        draft: decode and resize by quicker ways, JPEG files at a half, a quarter or an eighth where the crop stays at
+            least as large as the result. Images may then come as `Image.open` returns them. See `draft_crop`.
+        defer_rand_augment: choose RandAugment's operations, and leave them to whoever has the whole batch: they then
+            come after the color jitter.
 
     Raises:
         UserError: as `rand_augment`; an image that comes undecoded raises OSError where it is damaged.
@@ -66,7 +67,7 @@ class TrainTransform:
         color_jitter: float | Sequence[float] | None = None,
         interpolation: str = 'random',
         draft: bool = False,
-        defer_photometric: bool = False,
+        defer_rand_augment: bool = False,
     ):
         self.size = _height_width(size)
         self.scale = scale
@@ -75,10 +76,8 @@ class TrainTransform:
         self.draft = draft
         self.rand_augment = None
         if auto_augment:
-            self.rand_augment = rand_augment(
-                auto_augment, min(self.size), interpolation, defer_photometric=defer_photometric
-            )
-        self.num_deferred = self.rand_augment.num_layers if auto_augment and defer_photometric else 0
+            self.rand_augment = rand_augment(auto_augment, min(self.size), interpolation, defer=defer_rand_augment)
+        self.num_deferred = self.rand_augment.num_layers if auto_augment and defer_rand_augment else 0
         if isinstance(color_jitter, int | float):
             color_jitter = (color_jitter,) * 3
         self.color_jitter = None if color_jitter is None else ColorJitter(*color_jitter)
@@ -97,7 +96,7 @@ class TrainTransform:
         if self.color_jitter is not None:
             image = self.color_jitter(image)
         pixels = F.pil_to_tensor(image)
-        return (pixels, view, encode_choices(chosen, self.num_deferred)) if self.num_deferred else (pixels, view)
+        return (pixels, view, encode_operations(chosen, self.num_deferred)) if self.num_deferred else (pixels, view)
 
 
 class EvalTransform:
@@ -156,12 +155,13 @@ def draft_crop(
     size: tuple[int, int],
     interpolation: InterpolationMode,
 ) -> Viewed:
-    """As `resized_crop`, of an image that need not be decoded yet, and without decoding more of it than it takes.
+    """As `resized_crop` but quick, of an image that need not be decoded yet.
 
     A JPEG file is decoded at 1/2, 1/4 or 1/8 of its size where the rectangle keeps at least `size`: its blocks are then
     transformed to fewer pixels. Pixel i of such an image shows the pixels [i s, (i + 1) s) of the whole one, also where
-    s does not divide its sides, so the rectangle's sides are divided by s, exactly; they may be fractions. Other files
-    are decoded whole. At the rectangle's border pixels just outside of it count too.
+    s does not divide its sides, so the rectangle's sides are divided by s, exactly; they may be fractions, and at its
+    border pixels just outside of it count too. Other files are decoded whole, and resized with torch's kernels for
+    bytes: most pixels are Pillow's, few are off by more than one grey level.
 
     Raises:
         OSError: the file is damaged.
@@ -171,8 +171,12 @@ def draft_crop(
     least = (math.ceil(whole_width * size[1] / width), math.ceil(whole_height * size[0] / height))
     drafted = image.draft(None, least)
     scale = drafted[1][2] / whole_width if drafted else 1
+    if scale == 1 and interpolation in _RANDOM_INTERPOLATION:
+        crop = torch.from_numpy(np.array(decode(image).crop((left, top, left + width, top + height))))
+        pixels = interpolate(crop.permute(2, 0, 1)[None], size, mode=interpolation.value, antialias=True)[0]
+        return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()), view @ inner
     box = (left * scale, top * scale, (left + width) * scale, (top + height) * scale)
-    resample = Image.Resampling[interpolation.name]
+    resample = Resampling[interpolation.name]
     return decode(image).resize((size[1], size[0]), resample, box=box), view @ inner
 
 
@@ -210,7 +214,7 @@ def rand_augment(
     size: int,
     interpolation: str = 'random',
     transforms: str | list[str] | None = None,
-    defer_photometric: bool = False,
+    defer: bool = False,
 ) -> RandAugment:
     """timm's RandAugment over (image, View) pairs.
 
@@ -222,11 +226,11 @@ def rand_augment(
         size: shorter side of the images in pixels (timm's unit for absolute translation).
         interpolation: 'random' (bilinear or bicubic), or a name that timm knows.
         transforms: names of timm's operations, or of a set of them; None for the set that `config` says.
-        defer_photometric: name the photometric operations that were chosen instead of applying them.
+        defer: name the operations that were chosen instead of applying them.
 
     Returns:
-        A callable `(image, View) -> (image, View)` that takes and returns one tuple; photometric operations that are
-        deferred follow in it, each as (name, argument).
+        A callable `(image, View) -> (image, View)` that takes and returns one tuple; deferred operations follow in it,
+        each as (name, arguments) for `encode_operations`, and the View is that after them.
 
     Raises:
         UserError: another kind of policy, a misspelt section, an unknown interpolation, an operation whose geometry
@@ -239,13 +243,18 @@ def rand_augment(
         )
     hparams = {
         'translate_const': int(size * 0.45),
-        'img_mean': tuple(min(255, round(255 * value)) for value in IMAGENET_DEFAULT_MEAN),
+        'img_mean': FILL,
     }
     if interpolation != 'random':
-        hparams['interpolation'] = Image.Resampling[_interpolation(interpolation).name]
+        hparams['interpolation'] = Resampling[_interpolation(interpolation).name]
+        if defer and hparams['interpolation'].name.title() not in OPERATIONS:
+            raise UserError(
+                f'interpolation {interpolation!r} is not known on the device: choose random, bilinear or bicubic, or '
+                'set defer_rand_augment=False.'
+            )
     policy = rand_augment_transform(config, hparams, transforms)
     for op in policy.ops:
-        op.aug_fn = _Deferred(op) if defer_photometric and op.name not in _GEOMETRIC else _Tracked(op)
+        op.aug_fn = _Deferred(op) if defer else _Tracked(op)
     return policy
 
 
@@ -261,26 +270,33 @@ class _Tracked:
         self.geometry = _GEOMETRIC.get(op.name)
 
     def __call__(self, viewed: Viewed, *args, **kwargs) -> Viewed:
-        image, view, *deferred = viewed
+        image, view = viewed
         if self.geometry is not None:
             matrix = self.geometry(*args, *image.size)
             view = view @ View.pixel_affine(matrix, image.size)
-        return self.pixels(image, *args, **kwargs), view, *deferred
+        return self.pixels(image, *args, **kwargs), view
 
 
 class _Deferred:
-    """A photometric operation that is left to others: (image, View, ...) -> (image, View, ..., (name, argument))."""
+    """One operation that is left to others: (image, View, ...) -> (image, View after it, ..., (name, arguments))."""
 
     def __init__(self, op: AugmentOp):
-        if op.name not in OPERATIONS:
+        if op.name not in _GEOMETRIC and op.name not in OPERATIONS:
             raise UserError(
                 f'auto_augment uses {op.name}, which cannot be deferred to the device: leave it out of the policy, or '
-                'set defer_photometric=False.'
+                'set defer_rand_augment=False.'
             )
         self.name = op.name
+        self.geometry = _GEOMETRIC.get(op.name)
 
-    def __call__(self, viewed: Viewed, argument: float = 0.0, **kwargs) -> tuple:
-        return *viewed, (self.name, argument)
+    def __call__(self, viewed: tuple, *args, resample: Resampling | tuple[Resampling, ...], **kwargs) -> tuple:
+        image, view, *chosen = viewed
+        if self.geometry is None:
+            return image, view, *chosen, (self.name, args)
+        matrix = self.geometry(*args, *image.size)
+        interpolation = random.choice(resample) if isinstance(resample, tuple) else resample
+        view = view @ View.pixel_affine(matrix, image.size)
+        return image, view, *chosen, (interpolation.name.title(), matrix)
 
 
 def _posterize(image: Image.Image, bits_to_keep: int, **kwargs) -> Image.Image:
