@@ -81,13 +81,18 @@ class TrainTransform:
         if isinstance(color_jitter, int | float):
             color_jitter = (color_jitter,) * 3
         self.color_jitter = None if color_jitter is None else ColorJitter(*color_jitter)
+        self.needs_pillow = self.color_jitter is not None or (auto_augment is not None and not defer_rand_augment)
         self.interpolations = _RANDOM_INTERPOLATION if interpolation == 'random' else (_interpolation(interpolation),)
 
     def __call__(self, image: Image.Image) -> tuple[Tensor, View] | tuple[Tensor, View, Tensor]:
         top, left, height, width = RandomResizedCropAndInterpolation.get_params(image, self.scale, self.ratio)
         interpolation = self.interpolations[0] if len(self.interpolations) == 1 else random.choice(self.interpolations)
-        crop = draft_crop if self.draft else resized_crop
-        viewed = crop(image, View.identity(), top, left, height, width, self.size, interpolation)
+        if self.draft:
+            viewed = draft_crop(image, View.identity(), top, left, height, width, self.size, interpolation)
+            if self.needs_pillow:
+                viewed = F.to_pil_image(viewed[0]), viewed[1]
+        else:
+            viewed = resized_crop(image, View.identity(), top, left, height, width, self.size, interpolation)
         if self.hflip > 0 and torch.rand(1) < self.hflip:
             viewed = horizontal_flip(*viewed)
         if self.rand_augment is not None:
@@ -95,7 +100,7 @@ class TrainTransform:
         image, view, *chosen = viewed
         if self.color_jitter is not None:
             image = self.color_jitter(image)
-        pixels = F.pil_to_tensor(image)
+        pixels = image if isinstance(image, Tensor) else F.pil_to_tensor(image)
         return (pixels, view, encode_operations(chosen, self.num_deferred)) if self.num_deferred else (pixels, view)
 
 
@@ -154,8 +159,8 @@ def draft_crop(
     width: int,
     size: tuple[int, int],
     interpolation: InterpolationMode,
-) -> Viewed:
-    """As `resized_crop` but quick, of an image that need not be decoded yet.
+) -> tuple[Tensor, View]:
+    """As `resized_crop` but quick, of an image that need not be decoded yet: uint8 [3, height, width] and its View.
 
     A JPEG file is decoded at 1/2, 1/4 or 1/8 of its size where the rectangle keeps at least `size`: its blocks are then
     transformed to fewer pixels. Pixel i of such an image shows the pixels [i s, (i + 1) s) of the whole one, also where
@@ -172,12 +177,11 @@ def draft_crop(
     drafted = image.draft(None, least)
     scale = drafted[1][2] / whole_width if drafted else 1
     if scale == 1 and interpolation in _RANDOM_INTERPOLATION:
-        crop = torch.from_numpy(np.array(decode(image).crop((left, top, left + width, top + height))))
-        pixels = interpolate(crop.permute(2, 0, 1)[None], size, mode=interpolation.value, antialias=True)[0]
-        return Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()), view @ inner
+        crop = F.pil_to_tensor(decode(image).crop((left, top, left + width, top + height)))
+        return interpolate(crop[None], size, mode=interpolation.value, antialias=True)[0], view @ inner
     box = (left * scale, top * scale, (left + width) * scale, (top + height) * scale)
     resample = Resampling[interpolation.name]
-    return decode(image).resize((size[1], size[0]), resample, box=box), view @ inner
+    return F.pil_to_tensor(decode(image).resize((size[1], size[0]), resample, box=box)), view @ inner
 
 
 def decode(image: Image.Image) -> Image.Image:
@@ -204,8 +208,8 @@ def center_crop(image: Image.Image, view: View, height: int, width: int) -> View
     return F.crop(image, top, left, height, width), view @ inner
 
 
-def horizontal_flip(image: Image.Image, view: View) -> Viewed:
-    """Mirrors left to right."""
+def horizontal_flip(image: Image.Image | Tensor, view: View) -> tuple[Image.Image | Tensor, View]:
+    """Mirrors left to right, a Pillow image or a tensor [3, H, W]."""
     return F.hflip(image), view @ View.flip()
 
 
@@ -293,9 +297,10 @@ class _Deferred:
         image, view, *chosen = viewed
         if self.geometry is None:
             return image, view, *chosen, (self.name, args)
-        matrix = self.geometry(*args, *image.size)
+        size = F.get_image_size(image)
+        matrix = self.geometry(*args, *size)
         interpolation = random.choice(resample) if isinstance(resample, tuple) else resample
-        view = view @ View.pixel_affine(matrix, image.size)
+        view = view @ View.pixel_affine(matrix, size)
         return image, view, *chosen, (interpolation.name.title(), matrix)
 
 
