@@ -50,8 +50,8 @@ class TrainTransform:
         interpolation: of the crop: 'random' (bilinear or bicubic), or a name that timm knows.
         draft: decode and resize by quicker ways, JPEG files at a half, a quarter or an eighth where the crop stays at
             least as large as the result. Images may then come as `Image.open` returns them. See `draft_crop`.
-        defer_rand_augment: choose RandAugment's operations, and leave them to whoever has the whole batch: they then
-            come after the color jitter.
+        defer_rand_augment: choose RandAugment's operations, and leave them to whoever has the whole batch, best on a
+            GPU. They then come after the color jitter.
 
     Raises:
         UserError: as `rand_augment`; an image that comes undecoded raises OSError where it is damaged.
@@ -81,7 +81,7 @@ class TrainTransform:
         if isinstance(color_jitter, int | float):
             color_jitter = (color_jitter,) * 3
         self.color_jitter = None if color_jitter is None else ColorJitter(*color_jitter)
-        self.needs_pillow = self.color_jitter is not None or (auto_augment is not None and not defer_rand_augment)
+        self.needs_pillow = self.color_jitter is not None or (self.rand_augment is not None and not defer_rand_augment)
         self.interpolations = _RANDOM_INTERPOLATION if interpolation == 'random' else (_interpolation(interpolation),)
 
     def __call__(self, image: Image.Image) -> tuple[Tensor, View] | tuple[Tensor, View, Tensor]:
