@@ -74,6 +74,22 @@ def test_reading_a_sample_leaves_the_global_random_states_alone(folder):
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_a_transform_that_drafts_gets_images_that_are_not_decoded(folder):
+    class Sizes(TrainTransform):
+        def __call__(self, image):
+            assert image.format == 'PNG' and image.tile
+            return super().__call__(image)
+
+    sample = LabeledImages(folder, Sizes(32, draft=True))[0, 1]
+    assert sample['image'].shape == (3, 32, 32)
+
+
+def test_operations_that_the_transform_defers_come_with_the_sample(folder):
+    sample, again = (LabeledImages(folder, TrainTransform(32, defer_rand_augment=True))[0, 1] for _ in range(2))
+    assert sample['operations'].shape == (2, 7)
+    assert torch.equal(sample['operations'], again['operations'])
+
+
 @pytest.mark.parametrize('content', ['absent', 'empty'])
 def test_a_missing_or_empty_folder_is_named(tmp_path, content):
     if content == 'empty':
@@ -88,11 +104,12 @@ def test_a_corrupt_image_is_named(folder):
         LabeledImages(folder, EvalTransform(32))[1]
 
 
-def test_a_truncated_jpeg_is_named(folder):
+@pytest.mark.parametrize('transform', [EvalTransform(32), TrainTransform(32, draft=True)], ids=['decoded', 'draft'])
+def test_a_truncated_jpeg_is_named(folder, transform):
     path = folder / 'cat' / '9.jpg'
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:1500])
-    images = LabeledImages(folder, EvalTransform(32))
+    images = LabeledImages(folder, transform)
     broken = next(index for index in range(len(images)) if images.key(index) == 'cat/9.jpg')
     with pytest.raises(UserError, match=r'cat/9\.jpg cannot be read'):
         images[broken]

@@ -7,14 +7,16 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.random_erasing import RandomErasing
 
 from tokenlabel.errors import UserError
+from tokenlabel.transforms.batch_operations import apply_operations
 from tokenlabel.transforms.mix_images import draw_mix
 
 
 @MODELS.register_module()
 class ImagePreprocessor(BaseDataPreprocessor):
-    """Moves a batch to the device, normalises its images there and, in training, erases rectangles and mixes images.
+    """Moves a batch to the device and normalises its images there; in training it also augments them.
 
-    Mixing is drawn once per batch, in timm's terms; an image's partner is its place in the reversed batch.
+    In this order: the operations of RandAugment that the loader left to it, normalisation, random erasing, CutMix or
+    Mixup. Mixing is drawn once per batch, in timm's terms; an image's partner is its place in the reversed batch.
 
     Args:
         mean: per channel, of images scaled to [0, 1].
@@ -63,8 +65,10 @@ class ImagePreprocessor(BaseDataPreprocessor):
         A batch that was mixed has its `ImageMix` as `mix`.
         """
         # Views stay behind: what is looked up in the score maps is planned on the host, without waiting for the device
-        on_host = {name: data[name] for name in ('view', 'map_view', 'index') if name in data}
+        on_host = {name: data[name] for name in ('view', 'map_view', 'index', 'operations') if name in data}
         batch = self.cast_data({name: value for name, value in data.items() if name not in on_host}) | on_host
+        if 'operations' in batch:
+            batch['image'] = apply_operations(batch['image'], batch.pop('operations'))
         batch['image'] = (batch['image'].float() - self.mean) / self.std
         if training and self.erasing > 0:
             erase = RandomErasing(self.erasing, mode='pixel', device=batch['image'].device)
