@@ -17,6 +17,7 @@ from mmengine.runner import CheckpointLoader
 from tokenlabel.engine.global_batch import checkpoints_between_steps, kept_accumulation
 from tokenlabel.engine.initial_weights import load_initial_weights
 from tokenlabel.engine.optim_wrapper import FUSED
+from tokenlabel.engine.restarts import go_on_after_restart
 from tokenlabel.errors import UserError
 from tokenlabel.models.checkpoint import read_checkpoint
 
@@ -36,8 +37,11 @@ class Runner(mmengine.runner.Runner):
     """
 
     def setup_env(self, env_cfg: dict) -> None:
-        """Starts the process group on gloo where there is no GPU; MMEngine's launcher wants one."""
+        """Starts the process group on gloo where there is no GPU; MMEngine's launchers want one."""
         if self.distributed and not is_distributed() and not torch.cuda.is_available():
+            if self._launcher == 'slurm':
+                names = {'RANK': 'PROCID', 'WORLD_SIZE': 'NTASKS', 'LOCAL_RANK': 'LOCALID'}
+                os.environ |= {name: os.environ[f'SLURM_{theirs}'] for name, theirs in names.items()}
             torch.distributed.init_process_group('gloo')
         super().setup_env(env_cfg)
 
@@ -87,6 +91,11 @@ class Runner(mmengine.runner.Runner):
         if counts is not None:
             default_hooks = checkpoints_between_steps(default_hooks, counts)
         super().register_hooks(default_hooks, custom_hooks)
+
+    def train(self) -> torch.nn.Module:
+        """As MMEngine; processes that torchrun has started anew go on from the newest checkpoint."""
+        go_on_after_restart(self)
+        return super().train()
 
     def load_or_resume(self) -> None:
         """As MMEngine; a run that neither resumes nor loads starts from `initial_weights` where the config has them.
