@@ -7,12 +7,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-TINY = [
-    'model.network.embed_dim=32',
-    'model.network.depth=1',
-    'model.network.num_heads=1',
-    'model.network.stem_width=8',
-]
+TINY = [f'model.network.{size}' for size in ('embed_dim=32', 'depth=1', 'num_heads=1', 'stem_width=8')]
 
 # Runs the command that srun would start in every task, here one after the other's start.
 FAKE_SRUN = """#!/usr/bin/env bash

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from mmengine.dist import is_distributed
 from mmengine.logging import HistoryBuffer
-from mmengine.model import MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
+from mmengine.model import MMDistributedDataParallel, convert_sync_batchnorm, is_model_wrapper, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIMIZERS, RUNNERS
 from mmengine.runner import CheckpointLoader
@@ -18,6 +18,7 @@ from tokenlabel.engine.global_batch import checkpoints_between_steps, kept_accum
 from tokenlabel.engine.initial_weights import load_initial_weights
 from tokenlabel.engine.optim_wrapper import FUSED
 from tokenlabel.engine.restarts import go_on_after_restart
+from tokenlabel.engine.sharding import is_sharded, shard, shard_optimizer, take_part_in_saving, whole_state_dicts
 from tokenlabel.errors import UserError
 from tokenlabel.models.checkpoint import read_checkpoint
 
@@ -46,7 +47,17 @@ class Runner(mmengine.runner.Runner):
         super().setup_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: torch.nn.Module) -> torch.nn.Module:
-        """Distributed data parallel also on CPUs, where SyncBatchNorm does not exist."""
+        """Distributed data parallel also on CPUs, where SyncBatchNorm does not exist; `sharding=fsdp` shards instead.
+
+        Raises:
+            UserError: as `shard`; a network that is compiled or a `model_wrapper_cfg` as well.
+        """
+        if self.distributed and self.cfg.get('sharding'):
+            if self.cfg.model.get('compile') or model_wrapper_cfg:
+                raise UserError('sharding goes without model.compile and model_wrapper_cfg: leave these two out.')
+            if self.cfg.get('sync_bn'):
+                model = convert_sync_batchnorm(model, self.cfg.sync_bn)
+            return shard(model, self.cfg.sharding)
         if not self.distributed or torch.cuda.is_available() or is_model_wrapper(model):
             return super().wrap_model(model_wrapper_cfg, model)
         if any(isinstance(module, torch.nn.SyncBatchNorm) for module in model.modules()):
@@ -55,6 +66,11 @@ class Runner(mmengine.runner.Runner):
         options = {'broadcast_buffers': False, 'find_unused_parameters': self.cfg.get('find_unused_parameters', False)}
         options |= {key: value for key, value in (model_wrapper_cfg or {}).items() if key != 'type'}
         return MMDistributedDataParallel(module=model, **(options | {'device_ids': None}))
+
+    def _init_model_weights(self) -> None:
+        """As MMEngine, unless the weights are sharded: these were sent to all processes before."""
+        if not is_sharded(self.model):
+            super()._init_model_weights()
 
     def build_optim_wrapper(self, optim_wrapper: dict | OptimWrapper) -> OptimWrapper:
         """Mixed precision where there is a GPU, float32 elsewhere; steps that are not finite are skipped."""
@@ -75,7 +91,10 @@ class Runner(mmengine.runner.Runner):
             optim_wrapper['type'] = SKIPPING.get(kind, kind)
             if name in FUSED:
                 optim_wrapper['optimizer'].setdefault('fused', True)
-        return super().build_optim_wrapper(optim_wrapper)
+        built = super().build_optim_wrapper(optim_wrapper)
+        if isinstance(optim_wrapper, dict) and is_sharded(self.model):
+            shard_optimizer(built.optimizer)
+        return built
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
         """Lets the learning rate follow the batch, unless the batch is kept."""
@@ -114,10 +133,13 @@ class Runner(mmengine.runner.Runner):
 
     def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
         """Writes under another name first: a checkpoint of its final name is whole."""
-        if self.rank == 0:
-            part = f'{filename}.part'
-            super().save_checkpoint(out_dir, part, *args, **kwargs)
-            os.replace(Path(out_dir, part), Path(out_dir, filename))
+        with whole_state_dicts():
+            if self.rank == 0:
+                part = f'{filename}.part'
+                super().save_checkpoint(out_dir, part, *args, **kwargs)
+                os.replace(Path(out_dir, part), Path(out_dir, filename))
+            elif is_sharded(self.model):
+                take_part_in_saving(self, kwargs.get('save_optimizer', True))
 
     def load_checkpoint(self, filename: str, map_location='cpu', strict: bool = True, **kwargs) -> dict:
         """As MMEngine, but a weight that is missing, left over or of another shape is an error.
