@@ -1,13 +1,16 @@
 """Sharded training: two processes that keep a part each end as two that keep everything, and their files are whole."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import timm
 import torch
+from mmengine.config import ConfigDict
 
 import tokenlabel  # noqa: F401  registers lvvit_t
 from tests.training_processes import settings, train_in_two_processes
+from tokenlabel.engine.runner import Runner
 from tokenlabel.engine.sharding import repeated_blocks, shard
 from tokenlabel.errors import UserError
 from tokenlabel.models import load_checkpoint
@@ -74,3 +77,10 @@ def test_another_kind_of_sharding_is_refused():
 def test_what_is_no_pretraining_is_refused():
     with pytest.raises(UserError, match=r'sharding=fsdp is for pretraining'):
         shard(torch.nn.Linear(1, 1), 'fsdp')
+
+
+@pytest.mark.parametrize(('model', 'wrapper'), [({'compile': True}, None), ({}, {'type': 'MMDistributedDataParallel'})])
+def test_what_sharding_does_not_go_with_is_refused(model, wrapper):
+    runner = SimpleNamespace(distributed=True, cfg=ConfigDict(sharding='fsdp', model=model))
+    with pytest.raises(UserError, match=r'sharding goes without model\.compile and model_wrapper_cfg'):
+        Runner.wrap_model(runner, wrapper, torch.nn.Linear(1, 1))

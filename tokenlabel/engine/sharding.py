@@ -8,6 +8,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
+from typing import NoReturn
 
 import torch
 from mmengine.device import get_device
@@ -51,6 +52,7 @@ def shard(model: nn.Module, kind: str) -> nn.Module:
     # resharded after every forward pass, so that between passes the parameters are always the shards
     for module in (*repeated_blocks(network), network):
         fully_shard(module, mesh=mesh, reshard_after_forward=True)
+        type(module).__deepcopy__ = _refuse_copy
     network._blueprint = (blueprint,)  # in a tuple it is no part of the network
     type(network).__deepcopy__ = _copy_of_shards
     return model.to(get_device())
@@ -148,6 +150,18 @@ def _shard_state(optimizer: torch.optim.Optimizer, state: dict) -> dict:
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group['params']]
+
+
+def _refuse_copy(block: nn.Module, memo: dict) -> NoReturn:
+    """Blocks alone are copied where a network meets images of another size than its own, and MixToken needs the grid.
+
+    Raises:
+        UserError: always.
+    """
+    raise UserError(
+        'sharding=fsdp with MixToken wants to know the size of images beforehand: name it with '
+        'model.network.pretrained_cfg_overlay.input_size=[3,HEIGHT,WIDTH], or set model.network.mix_token=False.'
+    )
 
 
 def _copy_of_shards(network: nn.Module, memo: dict) -> nn.Module:
