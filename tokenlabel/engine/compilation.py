@@ -32,6 +32,9 @@ class CompiledNetwork:
     Each size of batch has a graph of its own. A network that cannot be compiled whole, or not on this machine, is
     called as it is from then on, and a log line says why. The network itself is left alone: its parameters keep their
     names, and called directly, as evaluation does, it is not compiled.
+
+    Attributes:
+        is_compiled: False once it turned out that it cannot be.
     """
 
     def __init__(self, network: nn.Module, backend: str) -> None:
@@ -40,9 +43,10 @@ class CompiledNetwork:
             raise UserError(f'model.compile is {backend!r}, no backend of torch.compile: choose of {", ".join(known)}.')
         self._network = network
         self._compiled = torch.compile(network, backend=backend, fullgraph=True, dynamic=False)
+        self.is_compiled = True
 
     def __call__(self, images: Tensor):
-        if self._compiled is None:
+        if not self.is_compiled:
             return self._network(images)
         try:
             return self._compiled(images)
@@ -50,7 +54,7 @@ class CompiledNetwork:
             reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
             name = type(getattr(self._network, 'backbone', self._network)).__name__
             print_log(f'{name} cannot be compiled ({reason}): it trains as it is.', 'current', logging.WARNING)
-        self._compiled = None
+        self.is_compiled = False
         return self._network(images)
 
     def __deepcopy__(self, memo: dict) -> None:
