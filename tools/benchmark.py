@@ -3,6 +3,7 @@
 
 python tools/benchmark.py labels  # annotating, storing and reading label maps: label store against a file per image
 python tools/benchmark.py loss    # token targets and their loss: sparse against dense
+python tools/benchmark.py step    # a whole training step, compiled or not, against the plainest one
 """
 
 import argparse
@@ -12,6 +13,7 @@ from tokenlabel.errors import reports_errors
 
 from benchmark_labels import add_labels_arguments, benchmark_labels
 from benchmark_loss import add_loss_arguments, benchmark_loss
+from benchmark_step import add_step_arguments, benchmark_step
 
 
 @reports_errors
@@ -20,8 +22,9 @@ def main() -> int:
     commands = parser.add_subparsers(dest='what', required=True)
     add_labels_arguments(commands.add_parser('labels'))
     add_loss_arguments(commands.add_parser('loss'))
+    add_step_arguments(commands.add_parser('step'))
     args = parser.parse_args()
-    {'labels': benchmark_labels, 'loss': benchmark_loss}[args.what](args)
+    {'labels': benchmark_labels, 'loss': benchmark_loss, 'step': benchmark_step}[args.what](args)
     return 0
 
 

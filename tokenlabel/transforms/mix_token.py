@@ -29,12 +29,20 @@ def draw_box(
     Returns:
         int64 [4], (y1, x1, y2, x2) in tokens, the ends excluded.
     """
-    size = torch.tensor(grid, device=device)
     lam, *place = torch.rand(3, generator=generator, device=device).unbind()
-    half = (size * (1 - lam).sqrt()).long() // 2
-    centre = (size * torch.stack(place)).long()
-    zero = torch.zeros_like(size)
-    return torch.cat([(centre - half).maximum(zero), (centre + half).minimum(size)])
+    half = [(size * (1 - lam).sqrt()).long() // 2 for size in grid]
+    centre = [(size * position).long() for size, position in zip(grid, place, strict=True)]
+    start = [(c - h).clamp(min=0) for c, h in zip(centre, half, strict=True)]
+    end = [(c + h).clamp(max=size) for c, h, size in zip(centre, half, grid, strict=True)]
+    return torch.stack(start + end)
+
+
+def drawing_device(x: Tensor) -> torch.device:
+    """Where to draw a box for `x`: on the host, where small operations are cheap; in a compiled graph where `x` is.
+
+    There they are one kernel, and the host's would ask for a C++ compiler beside that of the GPU.
+    """
+    return x.device if torch.compiler.is_compiling() else torch.device('cpu')
 
 
 def box_mask(box: Box, grid: tuple[int, int], device: torch.device | str | None = None) -> Tensor:
