@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mmengine.hooks import Hook
 
-from tokenlabel.engine.runner import load_from_local
+from tokenlabel.engine.checkpoint_files import load_from_local
 
 
 def logged(runner) -> list[dict]:

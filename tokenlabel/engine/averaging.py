@@ -8,6 +8,7 @@ from mmengine.model import MomentumAnnealingEMA
 from mmengine.registry import HOOKS, MODELS
 from mmengine.runner import Runner
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 @MODELS.register_module()
@@ -36,10 +37,10 @@ class SteppedEMA(MomentumAnnealingEMA):
         copied = []
         for pair in zip(self.module.buffers(), model.buffers(), strict=True):
             (averaged if self.update_buffers and pair[0].is_floating_point() else copied).append(pair)
-        by_dtype = defaultdict(list)
+        alike = defaultdict(list)  # one call takes tensors of one dtype, all sharded or none
         for pair in averaged:
-            by_dtype[pair[0].dtype].append(pair)
-        for dtype, pairs in by_dtype.items():
+            alike[pair[0].dtype, isinstance(pair[0], DTensor)].append(pair)
+        for (dtype, _), pairs in alike.items():
             averages, values = zip(*pairs, strict=True)
             # not by _foreach_lerp_: with a weight on the device it takes one kernel for each tensor
             moves = torch._foreach_sub(values, averages)
