@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 import timm
 import torch
-from mmengine.config import ConfigDict
 
 import tokenlabel  # noqa: F401  registers lvvit_t
 from tests.training_processes import settings, train_in_two_processes
@@ -79,8 +78,7 @@ def test_what_is_no_pretraining_is_refused():
         shard(torch.nn.Linear(1, 1), 'fsdp')
 
 
-@pytest.mark.parametrize(('model', 'wrapper'), [({'compile': True}, None), ({}, {'type': 'MMDistributedDataParallel'})])
-def test_what_sharding_does_not_go_with_is_refused(model, wrapper):
-    runner = SimpleNamespace(distributed=True, cfg=ConfigDict(sharding='fsdp', model=model))
-    with pytest.raises(UserError, match=r'sharding goes without model\.compile and model_wrapper_cfg'):
-        Runner.wrap_model(runner, wrapper, torch.nn.Linear(1, 1))
+def test_sharding_and_another_wrapper_are_refused():
+    runner = SimpleNamespace(distributed=True, cfg={'sharding': 'fsdp'})
+    with pytest.raises(UserError, match=r'sets both sharding and model_wrapper_cfg'):
+        Runner.wrap_model(runner, {'type': 'MMDistributedDataParallel'}, torch.nn.Linear(1, 1))

@@ -64,11 +64,11 @@ class Runner(mmengine.runner.Runner):
         """Distributed data parallel also on CPUs, where SyncBatchNorm does not exist; `sharding=fsdp` shards instead.
 
         Raises:
-            UserError: as `shard`; a network that is compiled or a `model_wrapper_cfg` as well.
+            UserError: as `shard`; a `model_wrapper_cfg` beside it.
         """
         if self.distributed and self.cfg.get('sharding'):
-            if self.cfg.model.get('compile') or model_wrapper_cfg:
-                raise UserError('sharding goes without model.compile and model_wrapper_cfg: leave these two out.')
+            if model_wrapper_cfg:
+                raise UserError('The config sets both sharding and model_wrapper_cfg: leave one of them out.')
             if self.cfg.get('sync_bn'):
                 model = convert_sync_batchnorm(model, self.cfg.sync_bn)
             return shard(model, self.cfg.sharding)

@@ -31,7 +31,7 @@ def shard(model: nn.Module, kind: str) -> nn.Module:
     `whole_state_dicts` they are saved so.
 
     Args:
-        model: a `TokenLabelClassifier`, not compiled.
+        model: a `TokenLabelClassifier`.
         kind: the config's `sharding`: 'fsdp'.
 
     Raises:
