@@ -13,6 +13,7 @@ from typing import NoReturn
 import torch
 from mmengine.device import get_device
 from mmengine.dist import broadcast, get_rank, get_world_size
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -41,6 +42,11 @@ def shard(model: nn.Module, kind: str) -> nn.Module:
         raise UserError(f'The config sets sharding={kind}: set `fsdp`, or leave it out.')
     if not isinstance(model, TokenLabelClassifier):
         raise UserError('sharding=fsdp is for pretraining (TokenLabelClassifier): leave it out.')
+    if model._compiled:
+        print_log(
+            'A sharded network is gathered block by block, not in one compiled graph: it trains as it is.', 'current'
+        )
+        model._compiled = None
     network = model.model
     for tensor in network.state_dict().values():
         broadcast(tensor)
