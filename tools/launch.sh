@@ -40,7 +40,8 @@ if [ "$script" = annotate.py ]; then launcher=(); fi
 meeting=(--node_rank="${NODE_RANK:-0}" --master_addr="$master" --master_port="$port")
 if [ "$restarts" != 0 ]; then
   meeting=(--max_restarts="$restarts" --rdzv_backend=c10d --rdzv_endpoint="$master:$port" --rdzv_id="$port")
-  export LAUNCHED_AT=${LAUNCHED_AT:-$(date +%s)}
+  # Of one store for all starts, processes would read the addresses of those that were lost.
+  export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 LAUNCHED_AT=${LAUNCHED_AT:-$(date +%s)}
 fi
 exec "$PYTHON" "$root/tools/torchrun.py" --nnodes="$nodes" --nproc_per_node="$processes" "${meeting[@]}" \
   "$root/tools/$script" "$@" ${launcher[@]+"${launcher[@]}"}
