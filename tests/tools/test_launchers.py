@@ -1,6 +1,10 @@
 """Several processes: what starts them, what Slurm is told, what is said when one fails, going on when one is lost."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -98,6 +102,31 @@ def test_a_process_that_is_killed_is_named_with_its_signal(run_tool, tmp_path):
     done = run_tool('tools/torchrun.py', *arguments)
     assert done.returncode == 137
     assert done.stderr.strip().splitlines()[-1].startswith('error: process 1 was ended by SIGKILL')
+
+
+# Tells that it listens, and ends when it has heard SIGUSR1, leaving a file each time.
+LISTENS = """
+import os, signal, sys
+from pathlib import Path
+signal.signal(signal.SIGUSR1, lambda *_: (Path(__file__).with_name('heard' + os.environ['RANK']).touch(), sys.exit()))
+Path(__file__).with_name('listens' + os.environ['RANK']).touch()
+while True:
+    signal.pause()
+"""
+
+
+def test_a_signal_reaches_every_process(tmp_path):
+    (tmp_path / 'listens.py').write_text(LISTENS)
+    arguments = [sys.executable, 'tools/torchrun.py', '--nproc_per_node=2', '--master_port=29625']
+    with subprocess.Popen([*arguments, tmp_path / 'listens.py'], cwd=ROOT, stderr=subprocess.PIPE, text=True) as run:
+        while len(list(tmp_path.glob('listens[01]'))) < 2:
+            assert run.poll() is None, run.stderr.read()
+            time.sleep(0.1)
+        run.send_signal(signal.SIGUSR1)
+        errors = run.communicate()[1]
+    assert run.returncode == 128 + signal.SIGUSR1
+    assert 'Traceback' not in errors
+    assert len(list(tmp_path.glob('heard[01]'))) == 2
 
 
 # A config whose second process kills itself once, before its fourth iteration.
