@@ -4,6 +4,7 @@
 python tools/benchmark.py labels  # annotating, storing and reading label maps: label store against a file per image
 python tools/benchmark.py loader  # from image files to training batches: this loader against torchvision's transforms
 python tools/benchmark.py loss    # token targets and their loss: sparse against dense
+python tools/benchmark.py step    # a whole training step, compiled or not, against the plainest one
 """
 
 import argparse
@@ -14,6 +15,7 @@ from tokenlabel.errors import reports_errors
 from benchmark_labels import add_labels_arguments, benchmark_labels
 from benchmark_loader import add_loader_arguments, benchmark_loader
 from benchmark_loss import add_loss_arguments, benchmark_loss
+from benchmark_step import add_step_arguments, benchmark_step
 
 
 @reports_errors
@@ -23,8 +25,15 @@ def main() -> int:
     add_labels_arguments(commands.add_parser('labels'))
     add_loader_arguments(commands.add_parser('loader'))
     add_loss_arguments(commands.add_parser('loss'))
+    add_step_arguments(commands.add_parser('step'))
     args = parser.parse_args()
-    {'labels': benchmark_labels, 'loader': benchmark_loader, 'loss': benchmark_loss}[args.what](args)
+    benchmarks = {
+        'labels': benchmark_labels,
+        'loader': benchmark_loader,
+        'loss': benchmark_loss,
+        'step': benchmark_step,
+    }
+    benchmarks[args.what](args)
     return 0
 
 

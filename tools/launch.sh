@@ -2,6 +2,7 @@
 # Runs one of the Python tools in as many processes as asked for: tools/launch.sh SCRIPT PROCESSES [ARGUMENTS]
 # PROCESSES is a number, or `visible`: one for every visible GPU, or one process where there is none.
 # Several machines: NNODES, NODE_RANK, MASTER_ADDR and PORT as in MMSegmentation. PYTHON chooses the interpreter.
+# MAX_RESTARTS=n starts all processes anew, up to n times, when one is lost; training goes on from its last checkpoint.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -28,13 +29,19 @@ for argument in "$@"; do
     WORLD_SIZE=$((processes * ${NNODES:-1})) exec "$PYTHON" "$root/tools/$script" "$@"
   fi
 done
-if [ "$processes" = 1 ] && [ "${NNODES:-1}" = 1 ]; then
+nodes=${NNODES:-1} restarts=${MAX_RESTARTS:-0} master=${MASTER_ADDR:-127.0.0.1} port=${PORT:-29500}
+if [ "$processes" = 1 ] && [ "$nodes" = 1 ] && [ "$restarts" = 0 ]; then
   exec "$PYTHON" "$root/tools/$script" "$@"
 fi
 # Processes that annotate share files and nothing else.
 launcher=(--launcher pytorch)
 if [ "$script" = annotate.py ]; then launcher=(); fi
-exec "$PYTHON" -m torch.distributed.run \
-  --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
-  --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
-  --nproc_per_node="$processes" "$root/tools/$script" "$@" ${launcher[@]+"${launcher[@]}"}
+# Only machines that meet through c10d learn that another one lost a process.
+meeting=(--node_rank="${NODE_RANK:-0}" --master_addr="$master" --master_port="$port")
+if [ "$restarts" != 0 ]; then
+  meeting=(--max_restarts="$restarts" --rdzv_backend=c10d --rdzv_endpoint="$master:$port" --rdzv_id="$port")
+  # Of one store for all starts, processes would read the addresses of those that were lost.
+  export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 LAUNCHED_AT=${LAUNCHED_AT:-$(date +%s)}
+fi
+exec "$PYTHON" "$root/tools/torchrun.py" --nnodes="$nodes" --nproc_per_node="$processes" "${meeting[@]}" \
+  "$root/tools/$script" "$@" ${launcher[@]+"${launcher[@]}"}

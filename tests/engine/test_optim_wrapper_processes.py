@@ -4,6 +4,8 @@ import torch
 import torch.multiprocessing
 from mmengine.model import MMDistributedDataParallel
 from torch import distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from tokenlabel.engine.optim_wrapper import SkippingOptimWrapper
 
@@ -26,3 +28,25 @@ def train_a_step_that_one_process_breaks(rank: int, meeting_point: str) -> None:
 def test_all_processes_skip_the_step_that_one_breaks(tmp_path):
     arguments = (str(tmp_path / 'meeting_point'),)
     torch.multiprocessing.spawn(train_a_step_that_one_process_breaks, arguments, nprocs=2)
+
+
+def train_a_step_that_breaks_what_one_process_holds(rank: int, meeting_point: str) -> None:
+    distributed.init_process_group('gloo', init_method=f'file://{meeting_point}', rank=rank, world_size=2)
+    torch.manual_seed(0)
+    network = fully_shard(nn.Linear(3, 2), mesh=init_device_mesh('cpu', (2,)), reshard_after_forward=True)
+    wrapper = SkippingOptimWrapper(torch.optim.AdamW(network.parameters(), lr=0.1, fused=True))
+    before = network.weight.to_local().clone()
+    # the second row of the weight, which the second process holds
+    for factor, stepped in ((float('inf'), False), (1.0, True)):
+        with wrapper.optim_context(network):
+            output = network(torch.ones(2, 3))
+        output.register_hook(lambda gradient, factor=factor: gradient * torch.tensor([1.0, factor]))
+        wrapper.update_params(output.sum())
+        assert bool(wrapper.stepped) == stepped
+        assert torch.equal(network.weight.to_local(), before) != stepped
+    distributed.destroy_process_group()
+
+
+def test_all_processes_skip_the_step_that_breaks_what_one_of_them_holds(tmp_path):
+    arguments = (str(tmp_path / 'meeting_point'),)
+    torch.multiprocessing.spawn(train_a_step_that_breaks_what_one_process_holds, arguments, nprocs=2)

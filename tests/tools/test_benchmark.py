@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 
 def test_sparse_and_dense_losses_are_compared_on_equal_results(run_tool):
     sizes = ('--batch', '2', '--classes', '20', '--grid', '4', '--cells', '5', '--k', '3', '--runs', '2')
@@ -23,3 +25,13 @@ def test_a_label_store_is_compared_with_a_file_per_image(run_tool):
     assert 18 * 18 * 5 * 4 < store < files
     assert 'reading 50 maps' in done.stdout
     assert re.search(r'opening a store of 3,000 images.*\n  worker 0: open .* MiB private', done.stdout)
+
+
+def test_a_training_step_is_compared_with_the_plainest_one_on_equal_losses(run_tool):
+    sizes = ('--model', 'lvvit_t', '--batch', '2', '--img-size', '32', '--classes', '20', '--runs', '1')
+    done = run_tool('tools/benchmark.py', 'step', '--device', 'cpu', *sizes, '--peak-tflops', '1')
+    assert done.returncode == 0, done.stderr
+    ours, plain = map(float, re.search(r'first step (\S+) \(ours\), (\S+) \(straight', done.stdout).groups())
+    assert ours == pytest.approx(plain, rel=1e-3)
+    assert re.search(r'targets and loss with its gradient: .* ms, .*% of the step', done.stdout)
+    assert re.search(r'TFLOP a step, .* TFLOP/s, .*% of the device', done.stdout)

@@ -1,16 +1,19 @@
 """The moving average of the weights, which follows the steps that were taken."""
 
+from collections import defaultdict
+
 import torch
 from mmengine.hooks import EMAHook
 from mmengine.model import MomentumAnnealingEMA
 from mmengine.registry import HOOKS, MODELS
 from mmengine.runner import Runner
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 @MODELS.register_module()
 class SteppedEMA(MomentumAnnealingEMA):
-    """MMEngine's MomentumAnnealingEMA, unmoved by a step that was skipped, without reading the device.
+    """MMEngine's MomentumAnnealingEMA in a few kernels, unmoved by a step that was skipped, without reading the device.
 
     `average += max(momentum, gamma / (gamma + steps)) * (weights - average)`, `steps` counting those that were taken.
 
@@ -30,17 +33,21 @@ class SteppedEMA(MomentumAnnealingEMA):
         """Moves towards the weights of `model` where `stepped`, a bool scalar, is true."""
         stepped = torch.as_tensor(stepped, device=self.steps.device)
         weight = (self.gamma / (self.gamma + self.steps.double())).clamp(min=self.momentum) * stepped
-        weights: dict[torch.dtype, Tensor] = {}
-        source = model.state_dict() if self.update_buffers else dict(model.named_parameters())
-        for name, average in self.avg_parameters.items():
-            if average.is_floating_point():
-                dtype = average.dtype
-                average.lerp_(source[name].detach(), weights.setdefault(dtype, weight.to(dtype)))
-            else:
-                average.copy_(source[name])
-        if not self.update_buffers:
-            for average, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
-                average.copy_(buffer)
+        averaged = list(zip(self.module.parameters(), model.parameters(), strict=True))
+        copied = []
+        for pair in zip(self.module.buffers(), model.buffers(), strict=True):
+            (averaged if self.update_buffers and pair[0].is_floating_point() else copied).append(pair)
+        alike = defaultdict(list)  # one call takes tensors of one dtype, all sharded or none
+        for pair in averaged:
+            alike[pair[0].dtype, isinstance(pair[0], DTensor)].append(pair)
+        for (dtype, _), pairs in alike.items():
+            averages, values = zip(*pairs, strict=True)
+            # not by _foreach_lerp_: with a weight on the device it takes one kernel for each tensor
+            moves = torch._foreach_sub(values, averages)
+            torch._foreach_mul_(moves, weight.to(dtype))
+            torch._foreach_add_(averages, moves)
+        for average, value in copied:
+            average.copy_(value)
         self.steps += stepped
 
 

@@ -10,6 +10,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS, TASK_UTILS
 from torch import Tensor
 
+from tokenlabel.engine.compilation import compiled_for_training
 from tokenlabel.engine.targets import AnnotatorTokenLabels
 from tokenlabel.errors import UserError
 from tokenlabel.labels.targets import TokenTargets
@@ -31,6 +32,12 @@ class TokenLabelClassifier(BaseModel):
         loss: arguments of `TokenLabelLoss`. Where the targets leave the tokens out, so does the loss: the token head
             is frozen and stays out of the evaluation score.
         data_preprocessor: normalisation, random erasing, CutMix and Mixup.
+        compile: run the network as one compiled graph in training; see `compiled_for_training`. Targets and loss stay
+            outside, where sizes depend on the data.
+        grad_checkpointing: compute activations again in the backward pass instead of keeping them: less memory, about
+            a third more time.
+        channels_last: keep images and weights of convolutions in the memory format that GPUs convolve in; no number
+            changes but for rounding.
 
     Attributes:
         class_names: of its classes in order, once images to train on or a checkpoint have told; else None.
@@ -38,7 +45,8 @@ class TokenLabelClassifier(BaseModel):
 
     Raises:
         UserError: an unknown architecture, token targets for a network that cannot have a token head, an annotator that
-            is told another mean and std than the images have, or CutMix or Mixup beside what does not go with them.
+            is told another mean and std than the images have, CutMix or Mixup beside what does not go with them, a
+            network without gradient checkpointing, or an unknown backend to compile with.
     """
 
     def __init__(
@@ -47,6 +55,9 @@ class TokenLabelClassifier(BaseModel):
         targets: dict,
         loss: dict | None = None,
         data_preprocessor: dict | None = None,
+        compile: bool | str = False,
+        grad_checkpointing: bool = False,
+        channels_last: bool = False,
     ) -> None:
         super().__init__(data_preprocessor or {'type': 'ImagePreprocessor'})
         self.targets = TASK_UTILS.build(targets)
@@ -64,6 +75,11 @@ class TokenLabelClassifier(BaseModel):
                 self.model.token_score_weight = 0.0
         self.loss_function = TokenLabelLoss(**loss)
         self._check_mixing(self.loss_function.ground_truth)
+        if grad_checkpointing:
+            self._checkpoint_gradients()
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.model.to(memory_format=self.memory_format)
+        self._compiled = compiled_for_training(self.model, compile)
 
     @property
     def num_classes(self) -> int:
@@ -79,6 +95,14 @@ class TokenLabelClassifier(BaseModel):
                     f'{tuple(round(float(value), 4) for value in ours)}: give both the same.'
                 )
 
+    def _checkpoint_gradients(self) -> None:
+        try:
+            self.model.set_grad_checkpointing(True)
+        except (AttributeError, AssertionError, NotImplementedError) as error:
+            raise UserError(
+                f'{self.architecture} has no gradient checkpointing in timm: set model.grad_checkpointing=False.'
+            ) from error
+
     def init_weights(self) -> None:
         """Leaves the network as timm made it; MMEngine calls this before training and would draw new weights."""
 
@@ -87,7 +111,9 @@ class TokenLabelClassifier(BaseModel):
 
         Beside the losses stands `token_accuracy`, how often a token's best class is that of its target.
         """
-        output = self.model(batch['image'])
+        images = batch['image'].contiguous(memory_format=self.memory_format)
+        network = self._compiled if self._compiled and mode == 'loss' else self.model
+        output = network(images)
         if mode == 'loss':
             return self._losses(output, batch)
         if mode == 'predict':

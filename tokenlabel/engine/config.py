@@ -29,6 +29,7 @@ LOOKED_UP_KEYS = {
     'initial_weights',
     'keep_global_batch',
     'log_level',
+    'sharding',
     'sync_bn',
     'tta_model',
     'tta_pipeline',

@@ -1,8 +1,5 @@
 """A picture of the first batch that a run trains on."""
 
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -14,6 +11,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from tokenlabel.engine.classifier import TokenLabelClassifier
+from tokenlabel.engine.random_states import random_numbers_used_twice
 from tokenlabel.visualization import save_figure, token_labels_figure
 
 
@@ -64,18 +62,6 @@ class FirstBatchPicture(Hook):
         figure = token_labels_figure(list(pixels[drawn]), list(grids[drawn]), names, captions=captions[drawn])
         path = save_figure(figure, Path(runner.work_dir, 'first_batch.png'))
         runner.logger.info(f'The first batch and its labels are drawn in {path}.')
-
-
-@contextmanager
-def random_numbers_used_twice() -> Iterator[None]:
-    """Puts the global `random` and torch generators, the current GPU's too, back to where they were before."""
-    state = random.getstate()
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices):
-        try:
-            yield
-        finally:
-            random.setstate(state)
 
 
 def _classifier(runner: Runner) -> TokenLabelClassifier:

@@ -3,6 +3,8 @@
 import copy
 
 from mmengine.config import ConfigDict
+from mmengine.runner import IterBasedTrainLoop
+from mmengine.runner.base_loop import BaseLoop
 
 from tokenlabel.errors import UserError
 
@@ -48,6 +50,17 @@ def kept_accumulation(config: dict, processes: int) -> int | None:
     return accumulation(recipe, processes, config['train_dataloader']['batch_size'])
 
 
+def iterations_per_step(config: dict, processes: int) -> int:
+    """Iterations whose gradients make a step, kept batch or not.
+
+    Raises:
+        UserError: as `kept_accumulation`.
+    """
+    wrapper = config.get('optim_wrapper')
+    own = wrapper.get('accumulative_counts', 1) if isinstance(wrapper, dict) else 1
+    return kept_accumulation(config, processes) or own
+
+
 def checkpoints_between_steps(hooks: dict | None, counts: int) -> dict | None:
     """Default hooks whose checkpoints fall between two steps of `counts` iterations, where no gradient is under way."""
     hooks = copy.deepcopy(hooks)
@@ -56,3 +69,10 @@ def checkpoints_between_steps(hooks: dict | None, counts: int) -> dict | None:
         if saves and hook.get('interval', -1) > 0:
             hook['interval'] += -hook['interval'] % counts
     return hooks
+
+
+def validation_between_steps(loop: BaseLoop, counts: int) -> None:
+    """Moves the validations of an iteration-based loop to where a step of `counts` iterations ends."""
+    if isinstance(loop, IterBasedTrainLoop):
+        loop.dynamic_intervals = [interval + -interval % counts for interval in loop.dynamic_intervals]
+        loop.val_interval = loop.dynamic_intervals[0]

@@ -61,9 +61,9 @@ class RawAndAveragedValLoop(ValLoop):
         """Returns the metrics of both; those of the averaged weights, or of the only ones, have no prefix."""
         runner = self.runner
         raw = {}
+        runner.call_hook('before_val')
         if any(isinstance(hook, EMAHook) for hook in runner.hooks):
             raw = {f'raw/{name}': value for name, value in self._evaluate_quietly().items()}
-        runner.call_hook('before_val')
         runner.call_hook('before_val_epoch')
         runner.model.eval()
         for index, batch in enumerate(self.dataloader):

@@ -7,6 +7,7 @@ import torch
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _NormBase
 
 FUSED = ('Adam', 'AdamW')  # optimizers of torch whose fused step can be called off on the device
@@ -76,11 +77,13 @@ class SkipsNonFiniteSteps:
         """Clips the gradients where the config says so; returns the norm that they had."""
         parameters = [p for group in self.optimizer.param_groups for p in group['params'] if p.grad is not None]
         if self.clip_grad_kwargs and self.clip_func is nn.utils.clip_grad_norm_:
-            return self.clip_func(parameters, **self.clip_grad_kwargs).detach()
-        norm = nn.utils.get_total_norm([p.grad for p in parameters])
-        if self.clip_grad_kwargs:
-            self.clip_func(parameters, **self.clip_grad_kwargs)
-        return norm
+            norm = self.clip_func(parameters, **self.clip_grad_kwargs).detach()
+        else:
+            norm = nn.utils.get_total_norm([p.grad for p in parameters])
+            if self.clip_grad_kwargs:
+                self.clip_func(parameters, **self.clip_grad_kwargs)
+        # of sharded parameters every process knows its part
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def _step_where(self, finite: Tensor, kwargs: dict) -> None:
         if not is_fused(self.optimizer):

@@ -2,23 +2,36 @@
 
 import copy
 import os
+from functools import partial
 from pathlib import Path
 
 import mmengine.runner
-import numpy as np
 import torch
-from mmengine.dist import is_distributed
-from mmengine.logging import HistoryBuffer
-from mmengine.model import MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
+from mmengine.dist import get_rank, is_distributed
+from mmengine.hooks import Hook
+from mmengine.model import MMDistributedDataParallel, convert_sync_batchnorm, is_model_wrapper, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIMIZERS, RUNNERS
-from mmengine.runner import CheckpointLoader
+from mmengine.runner.base_loop import BaseLoop
+from torch.utils.data import DataLoader
 
-from tokenlabel.engine.global_batch import checkpoints_between_steps, kept_accumulation
+from tokenlabel.engine.checkpoint_files import newest_checkpoint
+from tokenlabel.engine.checkpoint_hook import ValidateWhatWasNot
+from tokenlabel.engine.global_batch import (
+    checkpoints_between_steps,
+    iterations_per_step,
+    kept_accumulation,
+    validation_between_steps,
+)
 from tokenlabel.engine.initial_weights import load_initial_weights
 from tokenlabel.engine.optim_wrapper import FUSED
+from tokenlabel.engine.preemption import StopOnSignal, start_worker
+from tokenlabel.engine.random_states import RandomNumbersOfTraining
+from tokenlabel.engine.restarts import go_on_after_restart
+from tokenlabel.engine.seeded_samples import generator_of_its_own, in_our_order
+from tokenlabel.engine.sharding import is_sharded, shard, shard_optimizer, take_part_in_saving, whole_state_dicts
 from tokenlabel.errors import UserError
-from tokenlabel.models.checkpoint import read_checkpoint
+from tokenlabel.files import sync_folder
 
 # What the configs' OptimWrappers become.
 SKIPPING = {'OptimWrapper': 'SkippingOptimWrapper', 'AmpOptimWrapper': 'SkippingAmpOptimWrapper'}
@@ -30,19 +43,35 @@ class Runner(mmengine.runner.Runner):
 
     Without a GPU it starts several processes on gloo, without SyncBatchNorm and mixed precision, saying so.
     Optimizer steps that are not finite are skipped, see `tokenlabel.engine.optim_wrapper`.
+    A run that ended anywhere, resumed from its last checkpoint, takes the steps that it would have taken: the next
+    unseen sample, the same augmentation, the same random numbers. At SIGTERM and SIGUSR1 it writes a checkpoint and
+    ends, see `StopOnSignal`.
     Checkpoints are written beside their place and renamed, read without executing what is in them, and have to fit the
     model in every weight. `initial_weights` are where training starts, at any resolution and with any classes, and
     `keep_global_batch=True` keeps the recipe's batch and learning rate on any number of processes.
     """
 
     def setup_env(self, env_cfg: dict) -> None:
-        """Starts the process group on gloo where there is no GPU; MMEngine's launcher wants one."""
+        """Starts the process group on gloo where there is no GPU; MMEngine's launchers want one."""
         if self.distributed and not is_distributed() and not torch.cuda.is_available():
+            if self._launcher == 'slurm':
+                names = {'RANK': 'PROCID', 'WORLD_SIZE': 'NTASKS', 'LOCAL_RANK': 'LOCALID'}
+                os.environ |= {name: os.environ[f'SLURM_{theirs}'] for name, theirs in names.items()}
             torch.distributed.init_process_group('gloo')
         super().setup_env(env_cfg)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: torch.nn.Module) -> torch.nn.Module:
-        """Distributed data parallel also on CPUs, where SyncBatchNorm does not exist."""
+        """Distributed data parallel also on CPUs, where SyncBatchNorm does not exist; `sharding=fsdp` shards instead.
+
+        Raises:
+            UserError: as `shard`; a `model_wrapper_cfg` beside it.
+        """
+        if self.distributed and self.cfg.get('sharding'):
+            if model_wrapper_cfg:
+                raise UserError('The config sets both sharding and model_wrapper_cfg: leave one of them out.')
+            if self.cfg.get('sync_bn'):
+                model = convert_sync_batchnorm(model, self.cfg.sync_bn)
+            return shard(model, self.cfg.sharding)
         if not self.distributed or torch.cuda.is_available() or is_model_wrapper(model):
             return super().wrap_model(model_wrapper_cfg, model)
         if any(isinstance(module, torch.nn.SyncBatchNorm) for module in model.modules()):
@@ -51,6 +80,11 @@ class Runner(mmengine.runner.Runner):
         options = {'broadcast_buffers': False, 'find_unused_parameters': self.cfg.get('find_unused_parameters', False)}
         options |= {key: value for key, value in (model_wrapper_cfg or {}).items() if key != 'type'}
         return MMDistributedDataParallel(module=model, **(options | {'device_ids': None}))
+
+    def _init_model_weights(self) -> None:
+        """As MMEngine, unless the weights are sharded: these were sent to all processes before."""
+        if not is_sharded(self.model):
+            super()._init_model_weights()
 
     def build_optim_wrapper(self, optim_wrapper: dict | OptimWrapper) -> OptimWrapper:
         """Mixed precision where there is a GPU, float32 elsewhere; steps that are not finite are skipped."""
@@ -71,7 +105,10 @@ class Runner(mmengine.runner.Runner):
             optim_wrapper['type'] = SKIPPING.get(kind, kind)
             if name in FUSED:
                 optim_wrapper['optimizer'].setdefault('fused', True)
-        return super().build_optim_wrapper(optim_wrapper)
+        built = super().build_optim_wrapper(optim_wrapper)
+        if isinstance(optim_wrapper, dict) and is_sharded(self.model):
+            shard_optimizer(built.optimizer)
+        return built
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
         """Lets the learning rate follow the batch, unless the batch is kept."""
@@ -82,19 +119,63 @@ class Runner(mmengine.runner.Runner):
             self.logger.info(f'The batch of the recipe is kept: {counts} iterations make a step.')
 
     def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
-        """Registers hooks; checkpoints fall between steps."""
-        counts = kept_accumulation(self.cfg, self.world_size)
-        if counts is not None:
-            default_hooks = checkpoints_between_steps(default_hooks, counts)
-        super().register_hooks(default_hooks, custom_hooks)
+        """Registers hooks, with those of exact resuming; checkpoints fall between steps."""
+        counts = iterations_per_step(self.cfg, self.world_size)
+        super().register_hooks(checkpoints_between_steps(default_hooks, counts), custom_hooks)
+        self._stop_on_signal = StopOnSignal()
+        for hook in (RandomNumbersOfTraining(), ValidateWhatWasNot(), self._stop_on_signal):
+            self.register_hook(hook)
+
+    def register_hook(self, hook: Hook | dict, priority: int | str | None = None) -> None:
+        """Registers a hook; ours where MMEngine's CheckpointHook is asked for."""
+        if isinstance(hook, dict) and hook.get('type') == 'CheckpointHook':
+            hook = {**hook, 'type': 'ResumableCheckpointHook'}
+        super().register_hook(hook, priority)
+
+    def train(self) -> torch.nn.Module:
+        """Trains, listening to signals; returns the trained model.
+
+        Processes that torchrun has started anew go on from the newest checkpoint.
+
+        Raises:
+            SystemExit: with status 0, a signal has stopped the run.
+        """
+        go_on_after_restart(self)
+        with self._stop_on_signal.listening():
+            return super().train()
+
+    def build_train_loop(self, loop: dict | BaseLoop) -> BaseLoop:
+        """Builds the loop; validation, which may write checkpoints, falls between steps."""
+        loop = super().build_train_loop(loop)
+        validation_between_steps(loop, iterations_per_step(self.cfg, self.world_size))
+        return loop
+
+    @staticmethod
+    def build_dataloader(
+        dataloader: dict | DataLoader, seed: int | None = None, diff_rank_seed: bool = False
+    ) -> DataLoader:
+        """Builds a loader whose samples depend on the seed and their place in the order, and on nothing else."""
+        if isinstance(dataloader, dict):
+            dataloader = in_our_order(dataloader, (seed or 0) - get_rank() * diff_rank_seed)
+        loader = mmengine.runner.Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        loader.generator = generator_of_its_own(seed or 0)
+        loader.worker_init_fn = partial(start_worker, loader.worker_init_fn)
+        return loader
 
     def load_or_resume(self) -> None:
         """As MMEngine; a run that neither resumes nor loads starts from `initial_weights` where the config has them.
 
+        Without a checkpoint being named, it resumes from `newest_checkpoint`; where there is none, it starts anew.
+
         Raises:
-            UserError: as `load_initial_weights`; `load_from` names other weights to start from.
+            UserError: as `load_initial_weights` and `newest_checkpoint`; `load_from` names other weights to start from.
         """
         path = self.cfg.get('initial_weights')
+        if self._resume and not self._load_from:
+            newest = newest_checkpoint(self.work_dir)
+            self._resume, self._load_from = newest is not None, newest and str(newest)
+            if newest is None:
+                self.logger.warning(f'There is no checkpoint in {self.work_dir} to resume from: training starts anew.')
         if path and self._load_from and not self._resume:
             raise UserError(f'load_from and initial_weights ({path}) both say where to start from: set one of them.')
         super().load_or_resume()
@@ -104,11 +185,29 @@ class Runner(mmengine.runner.Runner):
             self.logger.info(f'Training starts from the weights of {file}.')
 
     def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
-        """Writes under another name first: a checkpoint of its final name is whole."""
+        """Writes under another name first: a checkpoint of its final name is whole, and on disk."""
+        part = Path(out_dir, f'{filename}.part')
+        with whole_state_dicts():
+            if self.rank == 0:
+                super().save_checkpoint(out_dir, part.name, *args, **kwargs)
+            elif is_sharded(self.model):
+                take_part_in_saving(self, kwargs.get('save_optimizer', True))
         if self.rank == 0:
-            part = f'{filename}.part'
-            super().save_checkpoint(out_dir, part, *args, **kwargs)
-            os.replace(Path(out_dir, part), Path(out_dir, filename))
+            with part.open('rb') as file:
+                os.fsync(file.fileno())
+            os.replace(part, Path(out_dir, filename))
+            sync_folder(part.parent)
+
+    def resume(self, filename: str, *args, **kwargs) -> None:
+        """As MMEngine; where the config gives no seed, that of the checkpoint orders the samples as well.
+
+        Raises:
+            UserError: as `load_checkpoint`.
+        """
+        was_drawn = self._randomness_cfg.get('seed') is None
+        super().resume(filename, *args, **kwargs)
+        if was_drawn:
+            self.train_dataloader.sampler.seed = self.train_dataloader.dataset.seed = self._randomness_cfg['seed']
 
     def load_checkpoint(self, filename: str, map_location='cpu', strict: bool = True, **kwargs) -> dict:
         """As MMEngine, but a weight that is missing, left over or of another shape is an error.
@@ -124,32 +223,3 @@ class Runner(mmengine.runner.Runner):
                 f'Checkpoint {filename} does not fit this model ({" ".join(lines)[:300]}): use the config it was '
                 'trained with.'
             ) from error
-
-
-@CheckpointLoader.register_scheme(prefixes='', force=True)
-def load_from_local(filename: str, map_location=None) -> dict:
-    """What MMEngine reads checkpoint files with: `read_checkpoint`, with the log history that resuming needs.
-
-    Raises:
-        UserError: the file is missing, truncated or carries code.
-    """
-    return read_checkpoint(filename, map_location, rebuild=log_history_globals())
-
-
-def log_history_globals() -> list:
-    """What MMEngine's log history refers to when pickled: its class, that class's own methods, and NumPy numbers."""
-    scalars = (np.float64, np.float32, np.int64, np.int32, np.bool_)
-    arrays = [np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0], np.ndarray, np.dtype]
-    dtypes = [type(np.dtype(kind)) for kind in scalars]
-    return [HistoryBuffer, (history_method, 'builtins.getattr'), *arrays, *dtypes]
-
-
-def history_method(owner: type, name: str):
-    """`getattr` for the statistics of a log history and nothing else.
-
-    Raises:
-        UserError: anything else was asked for.
-    """
-    if owner is not HistoryBuffer or name.startswith('_'):
-        raise UserError(f'it asks for {name} of {owner}')
-    return getattr(owner, name)

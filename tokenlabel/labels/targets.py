@@ -266,7 +266,8 @@ def _cell_weights(
     max_u, max_v = counts.amax(0).long().tolist()
 
     limits = torch.cat([size - 1, size - window]).expand(len(to_map), -1)
-    plan = torch.cat([in_cells[..., 2] - 0.5, sides.flatten(1), span, counts, limits], 1).to(device, dtype)
+    plan = torch.cat([in_cells[..., 2] - 0.5, sides.flatten(1), span, counts, limits], 1).to(dtype)
+    plan = plan.to(device, non_blocking=True)  # else the host waits for all that the device has to do before
     origin, side_u, side_v, span, counts, last_cell, last_start = plan[..., None].split(2, 1)
     count_u, count_v = counts.split(1, 1)
     row = torch.arange(grid[0], device=device, dtype=dtype).repeat_interleave(grid[1])

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from tokenlabel.errors import UserError
 from tokenlabel.models.checkpoint import load_weights, read_checkpoint, resample_pos_embed, resampled, state_dict_of
 from tokenlabel.models.token_head import TokenLogits, class_scores
-from tokenlabel.transforms.mix_token import draw_box, mix_tokens
+from tokenlabel.transforms.mix_token import draw_box, drawing_device, mix_tokens
 
 __all__ = ['ConvStem', 'LVViT']  # timm adds the entry points
 
@@ -98,7 +98,7 @@ class LVViT(VisionTransformer):
 
         grid = self.patch_embed.dynamic_feat_size(x.shape[-2:])
         if mix_box is None and self.mix_token:
-            mix_box = draw_box(grid)
+            mix_box = draw_box(grid, device=drawing_device(x))
         if mix_box is not None:
             mix_box = torch.as_tensor(mix_box).to(x.device, non_blocking=True)
         features = self.forward_features(x, mix_box)

@@ -21,7 +21,7 @@ from tokenlabel.models.feature_layout import (
     model_name,
 )
 from tokenlabel.models.token_head import TokenLogits, class_scores
-from tokenlabel.transforms.mix_token import draw_box, mix_regions, mix_tokens
+from tokenlabel.transforms.mix_token import draw_box, drawing_device, mix_regions, mix_tokens
 
 
 def has_token_logits(architecture: str) -> bool:
@@ -123,7 +123,7 @@ class TokenLabelModel(nn.Module):
         if not self.training or not self.num_classes:
             return self.forward_head(self.forward_features(x))
         if mix_box is None and self.mix_token:
-            mix_box = draw_box(self._grid(x))
+            mix_box = draw_box(self._grid(tuple(x.shape[-2:])), device=drawing_device(x))
         if mix_box is not None:
             mix_box = torch.as_tensor(mix_box).to(x.device, non_blocking=True)
         features = self.forward_features(x, mix_box)
@@ -137,7 +137,7 @@ class TokenLabelModel(nn.Module):
         """The backbone's last features, before pooling; a box stays exchanged in them."""
         if mix_box is None:
             return self.backbone.forward_features(x)
-        grid = self._grid(x)
+        grid = self._grid(tuple(x.shape[-2:]))
         if self._patch_format is None:
             return self.backbone.forward_features(_exchanged(x, mix_box, grid, 'NCHW', x.shape[-2:]))
         self._mixing = mix_box, grid, x.shape[-2:]
@@ -179,9 +179,9 @@ class TokenLabelModel(nn.Module):
         last = max(groups.values())
         return lambda name: groups.get(name.removeprefix('backbone.'), last)
 
-    def _grid(self, x: Tensor) -> tuple[int, int]:
+    @torch.compiler.assume_constant_result
+    def _grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of the tokens of images, found out once for each size of image."""
-        size = tuple(x.shape[-2:])
         if size not in self._grids:
             self._grids[size] = self._features_of_noise(size)[1][1:3]
         return self._grids[size]

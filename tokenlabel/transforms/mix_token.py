@@ -44,11 +44,19 @@ def cut_box(size: tuple[int, int], lam: Tensor, place: Tensor) -> Tensor:
     Returns:
         int64 [4], (y1, x1, y2, x2), the ends excluded, on the device of `place`.
     """
-    size = torch.tensor(size, device=place.device)
-    half = (size * (1 - lam).sqrt()).long() // 2
-    centre = (size * place).long()
-    zero = torch.zeros_like(size)
-    return torch.cat([(centre - half).maximum(zero), (centre + half).minimum(size)])
+    half = [(side * (1 - lam).sqrt()).long() // 2 for side in size]
+    centre = [(side * position).long() for side, position in zip(size, place.unbind(), strict=True)]
+    start = [(c - h).clamp(min=0) for c, h in zip(centre, half, strict=True)]
+    end = [(c + h).clamp(max=side) for c, h, side in zip(centre, half, size, strict=True)]
+    return torch.stack(start + end)
+
+
+def drawing_device(x: Tensor) -> torch.device:
+    """Where to draw a box for `x`: on the host, where small operations are cheap; in a compiled graph where `x` is.
+
+    There they are one kernel, and the host's would ask for a C++ compiler beside that of the GPU.
+    """
+    return x.device if torch.compiler.is_compiling() else torch.device('cpu')
 
 
 def box_mask(box: Box, grid: tuple[int, int], device: torch.device | str | None = None) -> Tensor:

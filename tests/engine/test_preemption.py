@@ -1,0 +1,152 @@
+"""SIGTERM and SIGUSR1: the step is finished, a checkpoint is written, and the run goes on from it."""
+
+import os
+import signal
+import subprocess
+import threading
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.multiprocessing
+from mmengine.hooks import Hook
+from torch.utils.data import DataLoader, TensorDataset
+
+from tests.engine.interruptions import RANDOM, differences
+from tokenlabel.engine.preemption import StopOnSignal, requeue, start_worker
+
+
+class Signalled(Hook):
+    """Sends this process a signal before it takes the step after `iteration`."""
+
+    def __init__(self, number: int, iteration: int) -> None:
+        self.number, self.iteration = number, iteration
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        if batch_idx == self.iteration:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_ends_the_run_with_a_checkpoint_that_it_goes_on_from(make_runner, tmp_path, monkeypatch, number):
+    monkeypatch.delenv('SLURM_JOB_ID', raising=False)
+    options = RANDOM | {'default_hooks.checkpoint.interval': 100, 'train_cfg.val_interval': 100}
+    whole = make_runner(iterations=6, **options | {'work_dir': str(tmp_path / 'whole')})
+    whole.train()
+    stopped = make_runner(iterations=6, **options, log_level='WARNING')
+    stopped.register_hook(Signalled(number, 2))
+    handler = signal.getsignal(number)
+    with pytest.raises(SystemExit) as end:
+        stopped.train()
+    assert end.value.code == 0
+    assert signal.getsignal(number) is handler
+    # two iterations are a step: the second of them is awaited
+    assert [path.name for path in Path(stopped.work_dir).glob('*.pth')] == ['iter_4.pth']
+    said = Path(stopped.log_dir, f'{stopped.timestamp}.log').read_text()
+    assert f'{signal.Signals(number).name}: training stops after iteration 4' in said
+    make_runner(iterations=6, **options, resume=True).train()
+    assert differences(Path(whole.work_dir, 'iter_6.pth'), Path(stopped.work_dir, 'iter_6.pth')) == []
+
+
+def fake_runner(rank: int, distributed: bool) -> SimpleNamespace:
+    runner = SimpleNamespace(distributed=distributed, rank=rank, hooks=[], iter=0, said=[])
+    runner.logger = SimpleNamespace(warning=runner.said.append)
+    runner.visualizer = SimpleNamespace(close=lambda: None)
+    runner.optim_wrapper = SimpleNamespace(should_update=lambda: runner.iter % 2 == 1)
+    return runner
+
+
+def train_until_one_is_signalled(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/meeting', rank=rank, world_size=2)
+    runner, hook = fake_runner(rank, distributed=True), StopOnSignal()
+    with hook.listening(), pytest.raises(SystemExit):
+        hook.before_train(runner)
+        for runner.iter in range(100):
+            if runner.iter == 10 and rank == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            hook.after_train_iter(runner, runner.iter)
+    Path(folder, f'{rank}.txt').write_text(f'{runner.iter}')
+    torch.distributed.destroy_process_group()
+
+
+def test_all_processes_stop_after_the_same_step_when_one_is_signalled(tmp_path):
+    torch.multiprocessing.spawn(train_until_one_is_signalled, (str(tmp_path),), nprocs=2)
+    # the step of iterations 10 and 11 asks, the next one knows
+    assert [(tmp_path / f'{rank}.txt').read_text() for rank in (0, 1)] == ['13', '13']
+
+
+def test_a_run_in_another_thread_than_the_main_one_does_not_listen():
+    def listen() -> None:
+        with StopOnSignal().listening():
+            handlers.append(signal.getsignal(signal.SIGTERM))
+
+    handlers = []
+    thread = threading.Thread(target=listen)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.getsignal(signal.SIGTERM)]
+
+
+def test_workers_outlive_a_signal_to_all_processes_of_a_job():
+    loader = DataLoader(
+        TensorDataset(torch.arange(8)), batch_size=1, num_workers=1, worker_init_fn=partial(start_worker, None)
+    )
+    batches = iter(loader)
+    next(batches)
+    worker = batches._workers[0]
+    for name in ('TERM', 'USR1'):
+        subprocess.run(['kill', f'-{name}', str(worker.pid)], check=True)
+    assert len(list(batches)) == 7
+
+
+def test_workers_end_when_their_parent_says_so():
+    loader = DataLoader(TensorDataset(torch.arange(99)), num_workers=1, worker_init_fn=partial(start_worker, None))
+    batches = iter(loader)
+    next(batches)
+    worker = batches._workers[0]
+    worker.terminate()
+    worker.join(60)
+    assert worker.exitcode == 0
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch) -> Path:
+    """A Slurm whose `scontrol` writes down what it is told, and fails where there is a file `refuses`."""
+    command = tmp_path / 'scontrol'
+    command.write_text(
+        f'#!/bin/sh\necho "$@" > {tmp_path}/told\n[ ! -e {tmp_path}/refuses ] || {{ echo "no batch job" >&2; exit 1; }}'
+    )
+    command.chmod(0o755)
+    monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
+    monkeypatch.setenv('SLURM_JOB_ID', '123')
+    return tmp_path
+
+
+def stop(received: signal.Signals, rank: int = 0) -> list[str]:
+    runner, hook = fake_runner(rank, distributed=False), StopOnSignal()
+    runner.iter = 1
+    with hook.listening(), pytest.raises(SystemExit):
+        os.kill(os.getpid(), received)
+        hook.after_train_iter(runner, 1)
+    return runner.said
+
+
+def test_slurm_is_asked_to_run_the_job_again_by_the_first_process_at_sigusr1(slurm):
+    stop(signal.SIGTERM)
+    stop(signal.SIGUSR1, rank=1)
+    assert not (slurm / 'told').exists()
+    assert stop(signal.SIGUSR1)[-1] == 'Slurm job 123 runs again.'
+    assert (slurm / 'told').read_text() == 'requeue 123\n'
+
+
+def test_a_job_that_slurm_does_not_run_again_is_said(slurm):
+    (slurm / 'refuses').touch()
+    assert stop(signal.SIGUSR1)[-1] == 'Slurm job 123 does not run again by itself (no batch job).'
+
+
+def test_outside_of_slurm_nothing_is_asked(slurm, monkeypatch):
+    monkeypatch.delenv('SLURM_JOB_ID')
+    requeue(fake_runner(0, distributed=False))
+    assert not (slurm / 'told').exists()

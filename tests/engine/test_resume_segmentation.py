@@ -1,0 +1,100 @@
+"""Segmentation resumes as pretraining does: the same order, the same augmentation, the same weights."""
+
+import pickle
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.dataset import DefaultSampler, InfiniteSampler
+from mmengine.registry import DATASETS
+
+from tests.engine.interruptions import EndAt, Ended, differences
+from tokenlabel.data.sampler import EndlessSampler
+from tokenlabel.engine.config import load_config, register_imports
+from tokenlabel.engine.runner import Runner
+from tokenlabel.engine.seeded_samples import SeededSamples
+
+CONFIG = Path(__file__).parents[2] / 'configs/demo/fpn.py'
+
+
+@pytest.fixture
+def run(scenes, tmp_path, monkeypatch):
+    """Fine-tunes for 6 iterations, two an epoch; `ends` is when the run is killed."""
+    monkeypatch.setitem(MODULE2PACKAGE, 'mmseg', MODULE2PACKAGE['mmseg'])
+
+    def run(folder: str, ends: EndAt | None = None, workers: int = 0, **options) -> Path:
+        settings = {
+            'log_level': 'ERROR',
+            'work_dir': str(tmp_path / folder),
+            'randomness': {'seed': 0},
+            'model.backbone.init_cfg': None,
+            'train_cfg.max_iters': 6,
+            'train_cfg.val_interval': 100,
+            'default_hooks.checkpoint.interval': 2,
+            'train_dataloader.batch_size': 4,
+            'train_dataloader.num_workers': workers,
+            'train_dataloader.persistent_workers': False,
+            'val_dataloader.num_workers': 0,
+            'visualizer.vis_backends': [{'type': 'LocalVisBackend'}],
+        }
+        settings |= {f'{split}_dataloader.dataset.data_root': f'{scenes}/ade' for split in ('train', 'val')}
+        config = load_config(CONFIG, settings | options)
+        config.experiment_name = tmp_path.name + folder + str(len(options))
+        register_imports(config)
+        runner = Runner.from_cfg(config)
+        if ends is None:
+            runner.train()
+        else:
+            runner.register_hook(ends)
+            with pytest.raises(Ended):
+                runner.train()
+        return Path(runner.work_dir)
+
+    return run
+
+
+def test_killed_and_resumed_it_ends_with_the_same_weights_whatever_the_workers(run):
+    whole = run('whole')
+    run('killed', EndAt(3), workers=1)
+    assert differences(whole / 'iter_6.pth', run('killed', resume=True) / 'iter_6.pth') == []
+
+
+class Drawing:
+    """A dataset that augments with the global generators, as MMSegmentation's do."""
+
+    name = 'drawing'
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, index: int) -> tuple:
+        return index, random.random(), np.random.rand()
+
+
+@pytest.fixture
+def drawing(monkeypatch) -> dict:
+    monkeypatch.setitem(DATASETS._module_dict, 'Drawing', Drawing)
+    return {'type': 'Drawing'}
+
+
+def test_a_sample_is_a_function_of_seed_epoch_and_index(drawing):
+    first, again = SeededSamples(drawing, seed=3), SeededSamples(drawing, seed=3)
+    assert first[1, 2] == again[1, 2] != first[2, 2]
+    assert SeededSamples(drawing, seed=4)[1, 2] != first[1, 2]
+
+
+def test_what_the_dataset_has_the_seeded_one_has_also_in_a_copy(drawing):
+    copy = pickle.loads(pickle.dumps(SeededSamples(drawing, seed=3)))
+    assert copy.name == 'drawing' and len(copy) == 5
+    with pytest.raises(AttributeError, match='metainfo'):
+        copy.metainfo  # noqa: B018
+
+
+@pytest.mark.parametrize(('given', 'built'), [(InfiniteSampler, EndlessSampler), (DefaultSampler, DefaultSampler)])
+def test_only_the_endless_order_is_replaced(drawing, given, built):
+    sampler = {'type': given.__name__, 'shuffle': False}
+    loader = Runner.build_dataloader({'dataset': drawing, 'sampler': sampler, 'batch_size': 1}, seed=0)
+    assert type(loader.sampler) is built
+    assert isinstance(loader.dataset, SeededSamples if built is EndlessSampler else Drawing)

@@ -1,0 +1,100 @@
+"""Runs of pretraining in two processes of this machine, one run after the other."""
+
+import json
+import os
+import socket
+import warnings
+from pathlib import Path
+
+import torch
+import torch.multiprocessing
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner as AnyRunner
+from torch import distributed, nn
+from torch.distributed.tensor import DTensor
+
+from tokenlabel.engine.averaging import SteppedEMAHook
+from tokenlabel.engine.config import load_config, register_imports
+from tokenlabel.engine.runner import Runner
+
+CONFIG = Path(__file__).parents[1] / 'configs/demo/pretrain.py'
+
+
+@HOOKS.register_module()
+class FrozenBatchNorm(Hook):
+    """Normalises by the running statistics, which stay what they are: no image depends on the others of its batch."""
+
+    def before_train_iter(self, runner: AnyRunner, batch_idx: int, data_batch=None) -> None:
+        for module in runner.model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+
+
+@HOOKS.register_module()
+class NotesItsShare(Hook):
+    """Writes what this process holds of the parameters, their average and the optimizer's state, as shares of all."""
+
+    def after_train(self, runner: AnyRunner) -> None:
+        average = next(hook for hook in runner.hooks if isinstance(hook, SteppedEMAHook)).ema_model
+        optimizer = runner.optim_wrapper.optimizer
+        held = {
+            'parameters': list(runner.model.parameters()),
+            'average': list(average.parameters()),
+            'optimizer': [state['exp_avg'] for state in optimizer.state.values()],
+        }
+        shares = {}
+        for name, tensors in held.items():
+            own = [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
+            shares[name] = sum(tensor.numel() for tensor in own) / sum(tensor.numel() for tensor in tensors)
+        Path(runner.work_dir, f'shares_{runner.rank}.json').write_text(json.dumps(shares))
+
+
+def settings(scenes: Path, label_store: Path, work_dir: Path, **options) -> dict:
+    """Options of a run of the demo's pretraining: a tiny network, 3 iterations of 4 images, checkpoint at the end."""
+    shared = {
+        'work_dir': str(work_dir),
+        'log_level': 'ERROR',
+        'model.network.embed_dim': 32,
+        'model.network.depth': 2,
+        'model.network.num_heads': 2,
+        'model.network.stem_width': 8,
+        'train_cfg.max_iters': 3,
+        'train_cfg.val_interval': 3,
+        'train_dataloader.batch_size': 4,
+        'train_dataloader.num_workers': 0,
+        'train_dataloader.persistent_workers': False,
+        'train_dataloader.dataset.root': str(scenes / 'imagenet/train'),
+        'train_dataloader.dataset.label_store': str(label_store),
+        'val_dataloader.num_workers': 0,
+        'val_dataloader.dataset.root': str(scenes / 'imagenet/val'),
+        'param_scheduler': None,
+        'visualizer.vis_backends': [],
+    }
+    return shared | options
+
+
+def train(options: dict, launcher: str = 'none') -> None:
+    """One run; `options` as of `--cfg-options`."""
+    config = load_config(CONFIG, options)
+    config.experiment_name = Path(config.work_dir).name
+    config.launcher = launcher
+    register_imports(config)
+    Runner.from_cfg(config).train()
+
+
+def train_in_two_processes(runs: list[dict]) -> None:
+    """The runs of these options one after the other, each in the same two processes."""
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        port = server.getsockname()[1]
+    torch.multiprocessing.spawn(_train_all, (port, runs), nprocs=2)
+
+
+def _train_all(rank: int, port: int, runs: list[dict]) -> None:
+    warnings.simplefilter('ignore')
+    torch.set_num_threads(1)
+    os.environ |= {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port), 'WORLD_SIZE': '2'}
+    os.environ |= {'RANK': str(rank), 'LOCAL_RANK': str(rank)}
+    for options in runs:
+        train(options, launcher='pytorch')
+    distributed.destroy_process_group()

@@ -1,0 +1,122 @@
+"""Ending a run at a signal: the step is finished, a checkpoint written, and the run can go on from it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from tokenlabel.engine.checkpoint_hook import ResumableCheckpointHook
+
+SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+
+
+@HOOKS.register_module()
+class StopOnSignal(Hook):
+    """At SIGTERM or SIGUSR1 training stops after a step, with a checkpoint and exit status 0.
+
+    One process is enough to be told: all stop after the same step, at most one later. They agree on the CPU while the
+    next step runs, so that no GPU is waited for. SIGUSR1 is what a Slurm job asks for before its time limit
+    (`--signal=USR1@120`): the first process then asks Slurm to run the job again. During validation the signal waits.
+    """
+
+    priority = 'LOWEST'  # after the hook that writes checkpoints
+
+    def __init__(self) -> None:
+        self._received = 0
+        self._group = self._asked = None
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Meanwhile the signals are remembered. Only a main thread can listen."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._remember) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def before_train(self, runner: Runner) -> None:
+        if runner.distributed:
+            self._group = torch.distributed.new_group(backend='gloo')
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
+        if not runner.optim_wrapper.should_update():  # gradients are under way, which no checkpoint holds
+            return
+        if number := self._agreed():
+            self._stop(runner, signal.Signals(number))
+
+    def after_train(self, runner: Runner) -> None:
+        self._answer()
+
+    def _remember(self, number: int, frame: object) -> None:
+        self._received = number
+
+    def _agreed(self) -> int:
+        """The signal that some process had received, in several processes by the end of the step before; 0 for none."""
+        if self._group is None:
+            return self._received
+        if answer := self._answer():
+            return answer
+        number = torch.tensor(self._received)
+        work = torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX, self._group, async_op=True)
+        self._asked = (work, number)
+        return 0
+
+    def _answer(self) -> int:
+        if self._asked is None:
+            return 0
+        (work, number), self._asked = self._asked, None
+        work.wait()
+        return int(number)
+
+    def _stop(self, runner: Runner, received: signal.Signals) -> None:
+        hooks = [hook for hook in runner.hooks if isinstance(hook, ResumableCheckpointHook)]
+        saved = f'{hooks[0].save(runner)} is saved' if hooks else 'nothing is saved without a CheckpointHook'
+        runner.logger.warning(
+            f'{received.name}: training stops after iteration {runner.iter + 1}, {saved}; --resume goes on from it.'
+        )
+        if received == signal.SIGUSR1 and runner.rank == 0:
+            requeue(runner)
+        runner.visualizer.close()
+        raise SystemExit(0)
+
+
+def requeue(runner: Runner) -> None:
+    """Asks Slurm to run this job again; outside of Slurm nothing happens."""
+    job = os.environ.get('SLURM_JOB_ID')
+    if job is None or shutil.which('scontrol') is None:
+        return
+    done = subprocess.run(['scontrol', 'requeue', job], capture_output=True, text=True)
+    answer = 'runs again' if done.returncode == 0 else f'does not run again by itself ({done.stderr.strip()})'
+    runner.logger.warning(f'Slurm job {job} {answer}.')
+
+
+def start_worker(initialise: Callable[[int], None] | None, worker: int) -> None:
+    """`worker_init_fn` of a loader whose workers outlive signals that are sent to all processes of a job.
+
+    The last step needs its images, and torch stops a run whose worker dies. Workers end when their parent says so.
+    """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if hasattr(signal, 'sigwaitinfo'):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_end_when_the_parent_says_so, daemon=True).start()
+    if initialise is not None:
+        initialise(worker)
+
+
+def _end_when_the_parent_says_so() -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+        pass
+    os._exit(0)

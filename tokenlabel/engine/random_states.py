@@ -1,0 +1,81 @@
+"""The random numbers of training: carried over a resume, and left alone by validation."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+
+def random_states() -> dict:
+    """States of this process's global generators: `random`, NumPy, torch on the CPU and on the current GPU.
+
+    Made of numbers, tuples and tensors, which `torch.load(weights_only=True)` reads.
+    """
+    name, words, *rest = np.random.get_state()
+    states = {'python': random.getstate(), 'numpy': (name, words.tolist(), *rest), 'torch': torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states['cuda'] = torch.cuda.get_rng_state()
+    return states
+
+
+def set_random_states(states: dict) -> None:
+    """Puts the global generators into states that `random_states` has returned."""
+    random.setstate(states['python'])
+    np.random.set_state(states['numpy'])
+    torch.set_rng_state(states['torch'].cpu())
+    if 'cuda' in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states['cuda'].cpu())
+
+
+@contextmanager
+def random_numbers_used_twice() -> Iterator[None]:
+    """Puts the global generators back to where they were before."""
+    states = random_states()
+    try:
+        yield
+    finally:
+        set_random_states(states)
+
+
+@HOOKS.register_module()
+class RandomNumbersOfTraining(Hook):
+    """Training goes on with the random numbers that the checkpoint's next step would have used.
+
+    Each process gets back its own states. What validation draws does not count: the generators are put back before a
+    checkpoint is written after it. So the numbers of a step do not depend on whether the run validated or resumed.
+    """
+
+    priority = 'HIGHEST'  # before any checkpoint is written, and before FirstBatchPicture
+
+    def __init__(self) -> None:
+        self._of_processes: list[dict] | None = None
+        self._resumed = False
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        self._resumed = runner._resume
+        self._of_processes = checkpoint.get('meta', {}).get('random_states')
+
+    def before_train(self, runner: Runner) -> None:
+        if not self._resumed:
+            return
+        if self._of_processes is None:
+            runner.logger.warning('The checkpoint holds no random states: the resumed run draws other random numbers.')
+        elif len(self._of_processes) != runner.world_size:
+            runner.logger.warning(
+                f'The checkpoint was written by {len(self._of_processes)} processes and this run has '
+                f'{runner.world_size}: it draws other random numbers, and its iterations are of other images.'
+            )
+        else:
+            set_random_states(self._of_processes[runner.rank])
+        self._of_processes = None
+
+    def before_val(self, runner: Runner) -> None:
+        self._before_val = random_states()
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        set_random_states(self._before_val)

@@ -1,0 +1,55 @@
+"""Segmentation data in our order: skippable, and the same for any number of loader workers."""
+
+from typing import Any
+
+import torch
+from mmengine.dataset import InfiniteSampler
+from mmengine.registry import DATASETS
+from torch.utils.data import Dataset
+
+from tokenlabel.data.images import random_state_of
+
+
+@DATASETS.register_module()
+class SeededSamples(Dataset):
+    """Any dataset, with the random choices of a sample a function of (seed, epoch, index); else it is that dataset.
+
+    Args:
+        dataset: its config.
+        seed: the same in all processes.
+    """
+
+    def __init__(self, dataset: dict, seed: int) -> None:
+        self.dataset = DATASETS.build(dataset)
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, which: tuple[int, int]) -> Any:
+        """Sample `(epoch, index)`, as `EndlessSampler` names it."""
+        epoch, index = which
+        with random_state_of(self.seed, epoch, index):
+            return self.dataset[index]
+
+    def __getattr__(self, name: str) -> Any:
+        if name == 'dataset':  # not there yet, in a copy that is being made
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+
+def in_our_order(dataloader: dict, seed: int) -> dict:
+    """The config of a loader, with ours in place of MMEngine's InfiniteSampler; of other loaders as it is.
+
+    MMEngine's workers draw augmentations from generators of their own, which no checkpoint knows.
+    """
+    sampler = dataloader.get('sampler')
+    if not isinstance(sampler, dict) or sampler.get('type') not in ('InfiniteSampler', InfiniteSampler):
+        return dataloader
+    dataset = {'type': 'SeededSamples', 'dataset': dataloader['dataset'], 'seed': seed}
+    return {**dataloader, 'dataset': dataset, 'sampler': {**sampler, 'type': 'EndlessSampler'}}
+
+
+def generator_of_its_own(seed: int) -> torch.Generator:
+    """What a loader draws its workers' seeds from, so that starting workers costs training no random number."""
+    return torch.Generator().manual_seed(seed)
