@@ -2,6 +2,7 @@
 """Times what this project does against the straightforward way, both in the same run.
 
 python tools/benchmark.py labels  # annotating, storing and reading label maps: label store against a file per image
+python tools/benchmark.py loader  # from image files to training batches: this loader against torchvision's transforms
 python tools/benchmark.py loss    # token targets and their loss: sparse against dense
 """
 
@@ -11,6 +12,7 @@ import sys
 from tokenlabel.errors import reports_errors
 
 from benchmark_labels import add_labels_arguments, benchmark_labels
+from benchmark_loader import add_loader_arguments, benchmark_loader
 from benchmark_loss import add_loss_arguments, benchmark_loss
 
 
@@ -19,9 +21,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='what', required=True)
     add_labels_arguments(commands.add_parser('labels'))
+    add_loader_arguments(commands.add_parser('loader'))
     add_loss_arguments(commands.add_parser('loss'))
     args = parser.parse_args()
-    {'labels': benchmark_labels, 'loss': benchmark_loss}[args.what](args)
+    {'labels': benchmark_labels, 'loader': benchmark_loader, 'loss': benchmark_loss}[args.what](args)
     return 0
 
 

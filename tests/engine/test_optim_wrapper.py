@@ -189,3 +189,22 @@ def test_a_scaled_loss_makes_the_same_step(network, amp_on_cpu):
     plain.update_params(other(images).square().sum())
     torch.testing.assert_close(scaled.grad_norm, plain.grad_norm)
     torch.testing.assert_close(network.state_dict(), other.state_dict())
+
+
+def test_a_state_saved_in_another_memory_format_goes_on_as_it_would_have():
+    def run(*formats):
+        torch.manual_seed(0)
+        layer, saved = nn.Conv2d(3, 4, 3), None
+        for memory_format in formats:
+            layer = layer.to(memory_format=memory_format)
+            wrapper = SkippingOptimWrapper(torch.optim.AdamW(layer.parameters(), lr=0.1, fused=True))
+            if saved:
+                wrapper.load_state_dict(saved)
+            for step in range(2):
+                images = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(step))
+                wrapper.update_params(layer(images).square().mean())
+            saved = copy.deepcopy(wrapper.state_dict())
+        return layer.weight
+
+    straight = run(torch.contiguous_format, torch.contiguous_format)
+    torch.testing.assert_close(run(torch.contiguous_format, torch.channels_last), straight)

@@ -12,6 +12,7 @@ from tokenlabel.engine.non_finite_steps import StopOnNonFiniteSteps
 from tokenlabel.engine.optim_wrapper import SkippingAmpOptimWrapper, SkippingOptimWrapper
 from tokenlabel.engine.preemption import StopOnSignal
 from tokenlabel.engine.preprocessor import ImagePreprocessor
+from tokenlabel.engine.progress import ProgressBar
 from tokenlabel.engine.random_states import RandomNumbersOfTraining
 from tokenlabel.engine.run_log import DeferredRuntimeInfoHook, ThroughputHook
 from tokenlabel.engine.runner import Runner
@@ -26,6 +27,7 @@ __all__ = [
     'FirstBatchPicture',
     'ImageLabels',
     'ImagePreprocessor',
+    'ProgressBar',
     'RandomNumbersOfTraining',
     'RawAndAveragedValLoop',
     'ResumableCheckpointHook',

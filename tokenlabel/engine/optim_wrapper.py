@@ -46,6 +46,14 @@ class SkipsNonFiniteSteps:
         # 1 where the loss is finite and else NaN, which reaches every gradient, in all processes
         super().update_params(loss * (loss.detach() * 0 + 1), step_kwargs, zero_kwargs)
 
+    def load_state_dict(self, state_dict: dict) -> None:
+        """As MMEngine; the state is laid out in memory as the parameters are, which fused steps take for granted."""
+        super().load_state_dict(state_dict)
+        for parameter, state in self.optimizer.state.items():
+            for name, value in state.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
     @torch.compiler.disable  # torch.compile does not take the parameter groups that MMEngine makes
     def step(self, **kwargs) -> None:
         scaler = getattr(self, 'loss_scaler', None)

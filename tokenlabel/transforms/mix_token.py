@@ -29,10 +29,24 @@ def draw_box(
     Returns:
         int64 [4], (y1, x1, y2, x2) in tokens, the ends excluded.
     """
-    size = torch.tensor(grid, device=device)
-    lam, *place = torch.rand(3, generator=generator, device=device).unbind()
+    draws = torch.rand(3, generator=generator, device=device)
+    return cut_box(grid, draws[0], draws[1:])
+
+
+def cut_box(size: tuple[int, int], lam: Tensor, place: Tensor) -> Tensor:
+    """CutMix's box: it covers the share 1 - `lam` of an area, before what is outside is cut off.
+
+    Args:
+        size: (rows, cols) of the area.
+        lam: scalar in [0, 1].
+        place: [2] in [0, 1), its centre in shares of the area.
+
+    Returns:
+        int64 [4], (y1, x1, y2, x2), the ends excluded, on the device of `place`.
+    """
+    size = torch.tensor(size, device=place.device)
     half = (size * (1 - lam).sqrt()).long() // 2
-    centre = (size * torch.stack(place)).long()
+    centre = (size * place).long()
     zero = torch.zeros_like(size)
     return torch.cat([(centre - half).maximum(zero), (centre + half).minimum(size)])
 
