@@ -43,7 +43,7 @@ def logged(folder: Path) -> str:
     return ''.join(path.read_text() for path in folder.glob('*/*.log'))
 
 
-@pytest.mark.parametrize(('before', 'after'), [(0, 2), (2, 0)])
+@pytest.mark.parametrize(('before', 'after'), [(0, 2), pytest.param(2, 0, marks=pytest.mark.slow)])
 def test_killed_and_resumed_it_ends_with_the_same_weights_whatever_the_workers(run, before, after):
     whole = run('whole')
     run('killed', EndAt(5), **{'train_dataloader.num_workers': before})
@@ -72,8 +72,8 @@ class DrawsInValidation(Hook):
 
 
 def test_what_validation_draws_changes_nothing(run):
-    drawing = run('drawing', hooks=(DrawsInValidation(),), **{'train_cfg.val_interval': 2})
-    assert differences(run('still') / 'iter_8.pth', drawing / 'iter_8.pth') == []
+    drawing = run('drawing', EndAt(4), hooks=(DrawsInValidation(),), **{'train_cfg.val_interval': 2})
+    assert differences(run('still', EndAt(4)) / 'iter_4.pth', drawing / 'iter_4.pth') == []
 
 
 def test_a_run_without_a_seed_of_its_own_goes_on_in_its_order(run, monkeypatch):
@@ -105,7 +105,6 @@ def test_a_resumed_run_keeps_as_many_checkpoints_and_one_best(run):
     keeping = {'default_hooks.checkpoint.max_keep_ckpts': 2, 'train_cfg.val_interval': 2}
     run('killed', EndAt(5), **keeping)
     resumed = run('killed', resume=True, **keeping)
-    assert checkpoints(resumed) == checkpoints(run('whole', **keeping))
     assert {'iter_6.pth', 'iter_8.pth'} == {name for name in checkpoints(resumed) if name.startswith('iter')}
     assert len([name for name in checkpoints(resumed) if name.startswith('best')]) == 1
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -35,6 +36,12 @@ def config_with(hook: dict | None, folder: Path) -> Path:
     return path
 
 
+def free_port() -> str:
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        return str(listener.getsockname()[1])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('processes', [1, 2])
 def test_killed_and_resumed_it_ends_with_the_same_weights(run_tool, options, tmp_path, processes):
@@ -42,7 +49,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(run_tool, options, tmp
         changes = [f'{key}={value}' for key, value in (options | {'train_dataloader.num_workers': workers}).items()]
         changes += [f'train_dataloader.persistent_workers={workers > 0}']
         command = ['tools/dist_train.sh', config_with(hook, tmp_path), str(processes), '--work-dir', tmp_path / folder]
-        return run_tool(*command, '--resume', '--cfg-options', *changes, PORT='29621')
+        return run_tool(*command, '--resume', '--cfg-options', *changes, PORT=free_port())
 
     done = train('whole', None, workers=0)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -64,17 +71,9 @@ def test_a_job_of_two_processes_with_workers_ends_at_sigterm_with_a_checkpoint(o
     options |= {'train_cfg.max_iters': 100_000, 'train_cfg.val_interval': 100_000, 'train_dataloader.num_workers': 1}
     options |= {'default_hooks.checkpoint.interval': 100_000, 'default_hooks.logger.interval': 1}
     changes = [f'{key}={value}' for key, value in options.items()]
-    command = [
-        'tools/dist_train.sh',
-        'configs/demo/pretrain.py',
-        '2',
-        '--work-dir',
-        tmp_path,
-        '--cfg-options',
-        *changes,
-    ]
-    settings = {'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', 'PORT': '29622'}
-    job = subprocess.Popen([str(word) for word in command], cwd=ROOT, env=os.environ | settings)
+    command = ['tools/dist_train.sh', 'configs/demo/pretrain.py', '2', '--work-dir', tmp_path, '--cfg-options']
+    settings = {'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', 'PORT': free_port()}
+    job = subprocess.Popen([str(word) for word in command + changes], cwd=ROOT, env=os.environ | settings)
     while job.poll() is None and not any(tmp_path.glob('*/vis_data/scalars.json')):
         time.sleep(0.5)
     job.send_signal(signal.SIGTERM)

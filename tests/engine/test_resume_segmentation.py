@@ -55,6 +55,7 @@ def run(scenes, tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_ends_with_the_same_weights_whatever_the_workers(run):
     whole = run('whole')
     run('killed', EndAt(3), workers=1)

@@ -6,7 +6,7 @@ from pathlib import Path
 from mmengine.dist import all_gather_object, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 
 from tokenlabel.engine.random_states import random_states
 from tokenlabel.files import write_atomically
@@ -68,7 +68,9 @@ class ValidateWhatWasNot(Hook):
 
     def before_train_epoch(self, runner: Runner) -> None:
         loop, iteration = runner.train_loop, runner.iter
-        if runner.val_loop is None or runner.message_hub.runtime_info.get('validated_iter') == iteration:
+        if runner.val_loop is None or not isinstance(loop, IterBasedTrainLoop):
+            return
+        if runner.message_hub.runtime_info.get('validated_iter') == iteration:
             return
         is_due = iteration % loop.val_interval == 0 or iteration == loop.max_iters
         if iteration > 0 and iteration >= loop.val_begin and is_due:

@@ -82,11 +82,11 @@ class StopOnSignal(Hook):
         return int(number)
 
     def _stop(self, runner: Runner, received: signal.Signals) -> None:
-        hooks = [hook for hook in runner.hooks if isinstance(hook, ResumableCheckpointHook)]
-        saved = f'{hooks[0].save(runner)} is saved' if hooks else 'nothing is saved without a CheckpointHook'
-        runner.logger.warning(
-            f'{received.name}: training stops after iteration {runner.iter + 1}, {saved}; --resume goes on from it.'
-        )
+        hooks = [hook for hook in runner.hooks if isinstance(hook, ResumableCheckpointHook) and not hook.by_epoch]
+        saved = 'nothing is saved without a CheckpointHook of iterations.'
+        if hooks:
+            saved = f'{hooks[0].save(runner)} is saved, and --resume goes on from it.'
+        runner.logger.warning(f'{received.name}: training stops after iteration {runner.iter + 1}; {saved}')
         if received == signal.SIGUSR1 and runner.rank == 0:
             requeue(runner)
         runner.visualizer.close()

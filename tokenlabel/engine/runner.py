@@ -28,7 +28,7 @@ from tokenlabel.engine.optim_wrapper import FUSED
 from tokenlabel.engine.preemption import StopOnSignal, start_worker
 from tokenlabel.engine.random_states import RandomNumbersOfTraining
 from tokenlabel.engine.restarts import go_on_after_restart
-from tokenlabel.engine.seeded_samples import generator_of_its_own, in_our_order
+from tokenlabel.engine.seeded_samples import in_our_order
 from tokenlabel.engine.sharding import is_sharded, shard, shard_optimizer, take_part_in_saving, whole_state_dicts
 from tokenlabel.errors import UserError
 from tokenlabel.files import sync_folder
@@ -158,7 +158,8 @@ class Runner(mmengine.runner.Runner):
         if isinstance(dataloader, dict):
             dataloader = in_our_order(dataloader, (seed or 0) - get_rank() * diff_rank_seed)
         loader = mmengine.runner.Runner.build_dataloader(dataloader, seed, diff_rank_seed)
-        loader.generator = generator_of_its_own(seed or 0)
+        # so that starting workers costs training no random number
+        loader.generator = torch.Generator().manual_seed(seed or 0)
         loader.worker_init_fn = partial(start_worker, loader.worker_init_fn)
         return loader
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from mmengine.dataset import InfiniteSampler
 from mmengine.registry import DATASETS
 from torch.utils.data import Dataset
@@ -48,8 +47,3 @@ def in_our_order(dataloader: dict, seed: int) -> dict:
         return dataloader
     dataset = {'type': 'SeededSamples', 'dataset': dataloader['dataset'], 'seed': seed}
     return {**dataloader, 'dataset': dataset, 'sampler': {**sampler, 'type': 'EndlessSampler'}}
-
-
-def generator_of_its_own(seed: int) -> torch.Generator:
-    """What a loader draws its workers' seeds from, so that starting workers costs training no random number."""
-    return torch.Generator().manual_seed(seed)
