@@ -189,3 +189,23 @@ def test_a_scaled_loss_makes_the_same_step(network, amp_on_cpu):
     plain.update_params(other(images).square().sum())
     torch.testing.assert_close(scaled.grad_norm, plain.grad_norm)
     torch.testing.assert_close(network.state_dict(), other.state_dict())
+
+
+def test_state_of_another_memory_format_is_resumed_in_that_of_the_weights():
+    torch.manual_seed(0)
+    plain = nn.Conv2d(3, 4, 3)
+    wrapper = wrapper_of(plain)
+
+    def step(network, wrapper):
+        with wrapper.optim_context(network):
+            loss = network(torch.arange(48.0).view(1, 3, 4, 4)).square().mean()
+        wrapper.update_params(loss)
+
+    step(plain, wrapper)
+    last = copy.deepcopy(plain).to(memory_format=torch.channels_last)
+    resumed = wrapper_of(last)
+    resumed.load_state_dict(copy.deepcopy(wrapper.state_dict()))
+    step(plain, wrapper)
+    step(last, resumed)
+    assert resumed.optimizer.state[last.weight]['exp_avg'].is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(plain.weight, last.weight)

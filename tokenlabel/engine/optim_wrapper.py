@@ -64,6 +64,14 @@ class SkipsNonFiniteSteps:
                 self.at_fault = self.at_fault & (scaler.scale(torch.ones_like(self.grad_norm)) <= 1)
             scaler.update(self._scale_update_param)
 
+    def load_state_dict(self, state_dict: dict) -> None:
+        """As MMEngine; the state takes the memory format of its parameters, in whose order fused steps read both."""
+        super().load_state_dict(state_dict)
+        for parameter, state in self.optimizer.state.items():
+            for name, value in state.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
     def _clipped_norm(self) -> Tensor:
         """Clips the gradients where the config says so; returns the norm that they had."""
         parameters = [p for group in self.optimizer.param_groups for p in group['params'] if p.grad is not None]
