@@ -109,7 +109,7 @@ def test_chunks_do_not_alter_the_result(monkeypatch, chunk):
     target = random_targets(5, (2, 3), 8).tokens
     logits = random_logits(5, (2, 3), 8)
     whole = sparse_soft_cross_entropy(logits.tokens, target)
-    monkeypatch.setattr('tokenlabel.losses._CPU_CHUNK', chunk)
+    monkeypatch.setattr('tokenlabel.ops.soft_cross_entropy._CPU_CHUNK', chunk)
     chunked = sparse_soft_cross_entropy(logits.tokens, target)
 
     assert torch.equal(chunked, whole)
@@ -200,7 +200,7 @@ class TestPrecision:
 def test_only_the_gradient_has_the_size_of_the_token_logits(monkeypatch):
     grid, num_classes = (8, 8), 300
     targets, logits = random_targets(8, grid, num_classes), random_logits(8, grid, num_classes)
-    monkeypatch.setattr('tokenlabel.losses._CPU_CHUNK', logits.tokens[0].numel())
+    monkeypatch.setattr('tokenlabel.ops.soft_cross_entropy._CPU_CHUNK', logits.tokens[0].numel())
     with torch.profiler.profile(profile_memory=True) as profile:
         TokenLabelLoss()(logits, targets).backward()
     bytes_of_four_images = 4 * logits.tokens[:4].numel()

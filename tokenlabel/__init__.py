@@ -1,6 +1,6 @@
 """Token labeling: pretrain vision transformers with one soft label per patch token.
 
-Importing the package registers `lvvit_t`, `lvvit_s`, `lvvit_m` and `lvvit_l` with timm.
+Importing the package registers `lvvit_t`, `lvvit_s`, `lvvit_m`, `lvvit_l` and `mlp_mixer` with timm.
 """
 
 from tokenlabel import models as models

@@ -1,24 +1,17 @@
 """The token-label loss on sparse targets.
 
 `loss = cls_weight * H(class token, target) + dense_weight * mean over tokens of H(token, target)`, H being soft
-cross-entropy (paper, equation 3). With a target of total T, background b and excess e at a few class ids,
-
-    H = T logsumexp(x) - b sum(x) - sum(e x[ids]),      dH/dx = T softmax(x) - b - scatter(e),
-
-so neither a dense target nor a softmax is stored: beside the logits there is only their gradient.
+cross-entropy (paper, equation 3). Neither a dense target nor a softmax is stored: beside the logits there is only their
+gradient (`tokenlabel.ops.soft_cross_entropy`).
 """
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from tokenlabel.labels.targets import SparseTarget, TokenTargets
 from tokenlabel.models.token_head import TokenLogits
+from tokenlabel.ops.soft_cross_entropy import soft_cross_entropy
 from tokenlabel.transforms.mix_token import kept_share
-
-# Logits in work at a time, in whole images: few enough to stay in the cache of a CPU, enough to fill a GPU.
-_CPU_CHUNK = 2**18
-_GPU_CHUNK = 2**22
 
 
 class TokenLabelLoss:
@@ -32,12 +25,16 @@ class TokenLabelLoss:
         cls_weight: weight of the class-token loss.
         ground_truth: mix the image label into the class token's target, `r map + (1 - r) label`, r = 0.5 where the
             map's best class is the label and 0.9 elsewhere (as the release computes it).
+        fused: on CUDA, let a Triton kernel compute the loss and its gradient where that is faster; else plain PyTorch.
     """
 
-    def __init__(self, dense_weight: float = 1.0, cls_weight: float = 1.0, ground_truth: bool = False):
+    def __init__(
+        self, dense_weight: float = 1.0, cls_weight: float = 1.0, ground_truth: bool = False, fused: bool = True
+    ):
         self.dense_weight = dense_weight
         self.cls_weight = cls_weight
         self.ground_truth = ground_truth
+        self.fused = fused
 
     def __call__(self, logits: TokenLogits, targets: TokenTargets, labels: Tensor | None = None) -> Tensor:
         """The weighted sum of both losses, a float32 scalar; arguments as in `parts`."""
@@ -63,18 +60,23 @@ class TokenLabelLoss:
                 raise ValueError('ground_truth=True mixes image labels into the target: pass them as labels=.')
             target = _with_label(target, labels, targets.smoothing)
         if logits.mix_box is not None:
-            target = _mixed(target, kept_share(logits.mix_box, logits.grid, logits.cls.device))
-        losses = {'loss_cls': self.cls_weight * sparse_soft_cross_entropy(logits.cls[:, None], target)}
+            target = target.mixed(kept_share(logits.mix_box, logits.grid, logits.cls.device))
+        losses = {'loss_cls': self.cls_weight * self._cross_entropy(logits.cls[:, None], target)}
         if self.dense_weight:
             if logits.tokens is None or targets.tokens is None:
                 what = 'logits: the model needs a token head' if logits.tokens is None else 'targets'
                 raise ValueError(f'dense_weight is {self.dense_weight} but there are no token {what}; or set it to 0.')
-            losses['loss_tokens'] = self.dense_weight * sparse_soft_cross_entropy(logits.tokens, targets.tokens)
+            losses['loss_tokens'] = self.dense_weight * self._cross_entropy(logits.tokens, targets.tokens)
         return losses
 
+    def _cross_entropy(self, logits: Tensor, target: SparseTarget) -> Tensor:
+        return sparse_soft_cross_entropy(logits, target, self.fused)
 
-def sparse_soft_cross_entropy(logits: Tensor, target: SparseTarget) -> Tensor:
+
+def sparse_soft_cross_entropy(logits: Tensor, target: SparseTarget, fused: bool = True) -> Tensor:
     """Mean soft cross-entropy of `logits` [B, N, C] over B and N, a scalar of at least float32.
+
+    On CUDA a Triton kernel computes it where that is faster, unless `fused` is false.
 
     Raises:
         ValueError: the target is of another batch, grid or number of classes.
@@ -82,50 +84,13 @@ def sparse_soft_cross_entropy(logits: Tensor, target: SparseTarget) -> Tensor:
     wanted = [*target.background.shape, target.num_classes]
     if list(logits.shape) != wanted:
         raise ValueError(f'Logits are {list(logits.shape)} [images, tokens, classes] but their targets are {wanted}.')
-    return _SparseSoftCrossEntropy.apply(logits, target.ids, target.excess, target.background, target.total())
-
-
-class _SparseSoftCrossEntropy(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, logits: Tensor, ids: Tensor, excess: Tensor, background: Tensor, total: Tensor) -> Tensor:
-        dtype = torch.promote_types(logits.dtype, torch.float32)
-        lse = torch.empty(logits.shape[:2], dtype=dtype, device=logits.device)
-        loss = torch.empty_like(lse)
-        for part in _chunks(logits):
-            x = logits[part].to(dtype)
-            lse[part] = x.logsumexp(-1)
-            at_ids = (x.gather(-1, ids[part]) * excess[part]).sum(-1)
-            loss[part] = total[part] * lse[part] - background[part] * x.sum(-1) - at_ids
-        ctx.save_for_backward(logits, lse, ids, excess, background, total)
-        return loss.mean()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_output: Tensor):
-        logits, lse, ids, excess, background, total = ctx.saved_tensors
-        scale = grad_output / lse.numel()
-        grad = torch.empty_like(logits)
-        for part in _chunks(logits):
-            x = logits[part].to(lse.dtype)
-            into = grad[part] if grad.dtype == x.dtype else torch.empty_like(x)
-            softmax = torch.sub(x, lse[part][..., None], out=into).exp_()
-            slope = softmax.mul_((total[part] * scale)[..., None]).sub_((background[part] * scale)[..., None])
-            slope.scatter_add_(-1, ids[part], (excess[part] * -scale).to(slope.dtype))
-            if grad.dtype != x.dtype:
-                grad[part] = slope
-        return grad, None, None, None, None
+    return soft_cross_entropy(logits, target.ids, target.excess, target.background, fused)
 
 
 @torch.no_grad()
 def token_accuracy(logits: Tensor, target: SparseTarget) -> Tensor:
     """Share of tokens, in [0, 1], whose best class is that of their target; `logits` [B, N, C] -> a scalar."""
     return (logits.argmax(-1) == target.best()).float().mean()
-
-
-def _chunks(logits: Tensor) -> list[slice]:
-    chunk = _CPU_CHUNK if logits.device.type == 'cpu' else _GPU_CHUNK
-    step = max(1, chunk // max(1, logits.shape[1:].numel()))
-    return [slice(start, start + step) for start in range(0, len(logits), step)]
 
 
 def _with_label(target: SparseTarget, labels: Tensor, smoothing: float) -> SparseTarget:
@@ -135,15 +100,5 @@ def _with_label(target: SparseTarget, labels: Tensor, smoothing: float) -> Spars
         ids=torch.cat([target.ids, labels[:, None, None]], -1),
         excess=torch.cat([target.excess * r, (1 - smoothing) * (1 - r)], -1),
         background=target.background * r[..., 0] + smoothing / target.num_classes * (1 - r[..., 0]),
-        num_classes=target.num_classes,
-    )
-
-
-def _mixed(target: SparseTarget, lam: Tensor) -> SparseTarget:
-    """`lam target + (1 - lam) target of the reversed batch`; the loss is linear in the target."""
-    return SparseTarget(
-        ids=torch.cat([target.ids, target.ids.flip(0)], -1),
-        excess=torch.cat([target.excess * lam, target.excess.flip(0) * (1 - lam)], -1),
-        background=target.background * lam + target.background.flip(0) * (1 - lam),
         num_classes=target.num_classes,
     )

@@ -2,6 +2,7 @@
 """Times what this project does against the straightforward way, both in the same run.
 
 python tools/benchmark.py labels  # annotating, storing and reading label maps: label store against a file per image
+python tools/benchmark.py loader  # from image files to training batches: this loader against torchvision's transforms
 python tools/benchmark.py loss    # token targets and their loss: sparse against dense
 python tools/benchmark.py step    # a whole training step, compiled or not, against the plainest one
 """
@@ -12,6 +13,7 @@ import sys
 from tokenlabel.errors import reports_errors
 
 from benchmark_labels import add_labels_arguments, benchmark_labels
+from benchmark_loader import add_loader_arguments, benchmark_loader
 from benchmark_loss import add_loss_arguments, benchmark_loss
 from benchmark_step import add_step_arguments, benchmark_step
 
@@ -21,10 +23,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='what', required=True)
     add_labels_arguments(commands.add_parser('labels'))
+    add_loader_arguments(commands.add_parser('loader'))
     add_loss_arguments(commands.add_parser('loss'))
     add_step_arguments(commands.add_parser('step'))
     args = parser.parse_args()
-    {'labels': benchmark_labels, 'loss': benchmark_loss, 'step': benchmark_step}[args.what](args)
+    run = {'labels': benchmark_labels, 'loader': benchmark_loader, 'loss': benchmark_loss, 'step': benchmark_step}
+    run[args.what](args)
     return 0
 
 

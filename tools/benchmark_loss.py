@@ -1,8 +1,14 @@
 """Token targets and their loss: sparse against dense, from score maps to the gradient of the logits."""
 
 import argparse
+import itertools
+import json
+import os
 import random
+import tempfile
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -13,10 +19,12 @@ from torchvision.ops import roi_align
 from tokenlabel.labels.targets import token_targets
 from tokenlabel.losses import TokenLabelLoss
 from tokenlabel.models.token_head import TokenLogits
+from tokenlabel.ops.soft_cross_entropy import kernel_is_faster
 
 from benchmark_timing import report, seconds, versions
 
 SMOOTHING = 0.1
+MEGABYTE = 10**6
 
 
 def add_loss_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +35,7 @@ def add_loss_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--grid', type=int, default=14, help='tokens per side')
     parser.add_argument('--cells', type=int, default=18, help='cells of a score map per side')
     parser.add_argument('--k', type=int, default=5, help='scores per cell')
+    parser.add_argument('--dtype', choices=['float32', 'bfloat16', 'float16'], default='float32', help='of the logits')
     parser.add_argument('--runs', type=int, default=5, help='timed pairs after one warm-up')
 
 
@@ -44,13 +53,13 @@ def benchmark_loss(args: argparse.Namespace) -> None:
     zero = torch.zeros(batch)
     view = torch.stack([torch.stack([width, zero, left], -1), torch.stack([zero, height, top], -1)], 1)
     boxes = torch.stack([left, top, left + width, top + height], 1).to(device)
-    cls = torch.randn(batch, num_classes, device=device, requires_grad=True)
-    tokens = torch.randn(batch, args.grid**2, num_classes, device=device, requires_grad=True)
-    loss_function = TokenLabelLoss()
+    dtype = getattr(torch, args.dtype)
+    cls = torch.randn(batch, num_classes, device=device, dtype=dtype, requires_grad=True)
+    tokens = torch.randn(batch, args.grid**2, num_classes, device=device, dtype=dtype, requires_grad=True)
 
-    def sparse() -> Tensor:
+    def sparse(fused: bool = True) -> Tensor:
         targets = token_targets(scores, classes, view, grid, num_classes, SMOOTHING)
-        return loss_function(TokenLogits(cls, tokens, grid), targets)
+        return TokenLabelLoss(fused=fused)(TokenLogits(cls, tokens, grid), targets)
 
     def dense() -> Tensor:
         maps = torch.zeros(batch, num_classes, args.cells, args.cells, device=device)
@@ -58,8 +67,8 @@ def benchmark_loss(args: argparse.Namespace) -> None:
         rois = torch.cat([torch.arange(batch, device=device)[:, None], boxes * args.cells], 1)
         cls_target = smoothed_softmax(roi_align(maps, rois, (1, 1), aligned=True).flatten(1))
         token_target = smoothed_softmax(roi_align(maps, rois, grid, aligned=True).flatten(2).transpose(1, 2))
-        cls_loss = -(cls_target * cls.log_softmax(-1)).sum(-1).mean()
-        return cls_loss - (token_target * tokens.log_softmax(-1)).sum(-1).mean()
+        cls_loss = -(cls_target * cls.float().log_softmax(-1)).sum(-1).mean()
+        return cls_loss - (token_target * tokens.float().log_softmax(-1)).sum(-1).mean()
 
     def step(loss: Callable[[], Tensor]) -> tuple[float, Tensor]:
         cls.grad = tokens.grad = None
@@ -70,8 +79,39 @@ def benchmark_loss(args: argparse.Namespace) -> None:
     (sparse_value, sparse_gradient), (dense_value, dense_gradient) = step(sparse), step(dense)
     error = float((sparse_gradient - dense_gradient).abs().max() / dense_gradient.abs().max())
     print(f'loss {sparse_value:.6f} (sparse), {dense_value:.6f} (dense); gradients within {error:.1e} of the largest')
-    pairs = [(seconds(lambda: step(sparse), device), seconds(lambda: step(dense), device)) for _ in range(args.runs)]
-    report('targets, loss and gradient', pairs)
+
+    def compare(what: str, ours: Callable[[], Tensor], other: Callable[[], Tensor]) -> None:
+        ways = [partial(step, ours), partial(step, other)]
+        report(what, [tuple(seconds(way, device) for way in ways) for _ in range(args.runs)])
+        peaks = []
+        for way in ways:
+            cls.grad = tokens.grad = None  # memory that would be given back in the run
+            peaks.append(peak_memory(way, device) / MEGABYTE)
+        print(f'  at its peak {peaks[0]:.0f} MB beside the logits against {peaks[1]:.0f} MB', end=', ')
+        print(f'{peaks[1] / peaks[0]:.1f} times less')
+
+    compare('targets, loss and gradient', sparse, dense)
+    if kernel_is_faster(tokens, token_targets(scores, classes, view, grid, num_classes).tokens.ids):
+        plain = partial(sparse, fused=False)
+        step(plain)
+        compare('the same, Triton kernel against plain PyTorch', sparse, plain)
+
+
+def peak_memory(run: Callable[[], object], device: str) -> int:
+    """Bytes of tensors that are alive at once during a run, beyond those there before."""
+    if device.startswith('cuda'):
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return torch.cuda.max_memory_allocated() - before
+    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # the profiler tells of each start and stop
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        run()
+    with tempfile.TemporaryDirectory() as folder:
+        profile.export_chrome_trace(f'{folder}/trace.json')
+        events = json.loads(Path(folder, 'trace.json').read_text())['traceEvents']
+    memory = sorted((event for event in events if event['name'] == '[memory]'), key=lambda event: event['ts'])
+    return max(itertools.accumulate(event['args']['Bytes'] for event in memory))
 
 
 def smoothed_softmax(scores: Tensor) -> Tensor:

@@ -4,6 +4,7 @@
     python tools/demo.py                        # minutes on two CPU cores
     python tools/demo.py --smallest             # a few steps of everything: shows that it runs, not how well
     python tools/demo.py --compare --seeds 3    # token labels against other ways to pretrain, hours
+    python tools/demo.py --families --seeds 3   # image labels against token labels for six families, an hour
 
 Every stage is a command that is printed before it runs; each leaves its log and results below the work dir.
 """
@@ -21,17 +22,20 @@ from tokenlabel.errors import reports_errors
 from tokenlabel.files import write_atomically
 
 from demo_comparison import compare
+from demo_families import compare_families
 from demo_pictures import draw_pictures
-from demo_stages import COMPARISON, FULL, SMALLEST, Stages
+from demo_stages import COMPARISON, FAMILIES, FULL, SMALLEST, Stages
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--work-dir', type=Path, help='where to write (work_dirs/demo or work_dirs/comparison)')
+    parser.add_argument('--work-dir', type=Path, help='where to write (work_dirs/ demo, comparison or families)')
     parser.add_argument('--smallest', action='store_true', help='a few steps of everything')
-    parser.add_argument('--compare', action='store_true', help='compare ways to pretrain instead')
-    parser.add_argument('--seeds', type=int, default=3, help='runs of every row of the comparison')
-    parser.add_argument('--jobs', type=int, default=2, help='runs of the comparison at a time, one thread each')
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument('--compare', action='store_true', help='compare ways to pretrain instead')
+    instead.add_argument('--families', action='store_true', help='compare labels for six families of networks instead')
+    parser.add_argument('--seeds', type=int, default=3, help='runs of every row of a comparison')
+    parser.add_argument('--jobs', type=int, default=2, help='runs of a comparison at a time, one thread each')
     return parser.parse_args()
 
 
@@ -83,9 +87,11 @@ def print_report(report: dict, work_dir: Path) -> None:
 @reports_errors
 def main() -> None:
     args = parse_arguments()
-    if args.compare:
-        work_dir = args.work_dir or Path('work_dirs/comparison')
-        compare(work_dir, SMALLEST if args.smallest else COMPARISON, args.seeds, args.jobs)
+    if args.compare or args.families:
+        run, name, budget = compare, 'comparison', COMPARISON
+        if args.families:
+            run, name, budget = compare_families, 'families', FAMILIES
+        run(args.work_dir or Path('work_dirs', name), SMALLEST if args.smallest else budget, args.seeds, args.jobs)
         return
     work_dir = args.work_dir or Path('work_dirs/demo')
     report = run_demo(Stages(work_dir, SMALLEST if args.smallest else FULL))

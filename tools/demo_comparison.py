@@ -29,6 +29,7 @@ PRETRAIN_RATES = (1.5e-3, 3e-3)
 SEGMENTATION_RATE = 1e-3
 TUNING_SEED = 0
 HEAD = 'fpn'
+CONFIGS = tuple(f'configs/demo/{name}.py' for name in ('annotator', 'pretrain', 'fpn', 'upernet'))
 
 
 def compare(work_dir: Path, budget: Budget, num_seeds: int, num_jobs: int) -> dict:
@@ -86,12 +87,16 @@ def run_row(work_dir: Path, budget: Budget, name: str, num_seeds: int) -> dict:
 
 
 class Runs:
-    """Results on disk: a run is repeated only when its settings, its configs or the budget changed."""
+    """Results on disk: a run is repeated only when its settings, its configs or the budget changed.
 
-    def __init__(self, stages: Stages) -> None:
+    Args:
+        stages: where and how much.
+        configs: of all runs that are kept.
+    """
+
+    def __init__(self, stages: Stages, configs: Sequence[str] = CONFIGS) -> None:
         self.stages = stages
-        configs = sorted((ROOT / 'configs/demo').glob('*.py'))
-        texts = [load_config(path).pretty_text for path in configs if path.name != 'scenes_segmentation.py']
+        texts = [load_config(ROOT / path).pretty_text for path in sorted(configs)]
         self.digest = hashlib.sha256('\n'.join(texts).encode()).hexdigest()[:16]
 
     def cached(self, run: str, settings: dict, make: Callable[[], dict]) -> dict:

@@ -34,6 +34,7 @@ class Budget:
 
 FULL = Budget()
 COMPARISON = Budget(pretrain_iterations=1000, segmentation_iterations=300)
+FAMILIES = Budget(pretrain_iterations=1000)
 SMALLEST = Budget(200, 50, 32, 10, annotator_iterations=4, pretrain_iterations=4, segmentation_iterations=4)
 
 
@@ -78,11 +79,13 @@ class Stages:
         arguments += ['--checkpoint', self.checkpoint('annotator'), '--img-size', 64, '--batch-size', 100]
         self._run('annotate', [sys.executable, *arguments, '--workers', 1])
 
-    def pretrain(self, run: str = 'pretrain', options: Sequence[str] = ()) -> dict:
-        """The small LV-ViT; returns its metrics."""
+    def pretrain(
+        self, run: str = 'pretrain', options: Sequence[str] = (), config: str = 'configs/demo/pretrain.py'
+    ) -> dict:
+        """The small LV-ViT, or what the config says; returns its metrics."""
         data = self._elsewhere([f'train_dataloader.dataset.label_store={self.labels}'])
         options = [*self._image_options(), *data, *schedule(self.budget.pretrain_iterations), *options]
-        return self._train_and_test(run, 'configs/demo/pretrain.py', ['tools/pretrain.sh'], options)
+        return self._train_and_test(run, config, ['tools/pretrain.sh'], options)
 
     def segment(
         self, head: str, pretrained: str | None = 'pretrain', run: str | None = None, options: Sequence[str] = ()

@@ -16,6 +16,7 @@ default_hooks = dict(
 custom_hooks = [
     dict(type='StopOnNonFiniteSteps', interval=50),
     dict(type='ThroughputHook'),
+    dict(type='ProgressBar'),
     dict(type='FirstBatchPicture'),
     dict(type='StoreModelConfig'),
 ]

@@ -7,7 +7,12 @@ env_cfg = dict(
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     dist_cfg=dict(backend='nccl'),
 )
-custom_hooks = [dict(type='ReleasedNamesHook'), dict(type='StopOnNonFiniteSteps', interval=50)]
+custom_hooks = [
+    dict(type='ReleasedNamesHook'),
+    dict(type='StopOnNonFiniteSteps', interval=50),
+    dict(type='ThroughputHook'),
+    dict(type='ProgressBar'),
+]
 default_hooks = dict(
     runtime_info=dict(type='DeferredRuntimeInfoHook'),
     timer=dict(type='IterTimerHook'),
@@ -20,6 +25,7 @@ default_hooks = dict(
 vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
 visualizer = dict(type='SegLocalVisualizer', vis_backends=vis_backends, name='visualizer')
 log_processor = dict(by_epoch=False)
+randomness = dict(seed=0)
 log_level = 'INFO'
 load_from = None
 resume = False

@@ -74,6 +74,22 @@ def test_reading_a_sample_leaves_the_global_random_states_alone(folder):
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_a_transform_that_drafts_gets_images_that_are_not_decoded(folder):
+    class Sizes(TrainTransform):
+        def __call__(self, image):
+            assert image.format == 'PNG' and image.tile
+            return super().__call__(image)
+
+    sample = LabeledImages(folder, Sizes(32, draft=True))[0, 1]
+    assert sample['image'].shape == (3, 32, 32)
+
+
+def test_operations_that_the_transform_defers_come_with_the_sample(folder):
+    sample, again = (LabeledImages(folder, TrainTransform(32, defer_rand_augment=True))[0, 1] for _ in range(2))
+    assert sample['operations'].shape == (2, 7)
+    assert torch.equal(sample['operations'], again['operations'])
+
+
 @pytest.mark.parametrize('content', ['absent', 'empty'])
 def test_a_missing_or_empty_folder_is_named(tmp_path, content):
     if content == 'empty':
@@ -88,11 +104,12 @@ def test_a_corrupt_image_is_named(folder):
         LabeledImages(folder, EvalTransform(32))[1]
 
 
-def test_a_truncated_jpeg_is_named(folder):
+@pytest.mark.parametrize('transform', [EvalTransform(32), TrainTransform(32, draft=True)], ids=['decoded', 'draft'])
+def test_a_truncated_jpeg_is_named(folder, transform):
     path = folder / 'cat' / '9.jpg'
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:1500])
-    images = LabeledImages(folder, EvalTransform(32))
+    images = LabeledImages(folder, transform)
     broken = next(index for index in range(len(images)) if images.key(index) == 'cat/9.jpg')
     with pytest.raises(UserError, match=r'cat/9\.jpg cannot be read'):
         images[broken]
@@ -154,8 +171,17 @@ def test_images_that_the_annotator_skipped_are_left_out(folder, tmp_path):
     left = ['cat/0.png', 'cat/2.png', 'dog/1.png', 'dog/2.png']
     assert len(images) == 4 and list(labels(images)) == left
     assert images.num_skipped == images.metainfo['num_skipped'] == 2
+    assert images.num_absent == 0
     for index, key in enumerate(left):
         np.testing.assert_array_equal(images[index]['scores'], store[store.indices([key])[0]].scores)
+
+
+def test_annotated_images_that_are_not_here_are_counted(folder, tmp_path):
+    write_store(tmp_path / 'store', keys(folder), num_classes=2, k=2, grid=4)
+    (folder / 'cat/1.png').unlink()
+    images = LabeledImages(folder, TrainTransform(32), tmp_path / 'store')
+    assert (images.num_absent, images.first_absent) == (1, 'cat/1.png')
+    assert len(images) == 5
 
 
 def test_a_class_map_turns_maps_of_annotator_classes_into_those_of_the_images(folder, tmp_path):

@@ -47,7 +47,9 @@ def test_options_that_would_change_nothing_are_refused(option, hint):
         load_config(CONFIGS / 'pretrain_lvvit_s.py', {option: 1})
 
 
-@pytest.mark.parametrize('path', sorted(CONFIGS.glob('*.py')) + sorted(CONFIGS.glob('demo/*.py')), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    'path', sorted(CONFIGS.glob('*.py')) + sorted(CONFIGS.glob('demo/**/*.py')), ids=lambda p: p.stem
+)
 def test_every_config_of_the_project_can_be_read(path):
     assert load_config(path).custom_imports.imports
 

@@ -1,12 +1,16 @@
 """What a run logs, and that it is read from the device at the logging interval only."""
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mmengine.hooks import Hook
 
+from tokenlabel.engine.config import explains_errors
 from tokenlabel.engine.runner import load_from_local
+from tokenlabel.errors import UserError
 
 
 def logged(runner) -> list[dict]:
@@ -56,3 +60,26 @@ def test_a_checkpoint_between_two_log_lines_holds_the_whole_history(make_runner)
     runner.train()
     history = load_from_local(runner.work_dir + '/iter_2.pth')['message_hub']['log_scalars']['train/loss']
     assert len(history.data[0]) == 2
+
+
+def test_another_service_gets_the_same_lines(make_runner, monkeypatch):
+    lines = []
+    service = SimpleNamespace(
+        init=lambda **_: None,
+        log=lambda values, **_: lines.append(values),
+        join=lambda: None,
+        config=SimpleNamespace(update=lambda *_, **__: None),
+        run=SimpleNamespace(log_code=lambda **_: None),
+    )
+    monkeypatch.setitem(sys.modules, 'wandb', service)
+    back_ends = [{'type': 'LocalVisBackend'}, {'type': 'WandbVisBackend'}]
+    runner = make_runner(iterations=2, **{'visualizer.vis_backends': back_ends})
+    runner.train()
+    assert [line['loss'] for line in lines if 'loss' in line] == [entry['loss'] for entry in logged(runner)]
+    assert any('top1' in line for line in lines)
+
+
+def test_a_service_whose_package_is_missing_is_named(make_runner, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'wandb', None)
+    with pytest.raises(UserError, match='pip install wandb'), explains_errors('config.py'):
+        make_runner(iterations=1, **{'visualizer.vis_backends': [{'type': 'WandbVisBackend'}]}).train()

@@ -1,5 +1,7 @@
 """Augmentations keep the View in register with the pixels, and give the very pixels of timm."""
 
+import io
+import math
 import random
 
 import numpy as np
@@ -11,9 +13,17 @@ from PIL import Image
 from scipy.ndimage import maximum_filter
 from timm.data.auto_augment import LEVEL_TO_ARG, NAME_TO_OP, posterize, rand_augment_transform
 from timm.data.transforms_factory import transforms_imagenet_eval, transforms_imagenet_train
+from torchvision.transforms import InterpolationMode
 
 from tokenlabel.errors import UserError
-from tokenlabel.transforms.image import EvalTransform, TrainTransform, horizontal_flip, rand_augment, resized_crop
+from tokenlabel.transforms.image import (
+    EvalTransform,
+    TrainTransform,
+    draft_crop,
+    horizontal_flip,
+    rand_augment,
+    resized_crop,
+)
 from tokenlabel.transforms.view import View
 
 RECIPE = 'rand-m9-mstd0.5-inc1'
@@ -31,6 +41,11 @@ def seed_all(seed: int) -> None:
 def photo(width: int = 61, height: int = 47, seed: int = 0) -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 256, (height // 4 + 1, width // 4 + 1, 3), dtype=np.uint8)
     return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def coarse_photo(width: int, height: int) -> Image.Image:
+    """Without details that are smaller than 32 pixels."""
+    return photo(width // 8, height // 8).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def coordinate_images(width: int, height: int) -> list[Image.Image]:
@@ -223,3 +238,102 @@ def test_an_unknown_interpolation_is_refused():
 def test_a_crop_share_outside_0_to_1_is_refused(crop_pct):
     with pytest.raises(UserError, match='crop_pct'):
         EvalTransform(32, crop_pct)
+
+
+class TestDraft:
+    """JPEG files decoded at a fraction of their size, for crops that stay at least as large as the result."""
+
+    @staticmethod
+    def jpeg(image: Image.Image, **options) -> Image.Image:
+        """As it comes from a file, not decoded yet."""
+        stream = io.BytesIO()
+        image.save(stream, 'JPEG', quality=95, **options)
+        return Image.open(stream)
+
+    def crop(self, image, box, size, mode=InterpolationMode.BILINEAR) -> tuple[np.ndarray, View]:
+        left, top, width, height = box
+        pixels, view = draft_crop(image, View.identity(), top, left, height, width, size, mode)
+        return pixels.permute(1, 2, 0).numpy(), view
+
+    @settings(max_examples=30)
+    @given(st.data(), st.integers(345, 400), st.integers(345, 400), st.sampled_from([1.0, 2.1, 3.3, 4.2, 8.5]))
+    def test_the_view_says_where_a_mark_is_to_a_tenth_of_a_pixel(self, data, width, height, reduction):
+        size, spread = (32, 40), 2 * reduction
+        crop_width, crop_height = math.ceil(size[1] * reduction), math.ceil(size[0] * reduction)
+        left, top = data.draw(st.integers(0, width - crop_width)), data.draw(st.integers(0, height - crop_height))
+        mark = (left + crop_width * data.draw(st.floats(0.3, 0.7)), top + crop_height * data.draw(st.floats(0.3, 0.7)))
+        x, y = map(np.asarray, coordinate_images(width, height))
+        grey = 255 * np.exp(-((x - mark[0]) ** 2 + (y - mark[1]) ** 2) / (2 * spread**2))
+        file = self.jpeg(Image.fromarray(grey.round().astype(np.uint8)).convert('RGB'))
+
+        image, view = self.crop(file, (left, top, crop_width, crop_height), size)
+        weights = np.maximum(image[..., 0].astype(float) - 8, 0)
+        v, u = np.mgrid[: size[0], : size[1]] + 0.5
+        centre = np.array([(weights * u).sum() / size[1], (weights * v).sum() / size[0]]) / weights.sum()
+        assert np.abs(view.apply(centre) * (width, height) - mark).max() < 0.1 * reduction
+        assert (file.width < width) == (reduction >= 2)
+
+    @pytest.mark.parametrize(('crop', 'decoded'), [(63, 1), (64, 2), (127, 2), (128, 4), (300, 8)])
+    def test_a_crop_decides_how_far_the_file_is_reduced(self, crop, decoded):
+        file = self.jpeg(photo(512, 512))
+        result, _ = self.crop(file, (10, 20, crop, crop), (32, 32))
+        assert file.size == (512 // decoded, 512 // decoded)
+        assert result.shape == (32, 32, 3)
+
+    def test_a_reduced_crop_shows_what_the_whole_file_shows(self):
+        whole, reduced = (self.jpeg(coarse_photo(400, 300)) for _ in range(2))
+        box = (40, 20, 310, 270)
+        expected = whole.convert('RGB').resize((64, 64), Image.Resampling.BICUBIC, (40, 20, 350, 290))
+        ours, _ = self.crop(reduced, box, (64, 64), InterpolationMode.BICUBIC)
+        assert reduced.size == (100, 75)
+        assert np.abs(ours.astype(int) - expected).mean() < 2
+
+    @pytest.mark.parametrize('mode', [InterpolationMode.BILINEAR, InterpolationMode.BICUBIC])
+    @pytest.mark.parametrize('size', [(64, 60), (40, 99)])
+    def test_a_crop_that_fits_no_reduction_is_pillow_s_but_for_rounding(self, mode, size):
+        ours, theirs = (self.jpeg(photo(101, 77)) for _ in range(2))
+        result, _ = self.crop(ours, (7, 3, 90, 61), size, mode)
+        expected, _ = resized_crop(theirs.convert('RGB'), View.identity(), 3, 7, 61, 90, size, mode)
+        difference = np.abs(result.astype(int) - expected)
+        assert difference.mean() < 0.5 and difference.max() <= 8
+
+    def test_an_image_that_is_decoded_already_is_cut_as_its_file_is(self):
+        data = self.jpeg(photo(101, 77)).fp.getvalue()
+        decoded = Image.open(io.BytesIO(data))
+        decoded.load()
+        results = [self.crop(image, (7, 3, 90, 61), (40, 40))[0] for image in (decoded, Image.open(io.BytesIO(data)))]
+        assert np.array_equal(*results)
+
+    def test_the_same_crop_is_drawn_with_draft_and_without(self):
+        quick, exact = (TrainTransform(24, auto_augment=None, draft=flag) for flag in (True, False))
+        file = self.jpeg(coarse_photo(330, 270))
+        data = file.fp.getvalue()
+        for seed in range(10):
+            seed_all(seed)
+            ours, view = quick(Image.open(io.BytesIO(data)))
+            seed_all(seed)
+            theirs, same_view = exact(file.convert('RGB'))
+            assert np.array_equal(view.matrix, same_view.matrix)
+            assert (ours.int() - theirs.int()).abs().float().mean() < 6
+
+    @pytest.mark.parametrize('mode', ['L', 'CMYK', 'RGB'])
+    @pytest.mark.parametrize('kind', ['JPEG', 'progressive', 'exif', 'TIFF'])
+    def test_files_of_every_kind_become_rgb(self, mode, kind):
+        source = coarse_photo(320, 240).convert(mode)
+        exif = Image.Exif()
+        exif[0x0112] = 6  # turned by a quarter: evaluation and annotators do not turn it either
+        if kind == 'TIFF':
+            stream = io.BytesIO()
+            source.save(stream, kind)
+            file = Image.open(stream)
+        else:
+            file = self.jpeg(source, progressive=kind == 'progressive', exif=exif if kind == 'exif' else b'')
+        ours, view = self.crop(file, (0, 0, 320, 240), (48, 48))
+        theirs = source.convert('RGB').resize((48, 48), Image.Resampling.BILINEAR)
+        assert np.array_equal(view.matrix, View.identity().matrix)
+        assert np.abs(ours.astype(int) - theirs).mean() < 4
+
+    def test_a_truncated_file_raises_an_os_error(self):
+        data = self.jpeg(photo(320, 240)).fp.getvalue()
+        with pytest.raises(OSError, match='truncated'):
+            self.crop(Image.open(io.BytesIO(data[: len(data) // 2])), (0, 0, 320, 240), (48, 48))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -15,6 +15,7 @@ from tokenlabel.data.readers import open_images
 from tokenlabel.errors import UserError
 from tokenlabel.labels.class_map import class_numbers, map_classes, match_classes, read_class_map
 from tokenlabel.labels.store import LabelStore, image_keys
+from tokenlabel.transforms.image import damage_as_os_error, decode
 from tokenlabel.transforms.view import View
 
 
@@ -24,14 +25,16 @@ class LabeledImages(Dataset):
     A sample is a dict: `image` uint8 [3, H, W]; `label` int, -1 where the image has none; `index` int, by which `key`
     names the image; with a store also `view` float32 [2, 3] (model input -> source image), `scores` float16 [k, S, S],
     `classes` int64 [k, S, S] and `map_view` float32 [2, 3] (map -> source image). Score maps are passed on as stored,
-    or through the class map: they are looked up once per batch, on the training device.
+    or through the class map: they are looked up once per batch, on the training device. A third result of the transform
+    is `operations`, RandAugment's choices that are left to the training device.
 
     Labels are numbered as the store numbers its classes, if the names or else the counts of both tell how; otherwise
     images have no labels here. See `match_classes`, for folders named by numbers as well.
 
     Args:
         root: images in any layout that `open_images` reads, such as a folder of class folders.
-        transform: PIL RGB image -> (uint8 [3, H, W], View); see `tokenlabel.transforms.image`.
+        transform: PIL RGB image -> (uint8 [3, H, W], View); see `tokenlabel.transforms.image`. One with a true
+            attribute `draft` gets the image undecoded.
         label_store: folder written by `tools/annotate.py` for `root`; None to train with image labels.
         seed: together with epoch and index it decides every random choice of a sample.
         class_map: file that names the image class of each annotator class that counts, see
@@ -43,6 +46,8 @@ class LabeledImages(Dataset):
         num_classes: how many they are.
         unlabelled: why images have no label here; None if they have.
         num_skipped: images left out because the annotator could not read them.
+        num_absent: annotated images that are not here, so that their maps are not used.
+        first_absent: key of the first of them; empty if there is none.
 
     Raises:
         UserError: there are no images, the store is missing, lacks labels for some images or names other classes, the
@@ -65,6 +70,7 @@ class LabeledImages(Dataset):
         self.class_names = self.reader.class_names
         self.num_classes = self.reader.num_classes
         self.num_skipped = 0
+        self.num_absent, self.first_absent = 0, ''
         self.labels: LabelStore | None = None
         self.class_map: str | Path | None = class_map
         self.unlabelled = None if self.reader.labelled else self._where_labels_are_missing()
@@ -89,10 +95,11 @@ class LabeledImages(Dataset):
     def __getitem__(self, which: int | tuple[int, int]) -> dict:
         """Sample `index`, or `(epoch, index)`: augmented anew in each epoch."""
         epoch, index = which if isinstance(which, tuple) else (0, which)
-        image = self._read(index)
-        with random_state_of(self.seed, epoch, index):
-            pixels, view = self.transform(image)
+        with self._read(index) as image, random_state_of(self.seed, epoch, index):
+            pixels, view, *deferred = self.transform(image)
         sample = {'image': pixels, 'label': int(self._targets[self._images[index]]), 'index': int(index)}
+        if deferred:
+            sample['operations'] = deferred[0]
         if self.labels is not None:
             label_map = self.labels[int(self._rows[index])]
             scores, classes = label_map.scores, label_map.classes
@@ -132,13 +139,17 @@ class LabeledImages(Dataset):
             self.class_names = list(class_names or [])
         self.num_classes = num_classes
 
-    def _read(self, index: int) -> Image.Image:
+    @contextmanager
+    def _read(self, index: int) -> Iterator[Image.Image]:
+        """The image as the transform wants it; where it cannot be read, now or by the transform, its name is told."""
         row = int(self._images[index])
         try:
             stream, _ = self.reader[row]
             with stream:
-                return Image.open(stream).convert('RGB')
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+                with damage_as_os_error():
+                    image = Image.open(stream)
+                yield image if getattr(self.transform, 'draft', False) else decode(image)
+        except OSError as error:
             path = self.reader.filename(row, absolute=True)
             raise UserError(f'{path} cannot be read as an image ({error}); replace or remove it.') from error
 
@@ -172,6 +183,12 @@ class LabeledImages(Dataset):
         self._images = np.flatnonzero(rows >= 0)
         if not len(self._images):
             raise UserError(f'Label store {store.path} has skipped every image of {self.root}: annotate them again.')
+        used = np.zeros(len(store), dtype=bool)
+        used[rows[self._images]] = True
+        used[store.keys.rows(store.meta['skipped'])] = True
+        absent = np.flatnonzero(~used)
+        if len(absent):
+            self.num_absent, self.first_absent = len(absent), store.keys[int(absent[0])]
         return rows[self._images]
 
     def _share_classes(self, store: LabelStore) -> None:

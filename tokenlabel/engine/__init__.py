@@ -10,6 +10,7 @@ from tokenlabel.engine.metrics import TopK
 from tokenlabel.engine.non_finite_steps import StopOnNonFiniteSteps
 from tokenlabel.engine.optim_wrapper import SkippingAmpOptimWrapper, SkippingOptimWrapper
 from tokenlabel.engine.preprocessor import ImagePreprocessor
+from tokenlabel.engine.progress import ProgressBar
 from tokenlabel.engine.run_log import DeferredRuntimeInfoHook, ThroughputHook
 from tokenlabel.engine.runner import Runner
 from tokenlabel.engine.targets import AnnotatorImageLabels, AnnotatorTokenLabels, ImageLabels, TokenLabels
@@ -22,6 +23,7 @@ __all__ = [
     'FirstBatchPicture',
     'ImageLabels',
     'ImagePreprocessor',
+    'ProgressBar',
     'RawAndAveragedValLoop',
     'Runner',
     'SkippingAmpOptimWrapper',

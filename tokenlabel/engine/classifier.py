@@ -1,6 +1,7 @@
 """The model MMEngine trains: a timm classifier, its targets and its loss."""
 
 import difflib
+from dataclasses import replace
 from functools import partial
 
 import timm
@@ -12,6 +13,7 @@ from torch import Tensor
 from tokenlabel.engine.compilation import compiled_for_training
 from tokenlabel.engine.targets import AnnotatorTokenLabels
 from tokenlabel.errors import UserError
+from tokenlabel.labels.targets import TokenTargets
 from tokenlabel.losses import TokenLabelLoss, token_accuracy
 from tokenlabel.models.token_head import TokenLogits
 from tokenlabel.models.token_label_model import TokenLabelModel, has_token_logits
@@ -36,6 +38,7 @@ class TokenLabelClassifier(BaseModel):
             a third more time.
         channels_last: keep images and weights of convolutions in the memory format that GPUs convolve in; no number
             changes but for rounding.
+        data_preprocessor: normalisation, random erasing, CutMix and Mixup.
 
     Attributes:
         class_names: of its classes in order, once images to train on or a checkpoint have told; else None.
@@ -45,6 +48,8 @@ class TokenLabelClassifier(BaseModel):
         UserError: an unknown architecture, token targets for a network that cannot have a token head, an annotator
             that is told another mean and std than the images have, a network without gradient checkpointing, or an
             unknown backend to compile with.
+        UserError: an unknown architecture, token targets for a network that cannot have a token head, an annotator that
+            is told another mean and std than the images have, or CutMix or Mixup beside what does not go with them.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class TokenLabelClassifier(BaseModel):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.model.to(memory_format=self.memory_format)
         self._compiled = compiled_for_training(self.model, compile)
+        self._check_mixing(self.loss_function.ground_truth)
 
     @property
     def num_classes(self) -> int:
@@ -120,12 +126,42 @@ class TokenLabelClassifier(BaseModel):
     def _losses(self, output: TokenLogits | Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         logits = output if isinstance(output, TokenLogits) else TokenLogits(output, None, None, None)
         with torch.autocast(batch['image'].device.type, enabled=False), torch.no_grad():
-            targets = self.targets(batch, logits.grid, self.num_classes)
+            targets = self.targets_of(batch, logits.grid)
         losses = self.loss_function.parts(logits, targets, labels=batch['label'])
         if 'loss_tokens' in losses:
             losses['token_accuracy'] = token_accuracy(logits.tokens, targets.tokens)
         self.grid = logits.grid
         return losses
+
+    def targets_of(self, batch: dict[str, Tensor], grid: tuple[int, int] | None) -> TokenTargets:
+        """What a batch is trained towards. Where its images were mixed, so are their targets, each token's by its area.
+
+        An annotator that labels what the network sees has seen the mixture.
+        """
+        targets = self.targets(batch, grid, self.num_classes)
+        mix = batch.get('mix')
+        if mix is None or isinstance(self.targets, AnnotatorTokenLabels):
+            return targets
+        cls, tokens, device = targets.cls, targets.tokens, batch['image'].device
+        return replace(
+            targets,
+            cls=cls.mixed(mix.kept().to(device, non_blocking=True)),
+            tokens=None if tokens is None else tokens.mixed(mix.kept_by_tokens(grid).to(device, non_blocking=True)),
+        )
+
+    def _check_mixing(self, ground_truth: bool) -> None:
+        if not getattr(self.data_preprocessor, 'mixes', False):
+            return
+        if getattr(self.model, 'mix_token', False):
+            raise UserError(
+                'MixToken and CutMix or Mixup would mix a batch twice: set model.network.mix_token=False, or cutmix=0 '
+                'and mixup=0 in model.data_preprocessor.'
+            )
+        if ground_truth:
+            raise UserError(
+                'model.loss.ground_truth refines the targets of single images: turn it off, or set cutmix=0 and '
+                'mixup=0 in model.data_preprocessor.'
+            )
 
 
 def create_network(model_name: str, token_head: bool = False, **arguments) -> torch.nn.Module:

@@ -107,8 +107,8 @@ def explains_errors(path: str | Path) -> Iterator[None]:
     """Turns what MMEngine and MMSegmentation raise for bad configs and bad images into one sentence.
 
     Raises:
-        UserError: the config names an unknown class, or gives a class an argument that it does not have; an image of a
-            segmentation dataset cannot be decoded.
+        UserError: the config names an unknown class, or gives a class an argument that it does not have; it logs to a
+            service whose package is missing; an image of a segmentation dataset cannot be decoded.
     """
     try:
         yield
@@ -120,6 +120,11 @@ def explains_errors(path: str | Path) -> Iterator[None]:
         if 'registry' not in str(error):
             raise
         raise UserError(f'Config {path} names an unknown type: {str(error.args[0]).split(". ")[0]}.') from error
+    except ImportError as error:
+        # of the logging back ends, which MMEngine imports when it first writes to them
+        if 'pip install' not in str(error):
+            raise
+        raise UserError(f'Config {path} logs to a service whose package is missing ({error}).') from error
     except AssertionError as error:
         broken = re.findall(r'failed to load image: (.*)', str(error))
         if not broken:

@@ -46,6 +46,11 @@ class EpochsAsIterationsLoop(IterBasedTrainLoop):
         check_training_classes(runner.model, loader.dataset)
         if skipped := getattr(loader.dataset, 'num_skipped', 0):
             runner.logger.warning(f'{skipped} images that the annotator skipped are left out of {loader.dataset.root}.')
+        if absent := getattr(loader.dataset, 'num_absent', 0):
+            runner.logger.warning(
+                f'{absent} annotated images are not in {loader.dataset.root} (the first: '
+                f'{loader.dataset.first_absent}): training goes without them.'
+            )
 
 
 @LOOPS.register_module()

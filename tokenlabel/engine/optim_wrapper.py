@@ -46,6 +46,14 @@ class SkipsNonFiniteSteps:
         # 1 where the loss is finite and else NaN, which reaches every gradient, in all processes
         super().update_params(loss * (loss.detach() * 0 + 1), step_kwargs, zero_kwargs)
 
+    def load_state_dict(self, state_dict: dict) -> None:
+        """As MMEngine; the state is laid out in memory as the parameters are, which fused steps take for granted."""
+        super().load_state_dict(state_dict)
+        for parameter, state in self.optimizer.state.items():
+            for name, value in state.items():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
     @torch.compiler.disable  # torch.compile does not take the parameter groups that MMEngine makes
     def step(self, **kwargs) -> None:
         scaler = getattr(self, 'loss_scaler', None)
@@ -63,14 +71,6 @@ class SkipsNonFiniteSteps:
             if self._scale_update_param is None:
                 self.at_fault = self.at_fault & (scaler.scale(torch.ones_like(self.grad_norm)) <= 1)
             scaler.update(self._scale_update_param)
-
-    def load_state_dict(self, state_dict: dict) -> None:
-        """As MMEngine; the state takes the memory format of its parameters, in whose order fused steps read both."""
-        super().load_state_dict(state_dict)
-        for parameter, state in self.optimizer.state.items():
-            for name, value in state.items():
-                if isinstance(value, Tensor) and value.shape == parameter.shape:
-                    state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
     def _clipped_norm(self) -> Tensor:
         """Clips the gradients where the config says so; returns the norm that they had."""

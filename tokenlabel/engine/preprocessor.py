@@ -6,15 +6,29 @@ from mmengine.registry import MODELS
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.random_erasing import RandomErasing
 
+from tokenlabel.errors import UserError
+from tokenlabel.transforms.batch_operations import apply_operations
+from tokenlabel.transforms.mix_images import draw_mix
+
 
 @MODELS.register_module()
 class ImagePreprocessor(BaseDataPreprocessor):
-    """Moves a batch to the device, normalises its images there and, in training, erases random rectangles.
+    """Moves a batch to the device and normalises its images there; in training it also augments them.
+
+    In this order: the operations of RandAugment that the loader left to it, normalisation, random erasing, CutMix or
+    Mixup. Mixing is drawn once per batch, in timm's terms; an image's partner is its place in the reversed batch.
 
     Args:
         mean: per channel, of images scaled to [0, 1].
         std: per channel, of images scaled to [0, 1].
         erasing: probability that an image has a rectangle replaced by per-pixel noise.
+        cutmix: alpha of CutMix, 0 is off (usual: 1.0).
+        mixup: alpha of Mixup, 0 is off (usual: 0.8).
+        mix_prob: probability that a batch is mixed, where either is on.
+        switch_prob: probability of CutMix where both are on.
+
+    Raises:
+        UserError: a negative alpha, or a probability outside [0, 1].
     """
 
     def __init__(
@@ -22,19 +36,44 @@ class ImagePreprocessor(BaseDataPreprocessor):
         mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN,
         std: tuple[float, ...] = IMAGENET_DEFAULT_STD,
         erasing: float = 0.0,
+        cutmix: float = 0.0,
+        mixup: float = 0.0,
+        mix_prob: float = 1.0,
+        switch_prob: float = 0.5,
     ) -> None:
         super().__init__(non_blocking=True)
         self.register_buffer('mean', 255 * torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer('std', 255 * torch.tensor(std).view(1, -1, 1, 1), persistent=False)
         self.erasing = erasing
+        for name, alpha in (('cutmix', cutmix), ('mixup', mixup)):
+            if alpha < 0:
+                raise UserError(f'model.data_preprocessor.{name} is {alpha}: give an alpha above 0, or 0 for none.')
+        for name, probability in (('mix_prob', mix_prob), ('switch_prob', switch_prob)):
+            if not 0 <= probability <= 1:
+                raise UserError(f'model.data_preprocessor.{name} is {probability}: give a probability from 0 to 1.')
+        self.cutmix, self.mixup = cutmix, mixup
+        self.mix_prob, self.switch_prob = mix_prob, switch_prob
+
+    @property
+    def mixes(self) -> bool:
+        """Whether batches are mixed in training."""
+        return self.mix_prob > 0 and (self.cutmix > 0 or self.mixup > 0)
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Batch dict with `image` uint8 [B, 3, H, W] -> the same with `image` float32, normalised."""
+        """Batch dict with `image` uint8 [B, 3, H, W] -> the same with `image` float32, normalised.
+
+        A batch that was mixed has its `ImageMix` as `mix`.
+        """
         # Views stay behind: what is looked up in the score maps is planned on the host, without waiting for the device
-        on_host = {name: data[name] for name in ('view', 'map_view', 'index') if name in data}
+        on_host = {name: data[name] for name in ('view', 'map_view', 'index', 'operations') if name in data}
         batch = self.cast_data({name: value for name, value in data.items() if name not in on_host}) | on_host
+        if 'operations' in batch:
+            batch['image'] = apply_operations(batch['image'], batch.pop('operations'))
         batch['image'] = (batch['image'].float() - self.mean) / self.std
         if training and self.erasing > 0:
             erase = RandomErasing(self.erasing, mode='pixel', device=batch['image'].device)
             batch['image'] = erase(batch['image'])
+        if training and self.mixes and torch.rand(()).item() < self.mix_prob:
+            batch['mix'] = draw_mix(tuple(batch['image'].shape[-2:]), self.cutmix, self.mixup, self.switch_prob)
+            batch['image'] = batch['mix'].images(batch['image'])
         return {'batch': batch}

@@ -53,6 +53,16 @@ class SparseTarget:
         dense = self.background[..., None].repeat(1, 1, self.num_classes)
         return dense.scatter_add_(-1, self.ids, self.excess)
 
+    def mixed(self, share: Tensor) -> 'SparseTarget':
+        """`share self + (1 - share) self of the reversed batch`, the share being a scalar or [N] in [0, 1]."""
+        each = share[..., None]
+        return SparseTarget(
+            ids=torch.cat([self.ids, self.ids.flip(0)], -1),
+            excess=torch.cat([self.excess * each, self.excess.flip(0) * (1 - each)], -1),
+            background=self.background * share + self.background.flip(0) * (1 - share),
+            num_classes=self.num_classes,
+        )
+
 
 @dataclass(frozen=True)
 class TokenTargets:
@@ -227,7 +237,7 @@ def _entries(scores: Tensor, classes: Tensor, to_map: Tensor, grid: tuple[int, i
     def rows(maps: Tensor) -> Tensor:
         return maps.flatten(2).transpose(1, 2).reshape(-1, k).index_select(0, cells.flatten()).view(*cells.shape, k)
 
-    return rows(classes).flatten(2), (rows(scores) * weights[..., None]).flatten(2)
+    return rows(classes).flatten(2), rows(scores).mul_(weights[..., None]).flatten(2)
 
 
 def _cell_weights(
@@ -274,7 +284,8 @@ def _cell_weights(
         position = position.clamp(min=0).minimum(last_cell[..., None])
         share = ((p < count_u) & (q < count_v)) / (count_u * count_v)
         tent_x, tent_y = _tent(position[:, 0], x_BNW), _tent(position[:, 1], y_BNW) * share[..., None]
-        weights += (tent_y[..., :, None] * tent_x[..., None, :]).sum(2)
+        # float64, which neither autocast nor TF32 rounds
+        weights += tent_y.double().transpose(2, 3) @ tent_x.double()
     cells = y_BNW[..., :, None] * map_size[1] + x_BNW[..., None, :]
     return cells.flatten(2).long(), weights.flatten(2)
 
@@ -297,14 +308,15 @@ def _sparse_softmax(ids: Tensor, values: Tensor, num_classes: int, smoothing: fl
     """Softmax over all classes and smoothing; `values` [B, N, M] of equal `ids` add up, classes without any have 0."""
     ids, order = ids.sort(-1)
     values = values.gather(-1, order)
-    slot = torch.zeros_like(ids, dtype=torch.int64)
-    slot[..., 1:] = (ids[..., 1:] != ids[..., :-1]).cumsum(-1)
+    is_next = torch.zeros_like(ids, dtype=torch.bool)
+    torch.ne(ids[..., 1:], ids[..., :-1], out=is_next[..., 1:])
+    slot = is_next.cumsum(-1)
     slots = (*ids.shape[:-1], min(ids.shape[-1], num_classes))
     z = values.new_zeros(slots).scatter_add_(-1, slot, values)
-    ids = ids.new_zeros(slots, dtype=torch.int64).scatter_(-1, slot, ids.long())
+    ids = ids.new_zeros(slots).scatter_(-1, slot, ids).long()
 
     top = z.amax(-1).clamp(min=0)
     rest = (-top).exp()
-    e = (z - top[..., None]).exp() - rest[..., None]
+    e = z.sub_(top[..., None]).exp_().sub_(rest[..., None])
     share = (1 - smoothing + smoothing / num_classes) / (e.sum(-1) + num_classes * rest)
-    return SparseTarget(ids, e * share[..., None], rest * share + smoothing / num_classes, num_classes)
+    return SparseTarget(ids, e.mul_(share[..., None]), rest * share + smoothing / num_classes, num_classes)

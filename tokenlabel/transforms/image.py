@@ -2,26 +2,30 @@
 
 Each augmentation takes a Pillow image and the View of that image over its source, and returns both. Pixels are those of
 timm's own training and evaluation transforms for the same seeds: crop, flip, RandAugment, from the global generators of
-`random`, NumPy and torch.
+`random`, NumPy and torch. Where `TrainTransform` is told to be quick (`draft`, `defer_rand_augment`) they are close to
+these; what is chosen stays the same.
 """
 
 import math
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.Image import Resampling
 from timm.data.auto_augment import AugmentOp, RandAugment, posterize, rand_augment_transform
-from timm.data.constants import IMAGENET_DEFAULT_MEAN
 from timm.data.transforms import RandomResizedCropAndInterpolation, ResizeKeepRatio
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision.transforms import ColorJitter, InterpolationMode
 from torchvision.transforms import functional as F
 
 from tokenlabel.errors import UserError
+from tokenlabel.transforms.batch_operations import FILL, OPERATIONS, encode_operations
 from tokenlabel.transforms.view import View
 
 Viewed = tuple[Image.Image, View]
@@ -32,6 +36,9 @@ _RANDOM_INTERPOLATION = (InterpolationMode.BILINEAR, InterpolationMode.BICUBIC)
 class TrainTransform:
     """Random resized crop, flip, RandAugment: Pillow RGB image -> (uint8 tensor [3, H, W], View).
 
+    With `defer_rand_augment` there is a third result, the operations that RandAugment chose: float64 [n, 7] for
+    `tokenlabel.transforms.batch_operations.apply_operations`. The View is what it will be after them.
+
     Args:
         size: of the result in pixels, one number or (height, width).
         scale: range of the crop's area as a fraction of the image.
@@ -41,9 +48,13 @@ class TrainTransform:
         color_jitter: strength of brightness, contrast and saturation jitter (and hue, as the fourth of a sequence);
             None for none. Unlike timm's it also applies after RandAugment.
         interpolation: of the crop: 'random' (bilinear or bicubic), or a name that timm knows.
+        draft: decode and resize by quicker ways, JPEG files at a half, a quarter or an eighth where the crop stays at
+            least as large as the result. Images may then come as `Image.open` returns them. See `draft_crop`.
+        defer_rand_augment: choose RandAugment's operations, and leave them to whoever has the whole batch, best on a
+            GPU. They then come after the color jitter.
 
     Raises:
-        UserError: as `rand_augment`.
+        UserError: as `rand_augment`; an image that comes undecoded raises OSError where it is damaged.
     """
 
     def __init__(
@@ -55,29 +66,42 @@ class TrainTransform:
         auto_augment: str | None = 'rand-m9-mstd0.5-inc1',
         color_jitter: float | Sequence[float] | None = None,
         interpolation: str = 'random',
+        draft: bool = False,
+        defer_rand_augment: bool = False,
     ):
         self.size = _height_width(size)
         self.scale = scale
         self.ratio = ratio
         self.hflip = hflip
-        self.rand_augment = rand_augment(auto_augment, min(self.size), interpolation) if auto_augment else None
+        self.draft = draft
+        self.rand_augment = None
+        if auto_augment:
+            self.rand_augment = rand_augment(auto_augment, min(self.size), interpolation, defer=defer_rand_augment)
+        self.num_deferred = self.rand_augment.num_layers if auto_augment and defer_rand_augment else 0
         if isinstance(color_jitter, int | float):
             color_jitter = (color_jitter,) * 3
         self.color_jitter = None if color_jitter is None else ColorJitter(*color_jitter)
+        self.needs_pillow = self.color_jitter is not None or (self.rand_augment is not None and not defer_rand_augment)
         self.interpolations = _RANDOM_INTERPOLATION if interpolation == 'random' else (_interpolation(interpolation),)
 
-    def __call__(self, image: Image.Image) -> tuple[Tensor, View]:
+    def __call__(self, image: Image.Image) -> tuple[Tensor, View] | tuple[Tensor, View, Tensor]:
         top, left, height, width = RandomResizedCropAndInterpolation.get_params(image, self.scale, self.ratio)
         interpolation = self.interpolations[0] if len(self.interpolations) == 1 else random.choice(self.interpolations)
-        viewed = resized_crop(image, View.identity(), top, left, height, width, self.size, interpolation)
+        if self.draft:
+            viewed = draft_crop(image, View.identity(), top, left, height, width, self.size, interpolation)
+            if self.needs_pillow:
+                viewed = F.to_pil_image(viewed[0]), viewed[1]
+        else:
+            viewed = resized_crop(image, View.identity(), top, left, height, width, self.size, interpolation)
         if self.hflip > 0 and torch.rand(1) < self.hflip:
             viewed = horizontal_flip(*viewed)
         if self.rand_augment is not None:
             viewed = self.rand_augment(viewed)
-        image, view = viewed
+        image, view, *chosen = viewed
         if self.color_jitter is not None:
             image = self.color_jitter(image)
-        return F.pil_to_tensor(image), view
+        pixels = image if isinstance(image, Tensor) else F.pil_to_tensor(image)
+        return (pixels, view, encode_operations(chosen, self.num_deferred)) if self.num_deferred else (pixels, view)
 
 
 class EvalTransform:
@@ -126,6 +150,56 @@ def resized_crop(
     return F.resized_crop(image, top, left, height, width, size, interpolation), view @ inner
 
 
+def draft_crop(
+    image: Image.Image,
+    view: View,
+    top: int,
+    left: int,
+    height: int,
+    width: int,
+    size: tuple[int, int],
+    interpolation: InterpolationMode,
+) -> tuple[Tensor, View]:
+    """As `resized_crop` but quick, of an image that need not be decoded yet: uint8 [3, height, width] and its View.
+
+    A JPEG file is decoded at 1/2, 1/4 or 1/8 of its size where the rectangle keeps at least `size`: its blocks are then
+    transformed to fewer pixels. Pixel i of such an image shows the pixels [i s, (i + 1) s) of the whole one, also where
+    s does not divide its sides, so the rectangle's sides are divided by s, exactly; they may be fractions, and at its
+    border pixels just outside of it count too. Other files are decoded whole, and resized with torch's kernels for
+    bytes: most pixels are Pillow's, few are off by more than one grey level.
+
+    Raises:
+        OSError: the file is damaged.
+    """
+    whole_width, whole_height = image.size
+    inner = View.crop(left / whole_width, top / whole_height, width / whole_width, height / whole_height)
+    least = (math.ceil(whole_width * size[1] / width), math.ceil(whole_height * size[0] / height))
+    drafted = image.draft(None, least)
+    scale = drafted[1][2] / whole_width if drafted else 1
+    if scale == 1 and interpolation in _RANDOM_INTERPOLATION:
+        crop = F.pil_to_tensor(decode(image).crop((left, top, left + width, top + height)))
+        return interpolate(crop[None], size, mode=interpolation.value, antialias=True)[0], view @ inner
+    box = (left * scale, top * scale, (left + width) * scale, (top + height) * scale)
+    resample = Resampling[interpolation.name]
+    return F.pil_to_tensor(decode(image).resize((size[1], size[0]), resample, box=box)), view @ inner
+
+
+def decode(image: Image.Image) -> Image.Image:
+    """The RGB pixels of an image as `Image.open` returns it. Raises OSError where the file is damaged."""
+    with damage_as_os_error():
+        image.load()
+        return image if image.mode == 'RGB' else image.convert('RGB')
+
+
+@contextmanager
+def damage_as_os_error() -> Iterator[None]:
+    """What Pillow raises for damaged files is of several kinds, which errors of other origin have too."""
+    try:
+        yield
+    except (SyntaxError, ValueError) as error:
+        raise OSError(str(error)) from error
+
+
 def center_crop(image: Image.Image, view: View, height: int, width: int) -> Viewed:
     """Cuts out the middle; an odd remainder is rounded as torchvision's `CenterCrop` rounds it."""
     top = round((image.height - height) / 2)
@@ -134,13 +208,17 @@ def center_crop(image: Image.Image, view: View, height: int, width: int) -> View
     return F.crop(image, top, left, height, width), view @ inner
 
 
-def horizontal_flip(image: Image.Image, view: View) -> Viewed:
-    """Mirrors left to right."""
+def horizontal_flip(image: Image.Image | Tensor, view: View) -> tuple[Image.Image | Tensor, View]:
+    """Mirrors left to right, a Pillow image or a tensor [3, H, W]."""
     return F.hflip(image), view @ View.flip()
 
 
 def rand_augment(
-    config: str, size: int, interpolation: str = 'random', transforms: str | list[str] | None = None
+    config: str,
+    size: int,
+    interpolation: str = 'random',
+    transforms: str | list[str] | None = None,
+    defer: bool = False,
 ) -> RandAugment:
     """timm's RandAugment over (image, View) pairs.
 
@@ -152,13 +230,15 @@ def rand_augment(
         size: shorter side of the images in pixels (timm's unit for absolute translation).
         interpolation: 'random' (bilinear or bicubic), or a name that timm knows.
         transforms: names of timm's operations, or of a set of them; None for the set that `config` says.
+        defer: name the operations that were chosen instead of applying them.
 
     Returns:
-        A callable `(image, View) -> (image, View)` that takes and returns one tuple.
+        A callable `(image, View) -> (image, View)` that takes and returns one tuple; deferred operations follow in it,
+        each as (name, arguments) for `encode_operations`, and the View is that after them.
 
     Raises:
-        UserError: another kind of policy, a misspelt section, an unknown interpolation, or an operation whose geometry
-            is not known here.
+        UserError: another kind of policy, a misspelt section, an unknown interpolation, an operation whose geometry
+            is not known here, or one that cannot be deferred.
     """
     if not re.fullmatch(r'rand(-((m|n|mmax|inc)\d+|(p|mstd)\d*\.?\d+|t[a-z0-9]+))*', config):
         raise UserError(
@@ -167,13 +247,18 @@ def rand_augment(
         )
     hparams = {
         'translate_const': int(size * 0.45),
-        'img_mean': tuple(min(255, round(255 * value)) for value in IMAGENET_DEFAULT_MEAN),
+        'img_mean': FILL,
     }
     if interpolation != 'random':
-        hparams['interpolation'] = Image.Resampling[_interpolation(interpolation).name]
+        hparams['interpolation'] = Resampling[_interpolation(interpolation).name]
+        if defer and hparams['interpolation'].name.title() not in OPERATIONS:
+            raise UserError(
+                f'interpolation {interpolation!r} is not known on the device: choose random, bilinear or bicubic, or '
+                'set defer_rand_augment=False.'
+            )
     policy = rand_augment_transform(config, hparams, transforms)
     for op in policy.ops:
-        op.aug_fn = _Tracked(op)
+        op.aug_fn = _Deferred(op) if defer else _Tracked(op)
     return policy
 
 
@@ -194,6 +279,29 @@ class _Tracked:
             matrix = self.geometry(*args, *image.size)
             view = view @ View.pixel_affine(matrix, image.size)
         return self.pixels(image, *args, **kwargs), view
+
+
+class _Deferred:
+    """One operation that is left to others: (image, View, ...) -> (image, View after it, ..., (name, arguments))."""
+
+    def __init__(self, op: AugmentOp):
+        if op.name not in _GEOMETRIC and op.name not in OPERATIONS:
+            raise UserError(
+                f'auto_augment uses {op.name}, which cannot be deferred to the device: leave it out of the policy, or '
+                'set defer_rand_augment=False.'
+            )
+        self.name = op.name
+        self.geometry = _GEOMETRIC.get(op.name)
+
+    def __call__(self, viewed: tuple, *args, resample: Resampling | tuple[Resampling, ...], **kwargs) -> tuple:
+        image, view, *chosen = viewed
+        if self.geometry is None:
+            return image, view, *chosen, (self.name, args)
+        size = F.get_image_size(image)
+        matrix = self.geometry(*args, *size)
+        interpolation = random.choice(resample) if isinstance(resample, tuple) else resample
+        view = view @ View.pixel_affine(matrix, size)
+        return image, view, *chosen, (interpolation.name.title(), matrix)
 
 
 def _posterize(image: Image.Image, bits_to_keep: int, **kwargs) -> Image.Image:

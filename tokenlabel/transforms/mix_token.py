@@ -29,11 +29,25 @@ def draw_box(
     Returns:
         int64 [4], (y1, x1, y2, x2) in tokens, the ends excluded.
     """
-    lam, *place = torch.rand(3, generator=generator, device=device).unbind()
-    half = [(size * (1 - lam).sqrt()).long() // 2 for size in grid]
-    centre = [(size * position).long() for size, position in zip(grid, place, strict=True)]
+    draws = torch.rand(3, generator=generator, device=device)
+    return cut_box(grid, draws[0], draws[1:])
+
+
+def cut_box(size: tuple[int, int], lam: Tensor, place: Tensor) -> Tensor:
+    """CutMix's box: it covers the share 1 - `lam` of an area, before what is outside is cut off.
+
+    Args:
+        size: (rows, cols) of the area.
+        lam: scalar in [0, 1].
+        place: [2] in [0, 1), its centre in shares of the area.
+
+    Returns:
+        int64 [4], (y1, x1, y2, x2), the ends excluded, on the device of `place`.
+    """
+    half = [(side * (1 - lam).sqrt()).long() // 2 for side in size]
+    centre = [(side * position).long() for side, position in zip(size, place, strict=True)]
     start = [(c - h).clamp(min=0) for c, h in zip(centre, half, strict=True)]
-    end = [(c + h).clamp(max=size) for c, h, size in zip(centre, half, grid, strict=True)]
+    end = [(c + h).clamp(max=side) for c, h, side in zip(centre, half, size, strict=True)]
     return torch.stack(start + end)
 
 

@@ -30,7 +30,7 @@ class AnnotationBar:
             TextColumn('{task.description}'),
             BarColumn(),
             MofNCompleteColumn(),
-            _ImagesPerSecond(),
+            ImagesPerSecond(),
             TimeRemainingColumn(),
             TextColumn('{task.fields[top1]}'),
         )
@@ -74,8 +74,10 @@ class AnnotationBar:
         self._progress.update(self._task, completed=self.writer.num_done, top1=top1)
 
 
-class _ImagesPerSecond(ProgressColumn):
-    """Speed of late."""
+class ImagesPerSecond(ProgressColumn):
+    """Speed of late; a task whose steps are not single images says their number as the field `images_per_step`."""
 
     def render(self, task: Task) -> Text:
-        return Text('' if task.speed is None else f'{task.speed:.0f} images/s')
+        if task.speed is None:
+            return Text('')
+        return Text(f'{task.speed * task.fields.get("images_per_step", 1):.0f} images/s')

@@ -1,0 +1,24 @@
+"""A small LV-ViT, one of the families of `tools/demo.py --families`.
+
+tools/pretrain.sh configs/demo/families/lvvit.py 1
+"""
+
+_base_ = ['small_images.py']
+
+work_dir = 'work_dirs/demo/families/lvvit'
+
+model = dict(
+    network=dict(
+        _delete_=True,
+        num_classes=10,
+        model_name='lvvit_t',
+        img_size=48,
+        patch_size=8,
+        embed_dim=96,
+        depth=4,
+        num_heads=4,
+        weight_init='jax',
+        stem_width=16,
+        mix_token=False,
+    )
+)

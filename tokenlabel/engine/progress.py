@@ -1,0 +1,74 @@
+"""What a person sees in a terminal while a model trains."""
+
+import atexit
+import logging
+import sys
+
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tokenlabel.labels.annotator.progress_bar import ImagesPerSecond
+
+
+@HOOKS.register_module()
+class ProgressBar(Hook):
+    """A bar below the log lines: iterations, images per second over all processes, time left.
+
+    It is drawn by the leading process of a run, and only in a terminal; a log file has the same numbers in its lines.
+    """
+
+    priority = 'VERY_LOW'
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        console = Console()
+        if not (is_main_process() and console.is_terminal):
+            return
+        columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), ImagesPerSecond())
+        self._progress = Progress(*columns, TimeRemainingColumn(), console=console, speed_estimate_period=120)
+        stdout = sys.stdout
+        self._progress.start()
+        atexit.register(self._stop)  # an error ends the run without `after_train`, and the cursor is hidden
+        # the logger has held the terminal itself since before the bar was there
+        self._handlers = [
+            handler
+            for handler in runner.logger.handlers
+            if isinstance(handler, logging.StreamHandler) and handler.stream is stdout
+        ]
+        self._stdout = stdout
+        for handler in self._handlers:
+            handler.setStream(sys.stdout)
+        self._task = self._progress.add_task(
+            'Training', total=runner.max_iters, completed=runner.iter, images_per_step=0
+        )
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
+        if self._progress is not None:
+            images = len(next(iter(data_batch.values()))) * get_world_size()
+            self._progress.update(self._task, completed=runner.iter + 1, images_per_step=images)
+
+    def before_val(self, runner: Runner) -> None:
+        if self._progress is not None:
+            self._progress.update(self._task, description='Validating')
+
+    def after_val(self, runner: Runner) -> None:
+        if self._progress is not None:
+            self._progress.update(self._task, description='Training')
+
+    def after_train(self, runner: Runner) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._progress is None:
+            return
+        self._progress.stop()
+        self._progress = None
+        for handler in self._handlers:
+            handler.setStream(self._stdout)
+        atexit.unregister(self._stop)
