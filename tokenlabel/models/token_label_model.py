@@ -123,7 +123,7 @@ class TokenLabelModel(nn.Module):
         if not self.training or not self.num_classes:
             return self.forward_head(self.forward_features(x))
         if mix_box is None and self.mix_token:
-            mix_box = draw_box(self._grid(tuple(x.shape[-2:])), device=drawing_device(x))
+            mix_box = draw_box(self._grid(x), device=drawing_device(x))
         if mix_box is not None:
             mix_box = torch.as_tensor(mix_box).to(x.device, non_blocking=True)
         features = self.forward_features(x, mix_box)
@@ -137,7 +137,7 @@ class TokenLabelModel(nn.Module):
         """The backbone's last features, before pooling; a box stays exchanged in them."""
         if mix_box is None:
             return self.backbone.forward_features(x)
-        grid = self._grid(tuple(x.shape[-2:]))
+        grid = self._grid(x)
         if self._patch_format is None:
             return self.backbone.forward_features(_exchanged(x, mix_box, grid, 'NCHW', x.shape[-2:]))
         self._mixing = mix_box, grid, x.shape[-2:]
@@ -179,12 +179,20 @@ class TokenLabelModel(nn.Module):
         last = max(groups.values())
         return lambda name: groups.get(name.removeprefix('backbone.'), last)
 
-    @torch.compiler.assume_constant_result
-    def _grid(self, size: tuple[int, int]) -> tuple[int, int]:
+    def _grid(self, x: Tensor) -> tuple[int, int]:
         """Rows and columns of the tokens of images, found out once for each size of image."""
-        if size not in self._grids:
-            self._grids[size] = self._features_of_noise(size)[1][1:3]
-        return self._grids[size]
+        size = tuple(x.shape[-2:])
+        if size in self._grids:
+            return self._grids[size]
+        grid = self._found_grid(size)
+        if not torch.compiler.is_compiling():  # a graph whose first call changes what it reads is made twice
+            self._grids[size] = grid
+        return grid
+
+    @torch.compiler.assume_constant_result
+    def _found_grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Called while a graph is made, not in it."""
+        return self._features_of_noise(size)[1][1:3]
 
     def _vectors(self, features: Tensor) -> Tensor:
         """What the class head sees of features, `[B, D]`."""
