@@ -306,7 +306,7 @@ def _dense_softmax(z_BC: Tensor, smoothing: float) -> SparseTarget:
 
 def _sparse_softmax(ids: Tensor, values: Tensor, num_classes: int, smoothing: float) -> SparseTarget:
     """Softmax over all classes and smoothing; `values` [B, N, M] of equal `ids` add up, classes without any have 0."""
-    ids, order = ids.sort(-1)
+    ids, order = _sorted(ids, num_classes)
     values = values.gather(-1, order)
     is_next = torch.zeros_like(ids, dtype=torch.bool)
     torch.ne(ids[..., 1:], ids[..., :-1], out=is_next[..., 1:])
@@ -320,3 +320,14 @@ def _sparse_softmax(ids: Tensor, values: Tensor, num_classes: int, smoothing: fl
     e = z.sub_(top[..., None]).exp_().sub_(rest[..., None])
     share = (1 - smoothing + smoothing / num_classes) / (e.sum(-1) + num_classes * rest)
     return SparseTarget(ids, e.mul_(share[..., None]), rest * share + smoothing / num_classes, num_classes)
+
+
+def _sorted(ids: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """`ids.sort(-1)`; on a CPU each id and its place as one number, because NumPy sorts numbers many at a time."""
+    if ids.device.type != 'cpu':
+        return ids.sort(-1)
+    bits = (ids.shape[-1] - 1).bit_length()
+    dtype = torch.int32 if num_classes << bits < 2**31 else torch.int64
+    packed = (ids.to(dtype) << bits) | torch.arange(ids.shape[-1], dtype=dtype)
+    packed.numpy().sort(-1)
+    return packed >> bits, (packed & ((1 << bits) - 1)).long()
