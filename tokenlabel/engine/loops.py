@@ -6,6 +6,7 @@ import torch
 from mmengine.hooks import EMAHook
 from mmengine.registry import LOOPS
 from mmengine.runner import IterBasedTrainLoop, ValLoop
+from mmengine.runner.amp import autocast
 from mmengine.runner.runner import Runner
 
 from tokenlabel.engine.classes import check_training_classes
@@ -78,5 +79,7 @@ class RawAndAveragedValLoop(ValLoop):
         """One pass with the weights as they are, without hooks and their log lines."""
         self.runner.model.eval()
         for batch in self.dataloader:
-            self.evaluator.process(data_samples=self.runner.model.val_step(batch), data_batch=batch)
+            with autocast(enabled=self.fp16):
+                outputs = self.runner.model.val_step(batch)
+            self.evaluator.process(data_samples=outputs, data_batch=batch)
         return self.evaluator.evaluate(len(self.dataloader.dataset))

@@ -57,6 +57,11 @@ class StopOnSignal(Hook):
         if number := self._agreed():
             self._stop(runner, signal.Signals(number))
 
+    def before_val(self, runner: Runner) -> None:
+        """Validation starts workers, which is done while nothing is under way; see `let_threads_finish`."""
+        if self._asked is not None:
+            self._asked[0].wait()
+
     def after_train(self, runner: Runner) -> None:
         self._answer()
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from tokenlabel.engine.checkpoint_files import newest_checkpoint
 from tokenlabel.engine.checkpoint_hook import ValidateWhatWasNot
+from tokenlabel.engine.forking import let_threads_finish
 from tokenlabel.engine.global_batch import (
     checkpoints_between_steps,
     iterations_per_step,
@@ -59,6 +60,8 @@ class Runner(mmengine.runner.Runner):
                 os.environ |= {name: os.environ[f'SLURM_{theirs}'] for name, theirs in names.items()}
             torch.distributed.init_process_group('gloo')
         super().setup_env(env_cfg)
+        if self.distributed:
+            os.register_at_fork(before=let_threads_finish)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: torch.nn.Module) -> torch.nn.Module:
         """Distributed data parallel also on CPUs, where SyncBatchNorm does not exist; `sharding=fsdp` shards instead.
