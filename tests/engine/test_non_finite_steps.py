@@ -10,8 +10,8 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 
 from tokenlabel.engine.averaging import SteppedEMAHook
-from tokenlabel.engine.checkpoint_files import load_from_local
 from tokenlabel.engine.non_finite_steps import StopOnNonFiniteSteps, identities_of, keys_of
+from tokenlabel.engine.resuming.checkpoint_files import load_from_local
 from tokenlabel.errors import UserError
 
 

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from mmengine.hooks import Hook
 
-from tokenlabel.engine.checkpoint_files import load_from_local
 from tokenlabel.engine.config import explains_errors
+from tokenlabel.engine.resuming.checkpoint_files import load_from_local
 from tokenlabel.errors import UserError
 
 

@@ -1,7 +1,6 @@
 """MMEngine glue: importing it (`custom_imports` of a config) registers everything that the configs name."""
 
 from tokenlabel.engine.averaging import SteppedEMA, SteppedEMAHook
-from tokenlabel.engine.checkpoint_hook import ResumableCheckpointHook, ValidateWhatWasNot
 from tokenlabel.engine.classifier import TokenLabelClassifier
 from tokenlabel.engine.datasets import build_labeled_images
 from tokenlabel.engine.first_batch import FirstBatchPicture
@@ -10,13 +9,14 @@ from tokenlabel.engine.loops import EpochsAsIterationsLoop, RawAndAveragedValLoo
 from tokenlabel.engine.metrics import TopK
 from tokenlabel.engine.non_finite_steps import StopOnNonFiniteSteps
 from tokenlabel.engine.optim_wrapper import SkippingAmpOptimWrapper, SkippingOptimWrapper
-from tokenlabel.engine.preemption import StopOnSignal
 from tokenlabel.engine.preprocessor import ImagePreprocessor
 from tokenlabel.engine.progress import ProgressBar
-from tokenlabel.engine.random_states import RandomNumbersOfTraining
+from tokenlabel.engine.resuming.checkpoint_hook import ResumableCheckpointHook, ValidateWhatWasNot
+from tokenlabel.engine.resuming.preemption import StopOnSignal
+from tokenlabel.engine.resuming.random_states import RandomNumbersOfTraining
+from tokenlabel.engine.resuming.seeded_samples import SeededSamples
 from tokenlabel.engine.run_log import DeferredRuntimeInfoHook, ThroughputHook
 from tokenlabel.engine.runner import Runner
-from tokenlabel.engine.seeded_samples import SeededSamples
 from tokenlabel.engine.targets import AnnotatorImageLabels, AnnotatorTokenLabels, ImageLabels, TokenLabels
 
 __all__ = [

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from tokenlabel.engine.classifier import TokenLabelClassifier
-from tokenlabel.engine.random_states import random_numbers_used_twice
+from tokenlabel.engine.resuming.random_states import random_numbers_used_twice
 from tokenlabel.visualization import save_figure, token_labels_figure
 
 

@@ -15,8 +15,6 @@ from mmengine.registry import OPTIMIZERS, RUNNERS
 from mmengine.runner.base_loop import BaseLoop
 from torch.utils.data import DataLoader
 
-from tokenlabel.engine.checkpoint_files import newest_checkpoint
-from tokenlabel.engine.checkpoint_hook import ValidateWhatWasNot
 from tokenlabel.engine.forking import let_threads_finish
 from tokenlabel.engine.global_batch import (
     checkpoints_between_steps,
@@ -26,10 +24,12 @@ from tokenlabel.engine.global_batch import (
 )
 from tokenlabel.engine.initial_weights import load_initial_weights
 from tokenlabel.engine.optim_wrapper import FUSED
-from tokenlabel.engine.preemption import StopOnSignal, start_worker
-from tokenlabel.engine.random_states import RandomNumbersOfTraining
-from tokenlabel.engine.restarts import go_on_after_restart
-from tokenlabel.engine.seeded_samples import in_our_order
+from tokenlabel.engine.resuming.checkpoint_files import newest_checkpoint
+from tokenlabel.engine.resuming.checkpoint_hook import ValidateWhatWasNot
+from tokenlabel.engine.resuming.preemption import StopOnSignal, start_worker
+from tokenlabel.engine.resuming.random_states import RandomNumbersOfTraining
+from tokenlabel.engine.resuming.restarts import go_on_after_restart
+from tokenlabel.engine.resuming.seeded_samples import in_our_order
 from tokenlabel.engine.sharding import is_sharded, shard, shard_optimizer, take_part_in_saving, whole_state_dicts
 from tokenlabel.errors import UserError
 from tokenlabel.files import sync_folder

@@ -10,13 +10,13 @@ from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.registry import DATASETS
 
-from tests.engine.interruptions import EndAt, Ended, differences
+from tests.engine.resuming.interruptions import EndAt, Ended, differences
 from tokenlabel.data.sampler import EndlessSampler
 from tokenlabel.engine.config import load_config, register_imports
+from tokenlabel.engine.resuming.seeded_samples import SeededSamples
 from tokenlabel.engine.runner import Runner
-from tokenlabel.engine.seeded_samples import SeededSamples
 
-CONFIG = Path(__file__).parents[2] / 'configs/demo/fpn.py'
+CONFIG = Path(__file__).parents[3] / 'configs/demo/fpn.py'
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from tokenlabel.engine.checkpoint_hook import ResumableCheckpointHook
+from tokenlabel.engine.resuming.checkpoint_hook import ResumableCheckpointHook
 
 SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
 

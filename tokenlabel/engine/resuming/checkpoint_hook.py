@@ -8,7 +8,7 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from tokenlabel.engine.random_states import random_states
+from tokenlabel.engine.resuming.random_states import random_states
 from tokenlabel.files import write_atomically
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tokenlabel.engine.restarts import go_on_after_restart
+from tokenlabel.engine.resuming.restarts import go_on_after_restart
 
 
 @pytest.fixture

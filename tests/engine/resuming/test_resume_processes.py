@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.engine.interruptions import RANDOM, differences
+from tests.engine.resuming.interruptions import RANDOM, differences
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def options(scenes, label_store) -> dict:
 
 def config_with(hook: dict | None, folder: Path) -> Path:
     """The demo's pretraining with a hook of the tests."""
-    imports = ['tokenlabel.engine', 'tests.engine.interruptions']
+    imports = ['tokenlabel.engine', 'tests.engine.resuming.interruptions']
     hooks = [{'type': 'StoreModelConfig'}, *([hook] if hook else [])]
     path = folder / f'{hook["iteration"] if hook else "whole"}.py'
     path.write_text(

@@ -9,10 +9,10 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
-from tests.engine.interruptions import RANDOM, EndAt, Ended, differences
+from tests.engine.resuming.interruptions import RANDOM, EndAt, Ended, differences
 from tokenlabel.data.images import LabeledImages
-from tokenlabel.engine.checkpoint_files import newest_checkpoint
-from tokenlabel.engine.random_states import random_numbers_used_twice
+from tokenlabel.engine.resuming.checkpoint_files import newest_checkpoint
+from tokenlabel.engine.resuming.random_states import random_numbers_used_twice
 from tokenlabel.errors import UserError
 
 

@@ -9,7 +9,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from tokenlabel.engine.checkpoint_files import load_from_local
+from tokenlabel.engine.resuming.checkpoint_files import load_from_local
 
 # Every kind of random number in a step, on a network that is as small as can be.
 RANDOM = {

@@ -14,8 +14,8 @@ import torch.multiprocessing
 from mmengine.hooks import Hook
 from torch.utils.data import DataLoader, TensorDataset
 
-from tests.engine.interruptions import RANDOM, differences
-from tokenlabel.engine.preemption import StopOnSignal, requeue, start_worker
+from tests.engine.resuming.interruptions import RANDOM, differences
+from tokenlabel.engine.resuming.preemption import StopOnSignal, requeue, start_worker
 
 
 class Signalled(Hook):
