@@ -2,7 +2,7 @@
 
 from tokenlabel.models.checkpoint import load_checkpoint, read_checkpoint, state_dict_of
 from tokenlabel.models.lvvit import LVViT, lvvit_l, lvvit_m, lvvit_s, lvvit_t
-from tokenlabel.models.mixer import mlp_mixer
+from tokenlabel.models.mlp_mixer import mlp_mixer
 from tokenlabel.models.token_head import TokenLogits, class_scores
 from tokenlabel.models.token_label_model import TokenLabelModel
 
