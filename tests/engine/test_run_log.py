@@ -83,3 +83,10 @@ def test_a_service_whose_package_is_missing_is_named(make_runner, monkeypatch):
     monkeypatch.setitem(sys.modules, 'wandb', None)
     with pytest.raises(UserError, match='pip install wandb'), explains_errors('config.py'):
         make_runner(iterations=1, **{'visualizer.vis_backends': [{'type': 'WandbVisBackend'}]}).train()
+
+
+def test_the_line_of_a_validation_has_its_metrics_and_times_alone(make_runner):
+    runner = make_runner(iterations=1)
+    runner.train()
+    line = json.loads((Path(runner.log_dir) / 'vis_data/scalars.json').read_text().splitlines()[-1])
+    assert set(line) == {'top1', 'top5', 'raw/top1', 'raw/top5', 'data_time', 'time', 'step'}

@@ -64,13 +64,13 @@ class ValidateWhatWasNot(Hook):
     priority = 'HIGHEST'  # the note is in the checkpoint that the validation may cause
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        runner.message_hub.update_info('validated_iter', runner.iter)
+        runner.message_hub.update_info('iter_validated', runner.iter)
 
     def before_train_epoch(self, runner: Runner) -> None:
         loop, iteration = runner.train_loop, runner.iter
         if runner.val_loop is None or not isinstance(loop, IterBasedTrainLoop):
             return
-        if runner.message_hub.runtime_info.get('validated_iter') == iteration:
+        if runner.message_hub.runtime_info.get('iter_validated') == iteration:
             return
         is_due = iteration % loop.val_interval == 0 or iteration == loop.max_iters
         if iteration > 0 and iteration >= loop.val_begin and is_due:
