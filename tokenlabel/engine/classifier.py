@@ -6,8 +6,9 @@ from functools import partial
 
 import timm
 import torch
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.registry import MODELS, TASK_UTILS
+from mmengine.runner import Runner
 from torch import Tensor
 
 from tokenlabel.engine.compilation import compiled_for_training
@@ -34,8 +35,8 @@ class TokenLabelClassifier(BaseModel):
         data_preprocessor: normalisation, random erasing, CutMix and Mixup.
         compile: run the network as one compiled graph in training; see `compiled_for_training`. Targets and loss stay
             outside, where sizes depend on the data.
-        grad_checkpointing: compute activations again in the backward pass instead of keeping them: less memory, about
-            a third more time.
+        grad_checkpointing: compute activations again in the backward pass instead of keeping them: less memory,
+            more time.
         channels_last: keep images and weights of convolutions in the memory format that GPUs convolve in; no number
             changes but for rounding.
 
@@ -159,6 +160,11 @@ class TokenLabelClassifier(BaseModel):
                 'model.loss.ground_truth refines the targets of single images: turn it off, or set cutmix=0 and '
                 'mixup=0 in model.data_preprocessor.'
             )
+
+
+def classifier_of(runner: Runner) -> TokenLabelClassifier:
+    """The classifier that a runner trains, without what several processes wrap around it."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def create_network(model_name: str, token_head: bool = False, **arguments) -> torch.nn.Module:

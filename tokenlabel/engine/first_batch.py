@@ -5,12 +5,11 @@ from pathlib import Path
 import torch
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor
 
-from tokenlabel.engine.classifier import TokenLabelClassifier
+from tokenlabel.engine.classifier import classifier_of
 from tokenlabel.engine.resuming.random_states import random_numbers_used_twice
 from tokenlabel.visualization import save_figure, token_labels_figure
 
@@ -35,7 +34,7 @@ class FirstBatchPicture(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Prepares the batch with the very random numbers that the training step is about to use."""
         if runner.iter == 0:
-            preprocessor = _classifier(runner).data_preprocessor
+            preprocessor = classifier_of(runner).data_preprocessor
             with random_numbers_used_twice():
                 batch = preprocessor(data_batch, training=True)['batch']
             # the other end of the batch as well: a mixed image's partner mirrors its place
@@ -50,7 +49,7 @@ class FirstBatchPicture(Hook):
         """Draws it, now that the model has told its grid."""
         if self._batch is None:
             return
-        classifier, batch, self._batch = _classifier(runner), self._batch, None
+        classifier, batch, self._batch = classifier_of(runner), self._batch, None
         with torch.no_grad():
             cls, tokens = classifier.targets_of(batch, classifier.grid).dense()
         grids = cls[:, None, None] if tokens is None else tokens.unflatten(1, classifier.grid)
@@ -62,7 +61,3 @@ class FirstBatchPicture(Hook):
         figure = token_labels_figure(list(pixels[drawn]), list(grids[drawn]), names, captions=captions[drawn])
         path = save_figure(figure, Path(runner.work_dir, 'first_batch.png'))
         runner.logger.info(f'The first batch and its labels are drawn in {path}.')
-
-
-def _classifier(runner: Runner) -> TokenLabelClassifier:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model

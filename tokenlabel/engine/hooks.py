@@ -1,12 +1,11 @@
 """What a checkpoint says about its model beside the weights."""
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from tokenlabel.engine.classes import number_evaluation_labels
-from tokenlabel.engine.classifier import TokenLabelClassifier
+from tokenlabel.engine.classifier import classifier_of
 
 
 @HOOKS.register_module()
@@ -28,7 +27,7 @@ class StoreModelConfig(Hook):
         number_evaluation_labels(runner.model, runner.test_loop.dataloader.dataset)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        classifier = _classifier(runner)
+        classifier = classifier_of(runner)
         checkpoint['tokenlabel'] = {
             'architecture': classifier.architecture,
             'num_classes': classifier.num_classes,
@@ -38,9 +37,5 @@ class StoreModelConfig(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Takes the names over, unless the images to train on have given others."""
-        classifier = _classifier(runner)
+        classifier = classifier_of(runner)
         classifier.class_names = classifier.class_names or checkpoint.get('tokenlabel', {}).get('class_names')
-
-
-def _classifier(runner: Runner) -> TokenLabelClassifier:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -18,7 +18,7 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
         self._unread: list[tuple[str, Tensor]] = []
-        self._interval = min(hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook))
+        self._interval = _logging_interval(runner)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         values = dict(outputs or {})
@@ -60,7 +60,7 @@ class ThroughputHook(Hook):
     priority = 55  # after IterTimerHook, before LoggerHook
 
     def before_train(self, runner: Runner) -> None:
-        self._interval = min(hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook))
+        self._interval = _logging_interval(runner)
         self._num_iterations = self._num_images = 0
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
@@ -73,3 +73,7 @@ class ThroughputHook(Hook):
             hub.update_scalar('train/images_per_second', self._num_images * get_world_size() / seconds)
             hub.update_scalar('train/data_wait', waiting / seconds)
             self._num_iterations = self._num_images = 0
+
+
+def _logging_interval(runner: Runner) -> int:
+    return min(hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook))
