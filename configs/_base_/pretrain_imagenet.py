@@ -16,7 +16,7 @@ model = dict(
     targets=dict(type='TokenLabels', smoothing=0.1),
     loss=dict(dense_weight=1.0, cls_weight=1.0),
     data_preprocessor=dict(type='ImagePreprocessor', erasing=0.25),
-    compile=True,  # on a GPU: about a minute at the start of hours
+    compile=True,  # on a GPU
     channels_last=True,
 )
 
