@@ -3,7 +3,7 @@
 
     python tools/demo.py                        # minutes on two CPU cores
     python tools/demo.py --smallest             # a few steps of everything: shows that it runs, not how well
-    python tools/demo.py --compare --seeds 3    # token labels against other ways to pretrain, hours
+    python tools/demo.py --compare --seeds 5    # token labels against other ways to pretrain, hours
     python tools/demo.py --families --seeds 3   # image labels against token labels for six families, an hour
 
 Every stage is a command that is printed before it runs; each leaves its log and results below the work dir.

@@ -1,16 +1,18 @@
-"""Ways to pretrain, compared at the same budget on the digit scenes.
+"""Ways to pretrain, compared at the same budget on the digit scenes, by what two segmentation heads make of them.
 
-Every row has the same scenes, augmentation, schedule, number of steps and segmentation head. For each row the learning
-rate of pretraining is chosen from the same two, by top-1 with a seed that is not reported; segmentation has one rate
-for all. Every run is cached below `comparison/`: a second call goes on where the first one stopped.
+Every row has the same scenes, augmentation, schedule, number of steps and learning rate of pretraining. For each row
+and head the learning rate of segmentation is chosen from the same two, by mIoU with a seed that is not reported. Every
+run is cached below `comparison/`: a second call goes on where the first one stopped.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import product
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, stdev, variance
 
 from tokenlabel.engine.config import load_config
 from tokenlabel.files import write_atomically
@@ -25,10 +27,15 @@ ROWS: dict[str, list[str] | None] = {
     'token labels, released geometry': ['model.targets.geometry=released'],
     'token labels, exact': [],
 }
-PRETRAIN_RATES = (1.5e-3, 3e-3)
-SEGMENTATION_RATE = 1e-3
+OURS = 'token labels, exact'
+PRETRAIN_RATE = 1.5e-3
+HEADS = {'upernet': 'UperNet', 'fpn': 'Semantic FPN'}
+# UperNet's backbone learns at this share of the head's rate, Semantic FPN has one rate for all.
+SEGMENTATION_RATES = {
+    'upernet': {share: f'optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult={share}' for share in (0.01, 0.1)},
+    'fpn': {rate: f'optim_wrapper.optimizer.lr={rate}' for rate in (0.001, 0.003)},
+}
 TUNING_SEED = 0
-HEAD = 'fpn'
 CONFIGS = tuple(f'configs/demo/{name}.py' for name in ('annotator', 'pretrain', 'fpn', 'upernet'))
 
 
@@ -45,45 +52,67 @@ def compare(work_dir: Path, budget: Budget, num_seeds: int, num_jobs: int) -> di
     stages.draw_scenes()
     annotator = Runs(stages).cached('annotator', {}, stages.train_annotator)
     stages.annotate()
+    row = partial(Row, work_dir, budget)
     with ThreadPoolExecutor(num_jobs) as pool:
-        futures = {name: pool.submit(run_row, work_dir, budget, name, num_seeds) for name in ROWS}
-        rows = {name: future.result() for name, future in futures.items()}
-    result = {'seeds': num_seeds, 'head': HEAD, 'annotator_top1': annotator['top1'], 'rows': rows}
+        rates = dict(zip(ROWS, pool.map(lambda name: row(name).tune(), ROWS), strict=True))
+        wanted = list(product(range(1, num_seeds + 1), ROWS))  # so that an unfinished table has whole seeds
+        runs = list(pool.map(lambda run: row(run[1]).run(run[0], rates[run[1]]), wanted))
+    rows = {name: {'rates': rates[name]} for name in ROWS}
+    for name, scores in rows.items():
+        for score in ('top1', *HEADS):
+            scores[score] = [
+                run[score] for (_, of), run in zip(wanted, runs, strict=True) if of == name and score in run
+            ]
+    result = {'seeds': num_seeds, 'annotator_top1': annotator['top1'], 'rows': rows}
     write_atomically(Path(work_dir) / 'comparison.json', json.dumps(result, indent=2) + '\n')
     print(as_markdown(result))
     return result
 
 
-def run_row(work_dir: Path, budget: Budget, name: str, num_seeds: int) -> dict:
-    """One row: the learning rate first, then the seeds; returns the chosen rate and every score."""
-    stages = Stages(work_dir, budget, say=lambda line: None, threads=1)
-    runs = Runs(stages)
-    folder = f'comparison/{name.replace(" ", "_").replace(",", "").replace(chr(39), "")}'
-    options = ROWS[name]
+class Row:
+    """One way to pretrain, on one thread.
 
-    def pretrain(rate: float, seed: int) -> tuple[str | None, dict]:
+    Args:
+        work_dir: of the comparison.
+        budget: how much of everything.
+        name: a key of `ROWS`.
+    """
+
+    def __init__(self, work_dir: Path, budget: Budget, name: str) -> None:
+        self.stages = Stages(work_dir, budget, say=lambda line: None, threads=1)
+        self.runs = Runs(self.stages)
+        self.name = name
+        self.folder = f'comparison/{name.replace(" ", "_").replace(",", "").replace(chr(39), "")}'
+
+    def tune(self) -> dict[str, float]:
+        """The better learning rate of each head, with a seed that is not reported."""
+        pretrained, _ = self._pretrain(TUNING_SEED)
+        return {
+            head: max(rates, key=lambda rate, head=head: self._segment(head, pretrained, TUNING_SEED, rate))
+            for head, rates in SEGMENTATION_RATES.items()
+        }
+
+    def run(self, seed: int, rates: dict[str, float]) -> dict[str, float]:
+        """Scores of one seed in percent: `top1`, where there is pretraining, and the mIoU of each head."""
+        pretrained, metrics = self._pretrain(seed)
+        scores = {'top1': metrics['top1']} if metrics else {}
+        scores |= {head: self._segment(head, pretrained, seed, rate) for head, rate in rates.items()}
+        print(f'{self.name}, seed {seed}: {scores}', flush=True)
+        return scores
+
+    def _pretrain(self, seed: int) -> tuple[str | None, dict]:
+        options = ROWS[self.name]
         if options is None:
             return None, {}
-        run = f'{folder}/pretrain_lr{rate:g}_seed{seed}'
-        settings = [*options, f'optim_wrapper.optimizer.lr={rate}', f'randomness.seed={seed}']
-        return run, runs.cached(run, {'options': settings}, lambda: stages.pretrain(run, settings))
+        run = f'{self.folder}/pretrain_seed{seed}'
+        settings = [*options, f'optim_wrapper.optimizer.lr={PRETRAIN_RATE}', f'randomness.seed={seed}']
+        return run, self.runs.cached(run, {'options': settings}, lambda: self.stages.pretrain(run, settings))
 
-    def segment(pretrained: str | None, seed: int) -> dict:
-        run = f'{folder}/{HEAD}_lr{SEGMENTATION_RATE:g}_seed{seed}'
-        settings = [f'optim_wrapper.optimizer.lr={SEGMENTATION_RATE}', f'randomness.seed={seed}']
+    def _segment(self, head: str, pretrained: str | None, seed: int, rate: float) -> float:
+        run = f'{self.folder}/{head}_rate{rate:g}_seed{seed}'
+        settings = [SEGMENTATION_RATES[head][rate], f'randomness.seed={seed}']
         key = {'options': settings, 'pretrained': pretrained}
-        return runs.cached(run, key, lambda: stages.segment(HEAD, pretrained, run, settings))
-
-    pretrain_rate = None
-    if options is not None:
-        pretrain_rate = max(PRETRAIN_RATES, key=lambda rate: pretrain(rate, TUNING_SEED)[1]['top1'])
-    top1, miou = [], []
-    for seed in range(1, num_seeds + 1):
-        pretrained, metrics = pretrain(pretrain_rate, seed)
-        top1 += [metrics['top1']] if metrics else []
-        miou.append(segment(pretrained, seed)['mIoU'])
-        print(f'{name}, seed {seed}: top-1 {top1[-1] if top1 else "-"}, mIoU {miou[-1]}', flush=True)
-    return {'top1': top1, 'mIoU': miou, 'pretrain_lr': pretrain_rate}
+        return self.runs.cached(run, key, lambda: self.stages.segment(head, pretrained, run, settings))['mIoU']
 
 
 class Runs:
@@ -113,12 +142,33 @@ class Runs:
 
 
 def as_markdown(result: dict) -> str:
-    """The table of the README."""
-    lines = ['', '| pretraining | top-1, % | mIoU, % | learning rate |', '|---|---|---|---|']
+    """The tables of the docs: scores, and how far other rows are from exact token labels."""
+    scores = {'top1': 'top-1, %'} | {head: f'{name}, mIoU %' for head, name in HEADS.items()}
+    chosen = ' and '.join(HEADS.values())
+    lines = ['', _line('pretraining', *scores.values(), f'rates of {chosen}'), '|---' * (len(scores) + 2) + '|']
     for name, row in result['rows'].items():
-        rate = row['pretrain_lr'] or '-'
-        lines.append(f'| {name} | {spread(row["top1"])} | {spread(row["mIoU"])} | {rate} |')
-    return '\n'.join([*lines, '', f'mean and standard deviation over {result["seeds"]} seeds'])
+        rates = ' / '.join(f'{rate:g}' for rate in row['rates'].values())
+        lines.append(_line(name, *(spread(row[score]) for score in scores), rates))
+    lines += ['', f'mean and standard deviation over {result["seeds"]} seeds', '']
+    lines += [_line(f'{OURS}, minus', *scores.values()), '|---' * (len(scores) + 1) + '|']
+    ours = result['rows'][OURS]
+    for name, row in result['rows'].items():
+        if name != OURS:
+            lines.append(_line(name, *(difference(ours[score], row[score]) for score in scores)))
+    return '\n'.join([*lines, '', '(=): no larger than the spread, the root of the sum of both variances'])
+
+
+def difference(ones: Sequence[float], others: Sequence[float]) -> str:
+    """`mean - mean`, followed by `(=)` where seeds alone differ as much; a dash where it cannot be told."""
+    if min(len(ones), len(others)) < 2:
+        return '-'
+    value = mean(ones) - mean(others)
+    within = abs(value) <= (variance(ones) + variance(others)) ** 0.5
+    return f'{value:+.1f}{" (=)" if within else ""}'
+
+
+def _line(*cells: str) -> str:
+    return f'| {" | ".join(cells)} |'
 
 
 def spread(values: Sequence[float]) -> str:

@@ -33,7 +33,7 @@ class Budget:
 
 
 FULL = Budget()
-COMPARISON = Budget(pretrain_iterations=1000, segmentation_iterations=300)
+COMPARISON = Budget(pretrain_iterations=1000)
 FAMILIES = Budget(pretrain_iterations=1000)
 SMALLEST = Budget(200, 50, 32, 10, annotator_iterations=4, pretrain_iterations=4, segmentation_iterations=4)
 
