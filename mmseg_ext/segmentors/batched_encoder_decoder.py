@@ -1,5 +1,7 @@
 """An EncoderDecoder whose inference batches windows within and across images."""
 
+import sys
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 
@@ -12,10 +14,13 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmseg_ext.segmentors.windows import sliding_logits
+from mmseg_ext.segmentors.light_heads import head_logits
+from mmseg_ext.segmentors.windows import WindowedImage, seen_images
 from tokenlabel.errors import UserError
 
 PRECISIONS = {None: None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
+# Logits of the image's size that are worked on at once: what a CPU's cache holds, what fills a GPU.
+WORKING_SET = defaultdict(lambda: 1 << 28, cpu=1 << 21)
 
 
 @MODELS.register_module()
@@ -47,30 +52,18 @@ class BatchedEncoderDecoder(EncoderDecoder):
         if not isinstance(data['inputs'], list):
             return super().test_step(data)
         samples = data.get('data_samples') or [SegDataSample() for _ in data['inputs']]
-        preprocessed = self.preprocessed(zip(data['inputs'], samples, strict=True))
-        predicted = []
-        for logits, sample in self.finished_logits(preprocessed):
-            predicted.append(self.label(logits, sample))
-        return predicted
+        return self.labelled(self.preprocessed(zip(data['inputs'], samples, strict=True)))
 
     val_step = test_step
-
-    def preprocessed(self, pairs: Iterable[tuple[Tensor, SegDataSample]]) -> Iterator[tuple[Tensor, SegDataSample]]:
-        """Each image by itself through the data preprocessor: [3, H, W], padded."""
-        for image, sample in pairs:
-            data = self.data_preprocessor(dict(inputs=[image], data_samples=[sample]), False)
-            yield data['inputs'][0], data['data_samples'][0]
 
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
         """Predictions for preprocessed images [N, 3, H, W], as EncoderDecoder gives them."""
         samples = data_samples or [SegDataSample() for _ in inputs]
-        return [
-            self.label(logits, sample) for logits, sample in self.finished_logits(zip(inputs, samples, strict=True))
-        ]
+        return self.labelled(zip(inputs, samples, strict=True))
 
     def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Logits [N, C, H, W] of preprocessed images [N, 3, H, W], padding included."""
-        return torch.stack(list(self.logits(inputs)))
+        return torch.stack([self.logits(image, {}) for image in self.seen(inputs)])
 
     def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """The same as `inference`, under the name that EncoderDecoder has for it."""
@@ -78,47 +71,66 @@ class BatchedEncoderDecoder(EncoderDecoder):
 
     whole_inference = slide_inference
 
-    def logits(self, images: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Logits [C, H, W] of each preprocessed image [3, H, W], in order, float32."""
-        cfg = self.test_cfg or {}
-        slide = cfg.get('mode', 'whole') == 'slide'
-        at_once = cfg.get('windows_per_batch') or (4 if slide else 1 << 30)
-        crop, stride = (cfg['crop_size'], cfg['stride']) if slide else (None, (1, 1))
-        return sliding_logits(images, self.window_logits, crop, stride, at_once)
+    def preprocessed(self, pairs: Iterable[tuple[Tensor, SegDataSample]]) -> Iterator[tuple[Tensor, SegDataSample]]:
+        """Each image by itself through the data preprocessor: [3, H, W], padded."""
+        for image, sample in pairs:
+            data = self.data_preprocessor(dict(inputs=[image], data_samples=[sample]), False)
+            yield data['inputs'][0], data['data_samples'][0]
 
-    def window_logits(self, windows: Tensor) -> Tensor:
-        """Windows [B, 3, h, w] -> logits [B, C, h, w]; mixed precision ends before they are enlarged."""
-        size = windows.shape[2:]
-        dtype = PRECISIONS[(self.test_cfg or {}).get('precision')]
-        head = self.decode_head
-        with torch.autocast(windows.device.type, dtype) if dtype else nullcontext():
-            features = self.extract_feat(windows)
-            if not enlarges_its_logits(head):
-                return head.predict(features, [dict(img_shape=size, pad_shape=size)] * len(windows), self.test_cfg)
-            logits = head(features)
-        return resize(logits.float(), size, mode='bilinear', align_corners=self.align_corners)
-
-    def finished_logits(self, pairs: Iterable[tuple[Tensor, SegDataSample]]) -> Iterator[tuple[Tensor, SegDataSample]]:
-        """Logits at the size of the annotation, without padding and unmirrored, of preprocessed images."""
+    def labelled(self, pairs: Iterable[tuple[Tensor, SegDataSample]]) -> list[SegDataSample]:
+        """Preprocessed images' samples with `seg_logits` [C, H, W] and the labels `pred_sem_seg` [1, H, W]."""
         samples = []
+        for logits, sample in self.logits_of(pairs):
+            if len(logits) > 1:
+                labels = logits.argmax(dim=0, keepdim=True)
+            else:
+                logits.sigmoid_()
+                labels = (logits > self.decode_head.threshold).to(logits)
+            sample.set_data(dict(seg_logits=PixelData(data=logits), pred_sem_seg=PixelData(data=labels)))
+            samples.append(sample)
+        return samples
+
+    def logits_of(self, pairs: Iterable[tuple[Tensor, SegDataSample]]) -> Iterator[tuple[Tensor, SegDataSample]]:
+        """Logits [C, H, W] of preprocessed images at their size on disk, without padding and unmirrored."""
+        samples = deque()
 
         def images() -> Iterator[Tensor]:
             for image, sample in pairs:
                 samples.append(sample)
                 yield image
 
-        for index, logits in enumerate(self.logits(images())):
-            yield finished(logits, samples[index].metainfo, self.align_corners), samples[index]
+        for image in self.seen(images()):
+            sample = samples.popleft()
+            yield self.logits(image, sample.metainfo), sample
 
-    def label(self, logits: Tensor, sample: SegDataSample) -> SegDataSample:
-        """Puts logits [C, H, W] and the labels [1, H, W] that follow from them into the sample."""
-        if len(logits) > 1:
-            labels = logits.argmax(dim=0, keepdim=True)
-        else:
-            logits = logits.sigmoid()
-            labels = (logits > self.decode_head.threshold).to(logits)
-        sample.set_data(dict(seg_logits=PixelData(data=logits), pred_sem_seg=PixelData(data=labels)))
-        return sample
+    def seen(self, images: Iterable[Tensor]) -> Iterator[WindowedImage]:
+        """Preprocessed images [3, H, W] after all their windows went through the network, in order."""
+        cfg = self.test_cfg or {}
+        slide = cfg.get('mode', 'whole') == 'slide'
+        at_once = cfg.get('windows_per_batch') or (4 if slide else sys.maxsize)
+        crop, stride = (cfg['crop_size'], cfg['stride']) if slide else (None, (1, 1))
+        return seen_images(images, self.window_logits, crop, stride, at_once)
+
+    def window_logits(self, windows: Tensor) -> Tensor:
+        """Windows [B, 3, h, w] -> logits [B, C, h', w'] at the head's resolution."""
+        size = windows.shape[2:]
+        dtype = PRECISIONS[(self.test_cfg or {}).get('precision')]
+        with torch.autocast(windows.device.type, dtype) if dtype else nullcontext():
+            features = self.extract_feat(windows)
+            if enlarges_its_logits(self.decode_head):
+                return head_logits(self.decode_head, features)
+            metas = [dict(img_shape=size, pad_shape=size)] * len(windows)
+            return self.decode_head.predict(features, metas, self.test_cfg)
+
+    def logits(self, image: WindowedImage, meta: dict) -> Tensor:
+        """An image's logits [C, H, W] in float32, made a few classes at a time."""
+        height, width = meta.get('ori_shape', image.size)[:2]
+        out = image.image.new_empty(image.num_classes, height, width, dtype=torch.float32)
+        at_once = max(WORKING_SET[image.image.device.type] // max(height * width, image.size[0] * image.size[1]), 1)
+        for begin in range(0, len(out), at_once):
+            classes = slice(begin, begin + at_once)
+            out[classes] = finished(image.mean_logits(classes, self.align_corners), meta, self.align_corners)
+        return out
 
 
 def finished(logits: Tensor, meta: dict, align_corners: bool) -> Tensor:

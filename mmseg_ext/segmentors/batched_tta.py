@@ -26,7 +26,7 @@ class BatchedTTAModel(SegTTAModel):
             for views, view_samples in zip(images, samples, strict=True)
             for pair in zip(views, view_samples, strict=True)
         )
-        logits = self.module.finished_logits(self.module.preprocessed(pairs))
+        logits = self.module.logits_of(self.module.preprocessed(pairs))
         return [self._merged(logits, len(views)) for views in images]
 
     def _merged(self, logits: Iterator[tuple[Tensor, SegDataSample]], num_views: int) -> SegDataSample:

@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
 import torch
+from mmseg.models.utils import resize
 from torch import Tensor
-
-Box = tuple[int, int, int, int]
 
 
 def window_starts(length: int, crop: int, stride: int) -> list[int]:
@@ -16,8 +15,18 @@ def window_starts(length: int, crop: int, stride: int) -> list[int]:
     return [max(min(index * stride, length - crop), 0) for index in range(count)]
 
 
+def overlaps(starts: list[int], crop: int) -> Iterator[tuple[int, int, int]]:
+    """Ranges `begin, end, count` along one side that lie in more than one window."""
+    for begin, end in pairwise(sorted({*starts, *(start + crop for start in starts)})):
+        count = sum(start <= begin < start + crop for start in starts)
+        if count > 1:
+            yield begin, end, count
+
+
 class WindowedImage:
-    """One image, its windows, and the sum of the logits that they gave.
+    """One image, its windows, and the logits that they gave, as small as the network left them.
+
+    Logits of the image's size are many times larger than these: they are made class by class, when they are due.
 
     Args:
         image: [3, H, W].
@@ -28,61 +37,58 @@ class WindowedImage:
 
     def __init__(self, image: Tensor, crop: tuple[int, int] | None, stride: tuple[int, int]) -> None:
         self.image = image
-        size = tuple(image.shape[-2:])
-        self.crop = tuple(min(side, limit) for side, limit in zip(size, crop or size, strict=True))
-        self.starts = [window_starts(*sides) for sides in zip(size, self.crop, stride, strict=True)]
+        self.size = tuple(image.shape[-2:])
+        self.crop = tuple(min(side, limit) for side, limit in zip(self.size, crop or self.size, strict=True))
+        self.starts = [window_starts(*sides) for sides in zip(self.size, self.crop, stride, strict=True)]
         self.corners = [(top, left) for top in self.starts[0] for left in self.starts[1]]
-        self.num_waiting = len(self.corners)
-        self.sum = None
+        self.logits = []
 
-    def window(self, top: int, left: int) -> Tensor:
+    def window(self, index: int) -> Tensor:
         """The pixels [3, h, w] of a window."""
+        top, left = self.corners[index]
         return self.image[:, top : top + self.crop[0], left : left + self.crop[1]]
 
-    def add(self, top: int, left: int, logits: Tensor) -> None:
-        """Adds the logits [C, h, w] of a window, in float32."""
-        self.num_waiting -= 1
-        if len(self.corners) == 1:
-            self.sum = logits.float()
-            return
-        if self.sum is None:
-            self.sum = logits.new_zeros((len(logits), *self.image.shape[-2:]), dtype=torch.float32)
-        self.sum[:, top : top + self.crop[0], left : left + self.crop[1]] += logits
+    @property
+    def num_classes(self) -> int:
+        """Channels of the logits."""
+        return len(self.logits[0])
 
-    def mean(self) -> Tensor:
-        """The mean [C, H, W] over the windows of each pixel, in place of the sum.
+    def mean_logits(self, classes: slice, align_corners: bool) -> Tensor:
+        """Mean over the windows of each pixel, of some classes: [C, H, W], float32.
 
         A pixel lies in as many windows as its row has times as its column has, so that no map of counts is built.
         """
+        enlarged = (
+            resize(logits[None, classes].float(), self.crop, mode='bilinear', align_corners=align_corners)[0]
+            for logits in self.logits
+        )
+        if len(self.corners) == 1:
+            return next(enlarged)
+        total = None
+        for (top, left), window in zip(self.corners, enlarged, strict=True):
+            if total is None:
+                total = window.new_zeros(len(window), *self.size)
+            total[:, top : top + self.crop[0], left : left + self.crop[1]] += window
         for dim, (starts, crop) in enumerate(zip(self.starts, self.crop, strict=True), start=1):
             for begin, end, count in overlaps(starts, crop):
-                self.sum.narrow(dim, begin, end - begin).div_(count)
-        return self.sum
+                total.narrow(dim, begin, end - begin).div_(count)
+        return total
 
 
-def overlaps(starts: list[int], crop: int) -> Iterator[Box]:
-    """Ranges `begin, end, count` along one side that lie in more than one window."""
-    edges = sorted({*starts, *(start + crop for start in starts)})
-    for begin, end in pairwise(edges):
-        count = sum(start <= begin < start + crop for start in starts)
-        if count > 1:
-            yield begin, end, count
-
-
-def sliding_logits(
+def seen_images(
     images: Iterable[Tensor],
     network: Callable[[Tensor], Tensor],
     crop: tuple[int, int] | None,
     stride: tuple[int, int],
     windows_per_batch: int,
-) -> Iterator[Tensor]:
-    """Means of the windows' logits [C, H, W] of each image [3, H, W], in order.
+) -> Iterator[WindowedImage]:
+    """Images [3, H, W] with the logits of all their windows, in order.
 
     Windows of one size go through the network together, also those of neighbouring images. Images are drawn when
-    their windows are due, and forgotten with their logits.
+    their windows are due.
 
     Args:
-        network: From windows [B, 3, h, w] to logits [B, C, h, w].
+        network: From windows [B, 3, h, w] to logits [B, C, h', w'] of any resolution.
         crop, stride: As `WindowedImage` takes them.
         windows_per_batch: B at most.
     """
@@ -90,21 +96,26 @@ def sliding_logits(
     batch = []
 
     def flush() -> None:
-        logits = network(torch.stack([image.window(*corner) for image, corner in batch]))
-        for (image, corner), window in zip(batch, logits, strict=True):
-            image.add(*corner, window)
+        windows = [image.window(index) for image, index in batch]
+        logits = network(windows[0][None] if len(windows) == 1 else torch.stack(windows))
+        for (image, _), one in zip(batch, logits, strict=True):
+            image.logits.append(one)
         batch.clear()
+
+    def done() -> Iterator[WindowedImage]:
+        while begun and len(begun[0].logits) == len(begun[0].corners):
+            yield begun.popleft()
 
     for pixels in images:
         image = WindowedImage(pixels, crop, stride)
         begun.append(image)
-        for corner in image.corners:
+        for index in range(len(image.corners)):
             if batch and (len(batch) == windows_per_batch or batch[-1][0].crop != image.crop):
                 flush()
-            batch.append((image, corner))
-        while begun and not begun[0].num_waiting:
-            yield begun.popleft().mean()
+            batch.append((image, index))
+        if len(batch) == windows_per_batch:
+            flush()
+        yield from done()
     if batch:
         flush()
-    while begun:
-        yield begun.popleft().mean()
+    yield from done()
