@@ -74,7 +74,7 @@ def add_enlarged(out: Tensor, x: Tensor, weight: Tensor, align_corners: bool) ->
     num_out, num_in, *kernel = weight.shape
     batch, _, height, width = x.shape
     rows, columns = (
-        shifted_interpolation(*sides, align_corners).to(out)
+        shifted_interpolation(*sides, align_corners, out.device).to(out)
         for sides in zip((height, width), out.shape[2:], kernel, strict=True)
     )
     products = F.conv2d(x, weight.permute(0, 2, 3, 1).reshape(-1, num_in, 1, 1))
@@ -84,8 +84,9 @@ def add_enlarged(out: Tensor, x: Tensor, weight: Tensor, align_corners: bool) ->
     out.view(batch * num_out, *out.shape[2:]).baddbmm_(rows.expand(len(across), -1, -1), across)
 
 
-def shifted_interpolation(size: int, target: int, kernel: int, align_corners: bool) -> Tensor:
+def shifted_interpolation(size: int, target: int, kernel: int, align_corners: bool, device: torch.device) -> Tensor:
     """[target, kernel * size]: interpolation along one side, once for each offset of an odd kernel, zero outside."""
-    matrix = F.interpolate(torch.eye(size)[None], target, mode='linear', align_corners=align_corners)[0].T
+    identity = torch.eye(size, device=device)[None]
+    matrix = F.interpolate(identity, target, mode='linear', align_corners=align_corners)[0].T
     padded = F.pad(matrix, (0, 0, kernel // 2, kernel // 2))
     return torch.cat([padded[offset : offset + target] for offset in range(kernel)], 1)
