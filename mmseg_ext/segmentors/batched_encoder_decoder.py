@@ -150,6 +150,7 @@ class BatchedEncoderDecoder(EncoderDecoder):
         return out, labels.long()[None]
 
 
+@torch.no_grad()
 def keep_largest(logits: Tensor, first: int, largest: Tensor, labels: Tensor) -> None:
     """Updates the largest logit [H, W] and its class [H, W] by those of the classes from `first` on, [C, H, W]."""
     if logits.device.type == 'cpu':  # where planes one by one take half the time of a maximum with its index

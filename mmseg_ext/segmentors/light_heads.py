@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from mmseg.models.decode_heads import UPerHead
 from mmseg.models.utils import resize
 from torch import Tensor, nn
@@ -11,7 +12,8 @@ from mmseg_ext.segmentors.upsampled_convolution import convolved, convolved_enla
 
 def head_logits(head: nn.Module, features: Sequence[Tensor]) -> Tensor:
     """The head's logits [B, C, h, w] for a backbone's levels [B, C_i, h_i, w_i]."""
-    if type(head) is UPerHead and not head.training and all(map(is_plain, convolutions(head))):
+    inferring = not head.training and not torch.is_grad_enabled()
+    if inferring and type(head) is UPerHead and all(map(is_plain, convolutions(head))):
         return uper_head_logits(head, features)
     return head(features)
 

@@ -13,7 +13,7 @@ from mmseg.models import SegTTAModel
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from mmseg_ext.segmentors import BatchedTTAModel
+from mmseg_ext.segmentors import BatchedTTAModel, batched_encoder_decoder
 from tests.tiny_segmentors import segmentor
 from tokenlabel.errors import UserError
 
@@ -106,6 +106,43 @@ def test_windows_of_all_images_fill_the_batches(monkeypatch, at_once, batches):
     monkeypatch.setattr(ours, 'extract_feat', lambda x: seen.append(len(x)) or type(ours).extract_feat(ours, x))
     step(ours, batch((45, 70), (45, 70)))
     assert seen == batches
+
+
+@pytest.mark.parametrize('size', [None, (90, 131)])
+def test_logits_made_class_by_class_are_the_same(monkeypatch, size):
+    _, ours = configured(**SLIDE)
+    data = batch((45, 70), **(dict(ori_shape=size) if size else {}))
+    at_once = step(ours, data)
+    monkeypatch.setitem(batched_encoder_decoder.WORKING_SET, 'cpu', 2 * 131 * 90)
+    assert_same_predictions(step(ours, data), at_once)
+    monkeypatch.setitem(batched_encoder_decoder.WORKING_SET, 'cpu', 1)
+    assert_same_predictions(step(ours, data), at_once)
+
+
+def test_gradients_flow_where_they_are_asked_for():
+    theirs, ours = configured(**SLIDE)
+    inputs = torch.randn(1, 3, 40, 56)
+    gradients = []
+    for model in (theirs, ours):
+        model.zero_grad()
+        model.predict(inputs.clone())[0].seg_logits.data.square().mean().backward()
+        gradients.append(model.decode_head.fpn_bottleneck.conv.weight.grad)
+    assert_close(*gradients)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+@pytest.mark.parametrize('precision', [None, 'bfloat16'])
+def test_a_gpu_predicts_what_the_cpu_does(precision):
+    _, ours = configured(**SLIDE, windows_per_batch=5)
+    data = batch((45, 70), (60, 33), ori_shape=(50, 77))
+    expected = [one.seg_logits.data for one in step(ours, data)]
+    ours.test_cfg.precision = precision
+    there = copy.deepcopy(ours).cuda()
+    for one, logits in zip(step(there, data), expected, strict=True):
+        tolerance = (0.1 if precision else 1e-2) * logits.abs().max()  # convolutions in TF32, or in bfloat16
+        assert (one.seg_logits.data.cpu() - logits).abs().max() < tolerance
+        assert torch.equal(one.pred_sem_seg.data, one.seg_logits.data.argmax(0, keepdim=True))
 
 
 def test_one_channel_is_thresholded():
