@@ -37,7 +37,7 @@ class BatchedEncoderDecoder(EncoderDecoder):
         crop_size: Height and width of a window, in pixels.
         stride: From one window to the next, down and right, in pixels.
         windows_per_batch: How many windows (or whole images of one size) go through the network at once; more are
-            faster on a GPU and take more memory. Default: 4 windows; whole images as they come in a batch.
+            faster on a GPU and take more memory. Default: 4 windows, on a CPU 1; whole images as they come in a batch.
         precision: None for that of the weights, 'bfloat16' or 'float16' for mixed precision.
 
     Raises:
@@ -96,7 +96,8 @@ class BatchedEncoderDecoder(EncoderDecoder):
         """Preprocessed images [3, H, W] after all their windows went through the network, in order."""
         cfg = self.test_cfg or {}
         slide = cfg.get('mode', 'whole') == 'slide'
-        at_once = cfg.get('windows_per_batch') or (4 if slide else sys.maxsize)
+        usual = (1 if self.data_preprocessor.device.type == 'cpu' else 4) if slide else sys.maxsize
+        at_once = cfg.get('windows_per_batch') or usual
         crop, stride = (cfg['crop_size'], cfg['stride']) if slide else (None, (1, 1))
         samples = deque()
 
