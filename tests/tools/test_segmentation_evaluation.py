@@ -196,17 +196,3 @@ def test_other_class_names_in_the_checkpoint_are_warned_about(evaluate, write_co
     names = ['background', *(f'letter_{i}' for i in range(10))]
     evaluate(config, write_checkpoint(config, classes=names), log_level='WARNING')
     assert 'trained on other classes than the test data has (letter_0 and digit_0)' in ''.join(capfd.readouterr())
-
-
-@pytest.mark.slow
-def test_two_processes_write_the_report_of_one(run_tool, write_config, write_checkpoint, tmp_path):
-    config = write_config()
-    checkpoint = write_checkpoint(config)
-    for processes in (1, 2):
-        folder = tmp_path / f'report{processes}'
-        words = [config, checkpoint, str(processes), '--work-dir', tmp_path / 'run', '--report', folder]
-        done = run_tool('tools/dist_test.sh', *words, PORT='29617')
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert done.stdout.count('The report is in') == 1
-    for name in ('metrics.json', 'classes.md', 'confusion.csv', 'images.csv', 'worst_images.png'):
-        assert (tmp_path / 'report1' / name).read_bytes() == (tmp_path / 'report2' / name).read_bytes(), name
