@@ -60,8 +60,8 @@ def segment_again(runner: Runner, images: Sequence[Mapping]) -> list[Example]:
     for record in images:
         with torch.no_grad():
             [sample] = runner.model.test_step(loader.collate_fn([dataset[places[record['img_path']]]]))
-        ground_truth = sample.gt_sem_seg.data.squeeze().cpu().numpy()
-        prediction = sample.pred_sem_seg.data.squeeze().cpu().numpy()
+        ground_truth = sample.gt_sem_seg.data[0].cpu().numpy()
+        prediction = sample.pred_sem_seg.data[0].cpu().numpy()
         image = mmcv.imread(record['img_path'], channel_order='rgb')
         examples.append(Example(record['img_path'], 100 * record['IoU'], image, ground_truth, prediction))
     return examples
@@ -101,7 +101,7 @@ def examples_figure(examples: Sequence[Example], names: Sequence[str], palette: 
             axis.set_axis_off()
         anchor = ((GAP + 3 * (PANEL + GAP)) / width, (bottom + panel_height) / height)
         figure.legend(
-            handles=_patches(truth, answer, names, colors)[: min(int(panel_height / LEGEND_LINE), MAX_LEGEND)],
+            handles=_patches(truth, answer, names, colors, min(int(panel_height / LEGEND_LINE), MAX_LEGEND)),
             loc='upper left',
             bbox_to_anchor=anchor,
             frameon=False,
@@ -122,8 +122,10 @@ def _with_unlabelled(classes: np.ndarray, num_classes: int) -> np.ndarray:
     return np.where((classes >= 0) & (classes < num_classes), classes, num_classes).astype(np.int64)
 
 
-def _patches(truth: np.ndarray, answer: np.ndarray, names: Sequence[str], colors: np.ndarray) -> list[Patch]:
-    """A legend of the classes in either map, where there is a label, the greatest area first."""
+def _patches(
+    truth: np.ndarray, answer: np.ndarray, names: Sequence[str], colors: np.ndarray, lines: int
+) -> list[Patch]:
+    """A legend of the classes in either map where there is a label, the greatest area first, in at most `lines`."""
     num_classes = len(names)
     labelled = truth < num_classes
     true = np.bincount(truth[labelled], minlength=num_classes + 1)
@@ -131,9 +133,22 @@ def _patches(truth: np.ndarray, answer: np.ndarray, names: Sequence[str], colors
     total = max(int(labelled.sum()), 1)
     order = np.argsort(-np.maximum(true, predicted), kind='stable')
     shown = [label for label in order if true[label] or predicted[label]]
-    shares = [f'{100 * true[label] / total:.0f}, {100 * predicted[label] / total:.0f}' for label in shown]
-    labels = [f'{_clipped(str(names[label]), MAX_NAME)}  {share}' for label, share in zip(shown, shares, strict=True)]
-    return [Patch(color=colors[label] / 255, label=text) for label, text in zip(shown, labels, strict=True)]
+    patches = [
+        Patch(
+            color=colors[label] / 255,
+            label=f'{_clipped(str(names[label]), MAX_NAME)}  {_percent(true[label], total)}, '
+            f'{_percent(predicted[label], total)}',
+        )
+        for label in shown[: lines - 1]
+    ]
+    if not labelled.all():
+        patches.append(Patch(color=colors[num_classes] / 255, label='unlabelled'))
+    return patches
+
+
+def _percent(part: int, total: int) -> str:
+    share = 100 * part / total
+    return '<1' if 0 < share < 0.5 else f'{share:.0f}'
 
 
 def _clipped(text: str, length: int, keep_end: bool = False) -> str:

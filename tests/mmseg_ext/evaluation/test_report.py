@@ -125,6 +125,7 @@ def test_an_image_stands_beside_ground_truth_and_prediction_and_the_legend_has_t
     assert len(figure.axes) == 6
     assert 'photo.jpg   IoU 12.5 %' in texts(figure) and 'photo.jpg   IoU 3.0 %' in texts(figure)
     assert texts(figure)[:2] == ['sky  100, 0', 'tree  0, 100']
+    assert texts(figure)[2] == 'unlabelled'
     truth = np.asarray(figure.axes[1].images[0].get_array())
     assert tuple(truth[0, 0]) == (236, 239, 243)  # unlabelled
     assert not np.array_equal(truth[1, 1], np.asarray(figure.axes[2].images[0].get_array())[1, 1])
