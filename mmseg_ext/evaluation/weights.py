@@ -34,8 +34,9 @@ def load_trained_weights(runner: Runner, path: str | Path) -> None:
         if reason := other_head(runner.model, path):
             raise UserError(reason) from error
         raise
-    theirs = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
-    noted, tested = theirs.get('classes'), runner.test_loop.dataloader.dataset.metainfo.get('classes')
+    meta = checkpoint.get('meta') or {}
+    noted = (meta.get('dataset_meta') or {}).get('classes') or meta.get('CLASSES')  # MMSegmentation 1.x and 0.x
+    tested = runner.test_loop.dataloader.dataset.metainfo.get('classes')
     if noted and tested and list(noted) != list(tested):
         different = next((f'{a} and {b}' for a, b in zip(noted, tested, strict=False) if a != b), 'their number')
         print_log(
