@@ -8,6 +8,8 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from mmseg_ext.segmentors.pointwise import pointwise
+
 
 class FoldedSequential(nn.Sequential):
     """nn.Sequential, in evaluation with the batch normalisations folded into the convolutions before them.
@@ -53,14 +55,13 @@ def convolved(conv: nn.Conv2d | nn.ConvTranspose2d, norm: _BatchNorm | None, x: 
     if norm is not None:
         statistics = (norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
         weight, bias = fuse_conv_bn_weights(weight, bias, *statistics, transpose=transposed)
-    if not transposed:
-        return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
-    patches = F.conv2d(
-        x,
-        weight.flatten(1).T.contiguous()[..., None, None],
-        None if bias is None else bias.repeat_interleave(conv.kernel_size[0] * conv.kernel_size[1]),
-    )
-    return F.pixel_shuffle(patches, conv.kernel_size[0])
+    if transposed:
+        side = conv.kernel_size[0]
+        patch_bias = None if bias is None else bias.repeat_interleave(side * side)
+        return F.pixel_shuffle(pointwise(x, weight.flatten(1).T.contiguous(), patch_bias), side)
+    if conv.kernel_size == conv.stride == (1, 1) and conv.padding == (0, 0) and conv.groups == 1:
+        return pointwise(x, weight.flatten(1), bias)
+    return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
 def fold_sequentials(model: nn.Module) -> None:

@@ -7,6 +7,7 @@ from mmseg.models.decode_heads import UPerHead
 from mmseg.models.utils import resize
 from torch import Tensor, nn
 
+from mmseg_ext.segmentors.pointwise import pointwise
 from mmseg_ext.segmentors.upsampled_convolution import convolved, convolved_enlarged, is_plain
 
 
@@ -34,4 +35,5 @@ def uper_head_logits(head: UPerHead, features: Sequence[Tensor]) -> Tensor:
         size = maps[below].shape[2:]
         maps[below] += resize(maps[below + 1], size, mode='bilinear', align_corners=head.align_corners)
     maps = [convolved(conv, x) for conv, x in zip(head.fpn_convs, maps, strict=False)] + [top]
-    return head.cls_seg(convolved_enlarged(head.fpn_bottleneck, maps, head.align_corners))
+    mixed = convolved_enlarged(head.fpn_bottleneck, maps, head.align_corners)
+    return pointwise(mixed, head.conv_seg.weight.flatten(1), head.conv_seg.bias)

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from mmseg_ext.segmentors.folded_sequential import has_statistics
+from mmseg_ext.segmentors.pointwise import pointwise
 
 
 def is_plain(module: nn.Module) -> bool:
@@ -56,7 +57,9 @@ def convolved_enlarged(module: ConvModule, maps: Sequence[Tensor], align_corners
         x, part = maps[same[0]], weights[same[0]]
         if len(same) > 1:
             x, part = torch.cat([maps[index] for index in same], 1), torch.cat([weights[index] for index in same], 1)
-        if shape == size:
+        if shape == size and conv.kernel_size == (1, 1):
+            out = pointwise(x, part.flatten(1), bias)
+        elif shape == size:
             out = F.conv2d(x, part, bias, padding=conv.padding)
         else:
             add_enlarged(out, x, part, align_corners)
@@ -71,7 +74,7 @@ def add_enlarged(out: Tensor, x: Tensor, weight: Tensor, align_corners: bool) ->
     batch, _, height, width = x.shape
     rows = shifted_interpolation(height, out.shape[2], num_rows, align_corners, out.device).to(out)
     columns = shifted_interpolation(width, out.shape[3], num_columns, align_corners, out.device).to(out)
-    products = F.conv2d(x, weight.permute(3, 0, 2, 1).reshape(-1, num_in, 1, 1))
+    products = pointwise(x, weight.permute(3, 0, 2, 1).reshape(-1, num_in))
     products = products.view(batch, num_columns, num_out * num_rows * height, width)
     across = 0
     for product, column in zip(products.unbind(1), columns.split(width, 1), strict=True):
