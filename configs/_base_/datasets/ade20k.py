@@ -8,7 +8,7 @@ test_scale = (2048, 512)
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
+    dict(type='LoadLabelMap', num_classes=150),
     dict(type='RandomResize', scale=test_scale, ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),
@@ -19,7 +19,7 @@ test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=test_scale, keep_ratio=True),
     # After the resize: predictions are compared at the annotation's own size.
-    dict(type='LoadAnnotations'),
+    dict(type='LoadLabelMap', num_classes=150),
     dict(type='PackSegInputs'),
 ]
 tta_pipeline = [
@@ -39,7 +39,7 @@ tta_pipeline = [
                 dict(type='RandomFlip', prob=0.0, direction='horizontal'),
                 dict(type='RandomFlip', prob=1.0, direction='horizontal'),
             ],
-            [dict(type='LoadAnnotations')],
+            [dict(type='LoadLabelMap', num_classes=150)],
             [dict(type='PackSegInputs')],
         ],
     ),
