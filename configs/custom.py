@@ -1,15 +1,15 @@
-"""UperNet with an LV-ViT-S backbone on one's own images: copy this file within configs/ and change its first three lines.
+"""UperNet with an LV-ViT-S backbone on one's own images: copy this file and change the three lines below.
 
     cp configs/custom.py configs/mine.py
     tools/dist_train.sh configs/mine.py 1
     tools/dist_test.sh configs/mine.py work_dirs/mine/iter_40000.pth 1
 
-`train` and `val` below both folders; every image has a mask of the same name but for the suffix, in which a pixel is the
-id of its class: 0 for the first, 255 for what is not to be learned, in 8 or 16 bits or as an index of a palette. Where
-all images are in one folder, lists of names choose: `ann_file='data/mine/train.txt'` in each `dataset`, and no `train`
-and `val` in `data_prefix`. The names of the classes may be a text file, one a line; then write their number below.
+Both folders have a `train` and a `val`; every image has a mask of its name but for the suffix, in which a pixel is the
+id of its class: 0 for the first, 255 for what is not to be learned; 8 or 16 bits, or an index of a palette. Where all
+images are in one folder, lists of names choose: `ann_file='data/mine/train.txt'` in a `dataset` and no `/train` in its
+`data_prefix`. The names of the classes may be a text file, one a line; `num_classes` is then to be stated.
 
-40k iterations of 8 images in 512x512 crops on one GPU.
+40k iterations of 8 images in 512x512 crops on one GPU, 113 billion multiply-adds per crop forwards.
 """
 
 _base_ = [

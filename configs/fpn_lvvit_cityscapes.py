@@ -3,8 +3,9 @@
     tools/dist_train.sh configs/fpn_lvvit_cityscapes.py 8
     tools/dist_test.sh configs/fpn_lvvit_cityscapes.py work_dirs/fpn_lvvit_cityscapes/iter_80000.pth 8 --tta
 
-No score was published. `_base_/datasets/cityscapes.py` says where the data are. For another size, name
-`_base_/models/fpn_lvvit_{t,m,l}.py` as the first base.
+No score was published. 215 passes over the 2,975 training images, 203 billion multiply-adds per crop forwards.
+`_base_/datasets/cityscapes.py` says where the images are. For another size, name `_base_/models/fpn_lvvit_{t,m,l}.py`
+as the first base.
 """
 
 _base_ = [

@@ -3,8 +3,9 @@
     tools/dist_train.sh configs/fpn_lvvit_voc12_aug.py 8
     tools/dist_test.sh configs/fpn_lvvit_voc12_aug.py work_dirs/fpn_lvvit_voc12_aug/iter_40000.pth 8 --tta
 
-No score was published. `_base_/datasets/voc12_aug.py` says where the data are. For another size, name
-`_base_/models/fpn_lvvit_{t,m,l}.py` as the first base.
+No score was published. 60 passes over the 10,582 training images, 74 billion multiply-adds per crop forwards.
+`_base_/datasets/voc12_aug.py` says where the images are. For another size, name `_base_/models/fpn_lvvit_{t,m,l}.py`
+as the first base.
 """
 
 _base_ = [

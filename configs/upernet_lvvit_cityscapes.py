@@ -3,7 +3,8 @@
     tools/dist_train.sh configs/upernet_lvvit_cityscapes.py 8
     tools/dist_test.sh configs/upernet_lvvit_cityscapes.py work_dirs/upernet_lvvit_cityscapes/iter_80000.pth 8 --tta
 
-No score was published. `_base_/datasets/cityscapes.py` says where the data are. For another size, name
+No score was published. 215 passes over the 2,975 training images, 290 billion multiply-adds per crop forwards.
+`_base_/datasets/cityscapes.py` says where the images are. For another size, name
 `_base_/models/upernet_lvvit_{t,m,l}.py` as the first base.
 """
 

@@ -3,7 +3,8 @@
     tools/dist_train.sh configs/upernet_lvvit_voc12_aug.py 8
     tools/dist_test.sh configs/upernet_lvvit_voc12_aug.py work_dirs/upernet_lvvit_voc12_aug/iter_40000.pth 8 --tta
 
-No score was published. `_base_/datasets/voc12_aug.py` says where the data are. For another size, name
+No score was published. 60 passes over the 10,582 training images, 113 billion multiply-adds per crop forwards.
+`_base_/datasets/voc12_aug.py` says where the images are. For another size, name
 `_base_/models/upernet_lvvit_{t,m,l}.py` as the first base.
 """
 

@@ -17,8 +17,8 @@ SAMPLES = 20  # annotations that are read of each data set; each costs some mill
 def check_datasets(config: Config, splits: tuple[str, ...] = ('train', 'val')) -> None:
     """Makes sure that the images and annotations which a config names are there, and that some of them fit the model.
 
-    Every image must have its annotation. Of each data set `SAMPLES` annotations, evenly spread, are read: their size and
-    their ids. Wrapped data sets (`ConcatDataset`, `RepeatDataset`) are looked into; those of other kinds than
+    Every image must have its annotation. Of each data set up to `SAMPLES` annotations, evenly spread, are read: their
+    sizes and ids. Wrapped data sets (`ConcatDataset`, `RepeatDataset`) are looked into; those of other kinds than
     MMSegmentation's `BaseSegDataset` are left alone.
 
     Args:

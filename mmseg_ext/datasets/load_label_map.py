@@ -114,7 +114,7 @@ def _table(
     """For each id from 0 to 255: its class, uint8, and whether it may occur, uint8."""
     classes = np.arange(256) - reduce_zero_label
     classes[IGNORED] = IGNORED
-    is_class = (0 <= classes) & (classes < min(num_classes or IGNORED, IGNORED))
+    is_class = (classes >= 0) & (classes < min(num_classes or IGNORED, IGNORED))
     classes[~is_class] = IGNORED
     is_known = is_class.astype(np.uint8)
     is_known[[0, IGNORED] if reduce_zero_label else IGNORED] = 1

@@ -1,7 +1,7 @@
 """COCO-Stuff 164k in `data/coco_stuff164k`: 171 classes, 512x512 crops, 2 images per GPU: 16 on 8 GPUs.
 
-118,287 images to train on, 5000 to validate on; MMSegmentation's `tools/dataset_converters/coco_stuff164k.py` writes the
-`*_labelTrainIds.png` that are read.
+118,287 images to train on, 5000 to validate on; MMSegmentation's `tools/dataset_converters/coco_stuff164k.py` writes
+the `*_labelTrainIds.png` that are read.
 """
 
 crop_size = (512, 512)

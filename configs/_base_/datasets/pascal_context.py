@@ -1,6 +1,6 @@
 """Pascal Context in `data/VOCdevkit/VOC2010`: 59 classes, 480x480 crops, 2 images per GPU: 16 on 8 GPUs.
 
-`SegmentationClassContext` and its lists are written by MMSegmentation's `tools/dataset_converters/pascal_context.py`. The
+MMSegmentation's `tools/dataset_converters/pascal_context.py` writes `SegmentationClassContext` and its lists. The
 stored 0, background, is not counted: these are the 59 classes of most publications.
 """
 

@@ -1,7 +1,7 @@
-"""Pascal VOC 2012 with the additional annotations (Aug) in `data/VOCdevkit/VOC2012`: 21 classes, 512x512 crops, 16 images.
+"""Pascal VOC 2012 with additional annotations (Aug) in `data/VOCdevkit/VOC2012`: 21 classes, 512x512 crops, 2 per GPU.
 
-10,582 images to train on: `train.txt` with `SegmentationClass`, `aug.txt` with `SegmentationClassAug`; the latter are
-written by MMSegmentation's `tools/dataset_converters/voc_aug.py`. 2 images per GPU: 16 on 8 GPUs.
+That is 16 on 8 GPUs. 10,582 images to train on: `train.txt` with `SegmentationClass`, `aug.txt` with
+`SegmentationClassAug`; MMSegmentation's `tools/dataset_converters/voc_aug.py` writes the latter.
 """
 
 crop_size = (512, 512)
