@@ -62,7 +62,7 @@ def one_step(config: Config, root: Path, work_dir: Path, crop: tuple[int, int] =
         config.model.test_cfg.update(crop_size=crop, stride=(43, 43))
     config.optim_wrapper.type = 'OptimWrapper'
     config.train_cfg.update(max_iters=1, val_interval=1)
-    config.default_hooks.checkpoint = dict(type='CheckpointHook', interval=-1)
+    config.default_hooks.checkpoint = dict(type='CheckpointHook', interval=-1, save_last=False)
     config.visualizer.vis_backends = [dict(type='LocalVisBackend')]
     config.work_dir = str(work_dir)
     config.log_level = 'ERROR'

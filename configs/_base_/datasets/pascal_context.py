@@ -63,7 +63,7 @@ val_dataloader = dict(
     batch_size=1,
     num_workers=4,
     persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
+    sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
     dataset=dict(
         type='PascalContextDataset59',
         data_root='data/VOCdevkit/VOC2010',
@@ -74,5 +74,5 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+val_evaluator = dict(type='StreamingIoU', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
