@@ -125,7 +125,9 @@ def test_multi_scale_testing_runs_on_images_of_any_size(data, tmp_path):
     assert 0 <= Runner.from_cfg(config).test()['mIoU'] <= 100
 
 
-@pytest.mark.parametrize(('name', 'millions'), [('upernet_lvvit', 44), ('upernet_lvvit_m', 77), ('upernet_lvvit_l', 209)])
+@pytest.mark.parametrize(
+    ('name', 'millions'), [('upernet_lvvit', 44), ('upernet_lvvit_m', 77), ('upernet_lvvit_l', 209)]
+)
 def test_upernet_has_as_many_parameters_as_published(name, millions):
     config = Config.fromfile(CONFIGS / f'{name}.py')
     with torch.device('meta'):
