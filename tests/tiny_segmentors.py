@@ -17,9 +17,8 @@ def segmentor(
     """A BatchedEncoderDecoder, or another segmentor, over a network of 4 blocks; in evaluation mode."""
     init_default_scope('mmseg')
     pyramid = dict(in_channels=WIDTH, out_channels=24, norm_cfg=NORM)
-    shared = dict(
-        num_classes=num_classes, norm_cfg=NORM, align_corners=False, in_index=[0, 1, 2, 3], **(head_options or {})
-    )
+    shared = dict(num_classes=num_classes, norm_cfg=NORM, align_corners=False, in_index=[0, 1, 2, 3])
+    shared |= head_options or {}
     if head == 'UPerHead':
         neck = dict(type='TokenPyramid', **pyramid)
         decode_head = dict(type=head, in_channels=[WIDTH] * 3 + [24], channels=12, pool_scales=(1, 2, 3, 6), **shared)

@@ -14,13 +14,14 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from mmseg_ext.segmentors.folded_sequential import fold_sequentials
 from mmseg_ext.segmentors.light_heads import head_logits
 from mmseg_ext.segmentors.windows import WindowedImage, seen_images
 from tokenlabel.errors import UserError
 
 PRECISIONS = {None: None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 # Logits of the image's size that are worked on at once: what a CPU's cache holds, what fills a GPU.
-WORKING_SET = defaultdict(lambda: 1 << 28, cpu=1 << 21)
+WORKING_SET = defaultdict(lambda: 1 << 28, cpu=1 << 20)
 
 
 @MODELS.register_module()
@@ -46,6 +47,7 @@ class BatchedEncoderDecoder(EncoderDecoder):
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         check_test_cfg(self.test_cfg or {})
+        fold_sequentials(self)
 
     def test_step(self, data: dict) -> list[SegDataSample]:
         """Predictions for a batch as it comes from the loader; images may differ in size."""
@@ -63,7 +65,8 @@ class BatchedEncoderDecoder(EncoderDecoder):
 
     def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Logits [N, C, H, W] of preprocessed images [N, 3, H, W], padding included."""
-        return torch.stack([self.logits(image, {}) for image in self.seen(inputs)])
+        samples = [SegDataSample() for _ in inputs]
+        return torch.stack([self.logits(image, {})[0] for image, _ in self.seen(zip(inputs, samples, strict=True))])
 
     def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """The same as `inference`, under the name that EncoderDecoder has for it."""
@@ -80,18 +83,21 @@ class BatchedEncoderDecoder(EncoderDecoder):
     def labelled(self, pairs: Iterable[tuple[Tensor, SegDataSample]]) -> list[SegDataSample]:
         """Preprocessed images' samples with `seg_logits` [C, H, W] and the labels `pred_sem_seg` [1, H, W]."""
         samples = []
-        for logits, sample in self.logits_of(pairs):
-            if len(logits) > 1:
-                labels = logits.argmax(dim=0, keepdim=True)
-            else:
-                logits.sigmoid_()
+        for image, sample in self.seen(pairs):
+            logits, labels = self.logits(image, sample.metainfo)
+            if len(logits) == 1:
+                logits = logits.sigmoid()
                 labels = (logits > self.decode_head.threshold).to(logits)
             sample.set_data(dict(seg_logits=PixelData(data=logits), pred_sem_seg=PixelData(data=labels)))
             samples.append(sample)
         return samples
 
-    def logits_of(self, pairs: Iterable[tuple[Tensor, SegDataSample]]) -> Iterator[tuple[Tensor, SegDataSample]]:
-        """Logits [C, H, W] of preprocessed images at their size on disk, without padding and unmirrored."""
+    def seen(self, pairs: Iterable[tuple[Tensor, SegDataSample]]) -> Iterator[tuple[WindowedImage, SegDataSample]]:
+        """Preprocessed images [3, H, W] after all their windows went through the network, in order."""
+        cfg = self.test_cfg or {}
+        slide = cfg.get('mode', 'whole') == 'slide'
+        at_once = cfg.get('windows_per_batch') or (4 if slide else sys.maxsize)
+        crop, stride = (cfg['crop_size'], cfg['stride']) if slide else (None, (1, 1))
         samples = deque()
 
         def images() -> Iterator[Tensor]:
@@ -99,17 +105,8 @@ class BatchedEncoderDecoder(EncoderDecoder):
                 samples.append(sample)
                 yield image
 
-        for image in self.seen(images()):
-            sample = samples.popleft()
-            yield self.logits(image, sample.metainfo), sample
-
-    def seen(self, images: Iterable[Tensor]) -> Iterator[WindowedImage]:
-        """Preprocessed images [3, H, W] after all their windows went through the network, in order."""
-        cfg = self.test_cfg or {}
-        slide = cfg.get('mode', 'whole') == 'slide'
-        at_once = cfg.get('windows_per_batch') or (4 if slide else sys.maxsize)
-        crop, stride = (cfg['crop_size'], cfg['stride']) if slide else (None, (1, 1))
-        return seen_images(images, self.window_logits, crop, stride, at_once)
+        for image in seen_images(images(), self.window_logits, crop, stride, at_once):
+            yield image, samples.popleft()
 
     def window_logits(self, windows: Tensor) -> Tensor:
         """Windows [B, 3, h, w] -> logits [B, C, h', w'] at the head's resolution."""
@@ -122,28 +119,47 @@ class BatchedEncoderDecoder(EncoderDecoder):
             metas = [dict(img_shape=size, pad_shape=size)] * len(windows)
             return self.decode_head.predict(features, metas, self.test_cfg)
 
-    def logits(self, image: WindowedImage, meta: dict) -> Tensor:
-        """An image's logits [C, H, W] in float32, made a few classes at a time."""
-        height, width = meta.get('ori_shape', image.size)[:2]
+    def logits(self, image: WindowedImage, meta: dict) -> tuple[Tensor, Tensor]:
+        """An image's logits [C, H, W] in float32 at its size on disk, and the class [1, H, W] with the largest.
+
+        Both are made a few classes at a time: what is worked on then stays in a CPU's cache.
+
+        Args:
+            image: With the logits of its windows.
+            meta: Of its sample: padding, mirroring, and the size on disk where it is another.
+        """
+        left, right, top, bottom = meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
+        inner = (image.size[0] - bottom, image.size[1] - right)
+        height, width = meta.get('ori_shape', (inner[0] - top, inner[1] - left))[:2]
         out = image.image.new_empty(image.num_classes, height, width, dtype=torch.float32)
-        at_once = max(WORKING_SET[image.image.device.type] // max(height * width, image.size[0] * image.size[1]), 1)
+        in_place = (height, width) == inner and not meta.get('flip') and not left and not top
+        at_once = max(WORKING_SET[out.device.type] // max(height * width, inner[0] * inner[1]), 1)
+        largest = out.new_full((height, width), -torch.inf)
+        labels = torch.zeros_like(largest, dtype=torch.int32)
         for begin in range(0, len(out), at_once):
             classes = slice(begin, begin + at_once)
-            out[classes] = finished(image.mean_logits(classes, self.align_corners), meta, self.align_corners)
-        return out
+            some = out[classes]
+            if in_place:
+                image.mean_logits(classes, self.align_corners, inner, out=some)
+            else:
+                mean = image.mean_logits(classes, self.align_corners, inner)[:, top:, left:]
+                if meta.get('flip'):
+                    mean = mean.flip(2 if meta['flip_direction'] == 'horizontal' else 1)
+                some.copy_(resize(mean[None], (height, width), mode='bilinear', align_corners=self.align_corners)[0])
+            keep_largest(some, begin, largest, labels)
+        return out, labels.long()[None]
 
 
-def finished(logits: Tensor, meta: dict, align_corners: bool) -> Tensor:
-    """Logits [C, H, W] of a padded, perhaps mirrored and resized image -> those of the image on disk."""
-    left, right, top, bottom = meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
-    height, width = logits.shape[-2:]
-    logits = logits[:, top : height - bottom, left : width - right]
-    if meta.get('flip'):
-        logits = logits.flip(2 if meta['flip_direction'] == 'horizontal' else 1)
-    size = tuple(meta.get('ori_shape', logits.shape[-2:]))[:2]
-    if size == logits.shape[-2:]:
-        return logits
-    return resize(logits[None], size, mode='bilinear', align_corners=align_corners, warning=False)[0]
+def keep_largest(logits: Tensor, first: int, largest: Tensor, labels: Tensor) -> None:
+    """Updates the largest logit [H, W] and its class [H, W] by those of the classes from `first` on, [C, H, W]."""
+    if logits.device.type == 'cpu':  # where planes one by one take half the time of a maximum with its index
+        for number, plane in enumerate(logits, first):
+            labels.masked_fill_(plane > largest, number)
+            torch.maximum(largest, plane, out=largest)
+        return
+    values, indices = logits.max(0)
+    labels.copy_(torch.where(values > largest, indices + first, labels))
+    torch.maximum(largest, values, out=largest)
 
 
 def enlarges_its_logits(head: BaseDecodeHead) -> bool:

@@ -1,12 +1,14 @@
 """Test-time augmentation whose views share windows' batches and are averaged one by one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
+from itertools import islice
 
 from mmengine.structures import PixelData
 from mmseg.models import SegTTAModel
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from torch import Tensor
+
+from mmseg_ext.segmentors.windows import WindowedImage
 
 
 @MODELS.register_module()
@@ -26,22 +28,23 @@ class BatchedTTAModel(SegTTAModel):
             for views, view_samples in zip(images, samples, strict=True)
             for pair in zip(views, view_samples, strict=True)
         )
-        logits = self.module.logits_of(self.module.preprocessed(pairs))
-        return [self._merged(logits, len(views)) for views in images]
+        seen = self.module.seen(self.module.preprocessed(pairs))
+        return [self._merged(islice(seen, len(views))) for views in images]
 
-    def _merged(self, logits: Iterator[tuple[Tensor, SegDataSample]], num_views: int) -> SegDataSample:
-        total, sample = None, None
-        for _ in range(num_views):
-            view, view_sample = next(logits)
-            probabilities = view.softmax(0) if len(view) > 1 else view.sigmoid()
+    def _merged(self, seen: Iterable[tuple[WindowedImage, SegDataSample]]) -> SegDataSample:
+        total, num_views = None, 0
+        for image, sample in seen:
+            logits = self.module.logits(image, sample.metainfo)[0]
+            probabilities = logits.softmax(0) if len(logits) > 1 else logits.sigmoid()
             if total is None:
-                total, sample = probabilities, view_sample
+                total, merged = probabilities, sample
             else:
                 total += probabilities
+            num_views += 1
         total /= num_views
         if len(total) > 1:
             labels = total.argmax(0, keepdim=True)
         else:
             labels = (total > self.module.decode_head.threshold).to(total)
-        sample.set_data(dict(seg_logits=PixelData(data=total), pred_sem_seg=PixelData(data=labels)))
-        return sample
+        merged.set_data(dict(seg_logits=PixelData(data=total), pred_sem_seg=PixelData(data=labels)))
+        return merged

@@ -53,26 +53,33 @@ class WindowedImage:
         """Channels of the logits."""
         return len(self.logits[0])
 
-    def mean_logits(self, classes: slice, align_corners: bool) -> Tensor:
-        """Mean over the windows of each pixel, of some classes: [C, H, W], float32.
+    def mean_logits(
+        self, classes: slice, align_corners: bool, size: tuple[int, int], out: Tensor | None = None
+    ) -> Tensor:
+        """Mean over the windows of each pixel, of some classes: [C, height, width], float32.
 
         A pixel lies in as many windows as its row has times as its column has, so that no map of counts is built.
+
+        Args:
+            classes: Which channels.
+            align_corners: How logits are enlarged.
+            size: Height and width of the part wanted, from the top left, in pixels: the image without its padding.
+            out: Where to put it.
         """
-        enlarged = (
-            resize(logits[None, classes].float(), self.crop, mode='bilinear', align_corners=align_corners)[0]
-            for logits in self.logits
-        )
-        if len(self.corners) == 1:
-            return next(enlarged)
-        total = None
-        for (top, left), window in zip(self.corners, enlarged, strict=True):
-            if total is None:
-                total = window.new_zeros(len(window), *self.size)
-            total[:, top : top + self.crop[0], left : left + self.crop[1]] += window
-        for dim, (starts, crop) in enumerate(zip(self.starts, self.crop, strict=True), start=1):
-            for begin, end, count in overlaps(starts, crop):
-                total.narrow(dim, begin, end - begin).div_(count)
-        return total
+        if out is None:
+            num_classes = len(range(self.num_classes)[classes])
+            out = self.logits[0].new_empty(num_classes, *size, dtype=torch.float32)
+        out.zero_()
+        for (top, left), logits in zip(self.corners, self.logits, strict=True):
+            part = out[:, top : top + self.crop[0], left : left + self.crop[1]]
+            window = resize(logits[None, classes].float(), self.crop, mode='bilinear', align_corners=align_corners)[0]
+            part += window[:, : part.shape[1], : part.shape[2]]
+        rows, columns = (list(overlaps(*sides)) for sides in zip(self.starts, self.crop, strict=True))
+        for begin, end, count in rows:
+            out[:, begin:end].div_(count)
+        for begin, end, count in columns:
+            out[:, :, begin:end].div_(count)
+        return out
 
 
 def seen_images(
