@@ -13,6 +13,7 @@ from mmseg.registry import MODELS
 
 from mmseg_ext.dataset_check import check_datasets
 from tests.segmentation_layouts import LAYOUTS
+from tokenlabel.engine.config import load_config
 from tokenlabel.engine.config_scope import enable_mmseg_scope
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -164,3 +165,10 @@ def test_a_pretrained_file_is_named_on_the_command_line(name):
     config = Config.fromfile(CONFIGS / name)
     config.merge_from_dict({'model.backbone.init_cfg.checkpoint': 'mine.pth'})
     assert config.model.backbone.init_cfg == dict(type='Pretrained', checkpoint='mine.pth')
+
+
+def test_parts_of_mmsegmentation_s_configs_are_bases_too(tmp_path):
+    (tmp_path / 'mine.py').write_text("_base_ = ['mmseg::_base_/datasets/cityscapes.py']\ncrop_size = (64, 64)\n")
+    config = load_config(tmp_path / 'mine.py')
+    assert config.train_dataloader.dataset.type == 'CityscapesDataset'
+    assert config.crop_size == (64, 64)
