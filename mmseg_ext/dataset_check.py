@@ -5,21 +5,24 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmseg.datasets import BaseSegDataset
-from mmseg.registry import DATASETS
+from mmseg.registry import DATASETS, TRANSFORMS
 from PIL import Image, UnidentifiedImageError
 
-from mmseg_ext.datasets.load_label_map import read_label_map
+from mmseg_ext.datasets.load_label_map import IGNORED, read_label_map
 from tokenlabel.errors import UserError
 
 SAMPLES = 20  # annotations that are read of each data set; each costs some milliseconds
+LOADERS = ('LoadImageFromFile', 'LoadAnnotations', 'LoadLabelMap')
+EDGE_HEADS = ('STDCHead',)  # which tell edges, in two classes, whatever the data set has
 
 
 def check_datasets(config: Config, splits: tuple[str, ...] = ('train', 'val')) -> None:
     """Makes sure that the images and annotations which a config names are there, and that some of them fit the model.
 
     Every image must have its annotation. Of each data set up to `SAMPLES` annotations, evenly spread, are read: their
-    sizes and ids. Wrapped data sets (`ConcatDataset`, `RepeatDataset`) are looked into; those of other kinds than
-    MMSegmentation's `BaseSegDataset` are left alone.
+    sizes and ids, unless transforms from elsewhere make ids of what is stored. Wrapped data sets (`ConcatDataset`,
+    `RepeatDataset`) are looked into; those of other kinds than MMSegmentation's `BaseSegDataset`, or on another machine,
+    are left alone.
 
     Args:
         config: A segmentation config whose `custom_imports` are done.
@@ -32,7 +35,8 @@ def check_datasets(config: Config, splits: tuple[str, ...] = ('train', 'val')) -
     for split in splits:
         for dataset in _leaves((config.get(f'{split}_dataloader') or {}).get('dataset') or {}):
             kind = DATASETS.get(dataset['type']) if isinstance(dataset.get('type'), str) else None
-            if isinstance(kind, type) and issubclass(kind, BaseSegDataset):
+            is_here = not dataset.get('backend_args') and '://' not in str(dataset.get('data_root'))
+            if is_here and isinstance(kind, type) and issubclass(kind, BaseSegDataset):
                 _check_places(dataset, split)
                 _check(dataset, config.get('model') or {})
 
@@ -68,10 +72,11 @@ def _check(dataset: dict, model: dict) -> None:
     samples = built.load_data_list()
     images = built.data_prefix.get('img_path')
     if not samples:
-        listed = f' that {built.ann_file} lists' if built.ann_file else f': there is no {built.img_suffix} file in it'
-        raise UserError(f'{images} holds no images{listed}: put the data set there')
+        wanted = f' that {built.ann_file} lists' if built.ann_file else f': there is no {built.img_suffix} file in it'
+        raise UserError(f'{images} holds no images{wanted}: put the data set there')
     annotated = [sample for sample in samples if 'seg_map_path' in sample]
-    for key, what in (('img_path', 'are missing'), ('seg_map_path', 'have no annotation')):
+    listed = [('img_path', 'are missing')] if built.ann_file else []  # else they were found by looking
+    for key, what in (*listed, ('seg_map_path', 'have no annotation')):
         missing = [sample for sample in annotated if not Path(sample[key]).is_file()]
         if missing:
             raise UserError(
@@ -80,31 +85,48 @@ def _check(dataset: dict, model: dict) -> None:
                 f'{Path(missing[0][key]).parent}, or remove these images'
             )
     classes = built.metainfo.get('classes') or ()
-    _check_heads(model, dataset['type'], len(classes))
+    heads = _heads(model)
+    _check_heads(heads, dataset['type'], len(classes))
+    if not _reads_as_stored(dataset.get('pipeline', [])):
+        return
     # ids in the files count the classes of the data set's kind, of which a config may choose some
     in_files = len(type(built).METAINFO.get('classes') or classes) or None
-    for sample in annotated[:: -(-len(annotated) // SAMPLES)]:
-        height, width = _shape(sample['img_path'])
-        read_label_map(
-            sample['seg_map_path'],
-            in_files,
-            built.reduce_zero_label,
-            shape=(height, width),
-            backend_args=built.backend_args,
-        )
+    if {built.ignore_index, *(head.get('ignore_index', IGNORED) for _, head in heads)} != {IGNORED}:
+        in_files = None
+    for sample in annotated[:: max(1, -(-len(annotated) // SAMPLES))]:
+        shape = _shape(sample['img_path'])
+        read_label_map(sample['seg_map_path'], in_files, built.reduce_zero_label, shape=shape)
 
 
-def _check_heads(model: dict, dataset: str, num_classes: int) -> None:
-    """Makes sure that the heads have as many classes as the data set."""
+def _heads(model: dict) -> list[tuple[str, dict]]:
+    """The heads that tell classes, each with its place in the config."""
     model = model.get('module') or model  # inside a model of test-time augmentation
+    found = []
     for name in ('decode_head', 'auxiliary_head'):
         heads = model.get(name) or []
-        for head in heads if isinstance(heads, (list, tuple)) else [heads]:
-            if num_classes and head.get('num_classes', num_classes) != num_classes:
-                raise UserError(
-                    f'model.{name}.num_classes is {head["num_classes"]} and {dataset} has {num_classes} classes: make '
-                    'them equal'
-                )
+        found += [(name, head) for head in (heads if isinstance(heads, (list, tuple)) else [heads])]
+    return [(name, head) for name, head in found if head.get('type') not in EDGE_HEADS]
+
+
+def _check_heads(heads: list[tuple[str, dict]], dataset: str, num_classes: int) -> None:
+    """Makes sure that the heads have as many classes as the data set."""
+    for name, head in heads:
+        if num_classes and head.get('num_classes', num_classes) != num_classes:
+            raise UserError(
+                f'model.{name}.num_classes is {head["num_classes"]} and {dataset} has {num_classes} classes: make them '
+                'equal'
+            )
+
+
+def _reads_as_stored(pipeline: list[dict]) -> bool:
+    """Whether pictures are loaded as such and ids reach the model as they are in the files."""
+    for name in (step.get('type') for step in pipeline):
+        kind = TRANSFORMS.get(name) if isinstance(name, str) else None
+        if kind is None or kind.__module__.split('.')[0] not in ('mmcv', 'mmseg', 'mmseg_ext'):
+            return False  # someone's own may make ids of anything
+        if name.startswith('Load') and name not in LOADERS:
+            return False
+    return True
 
 
 def _shape(path: str) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmseg.registry import TRANSFORMS
 from PIL import Image
 
 import mmseg_ext  # noqa: F401  (registers the names)
@@ -107,6 +108,27 @@ def test_heads_of_another_number_of_classes_are_refused(tmp_path, head):
     refused(r'auxiliary_head\.num_classes is 19', tmp_path, module)
 
 
+def test_a_head_that_tells_edges_has_its_own_classes(tmp_path):
+    pair(tmp_path)
+    check_datasets(config(tmp_path, dict(auxiliary_head=dict(type='STDCHead', num_classes=2))))
+
+
+def test_ids_that_someone_s_own_transform_makes_or_that_a_head_ignores_are_left_to_them(tmp_path, monkeypatch):
+    pair(tmp_path, ids=(200,))
+    monkeypatch.setitem(TRANSFORMS._module_dict, 'Mine', type('Mine', (), {}))
+    loading = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
+    refused('holds id 200', tmp_path, pipeline=loading)
+    check_datasets(config(tmp_path, pipeline=[*loading, dict(type='Mine')]))
+    check_datasets(config(tmp_path, pipeline=[dict(type='LoadImageFromNpyFile')]))
+    check_datasets(config(tmp_path, dict(decode_head=dict(ignore_index=199)), pipeline=loading))
+
+
+def test_images_without_any_annotation_pass(tmp_path):
+    pair(tmp_path)
+    kind = dict(type='ImageMaskFolders', classes=['sky'], data_prefix=dict(img_path='images'))
+    check_datasets(config(tmp_path, **kind))
+
+
 def test_lists_of_files_and_wrapped_data_sets_are_looked_into(tmp_path):
     LAYOUTS['voc12_aug'](tmp_path)
     prefix = dict(img_path='JPEGImages', seg_map_path='SegmentationClassAug')
@@ -125,3 +147,5 @@ def test_lists_of_files_and_wrapped_data_sets_are_looked_into(tmp_path):
 
 def test_other_kinds_of_data_sets_are_left_alone(tmp_path):
     check_datasets(config(tmp_path, type='LabeledImages'))
+    check_datasets(config(tmp_path, data_root='s3://bucket/ade'))
+    check_datasets(config(tmp_path, backend_args=dict(backend='petrel')))
