@@ -21,8 +21,8 @@ def check_datasets(config: Config, splits: tuple[str, ...] = ('train', 'val')) -
 
     Every image must have its annotation. Of each data set up to `SAMPLES` annotations, evenly spread, are read: their
     sizes and ids, unless transforms from elsewhere make ids of what is stored. Wrapped data sets (`ConcatDataset`,
-    `RepeatDataset`) are looked into; those of other kinds than MMSegmentation's `BaseSegDataset`, or on another machine,
-    are left alone.
+    `RepeatDataset`) are looked into; those of other kinds than MMSegmentation's `BaseSegDataset` and those on another
+    machine are left alone.
 
     Args:
         config: A segmentation config whose `custom_imports` are done.
