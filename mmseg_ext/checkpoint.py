@@ -14,9 +14,10 @@ from mmengine.dist import barrier, get_local_rank
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import CheckpointLoader, Runner
 from torch import Tensor, nn
 
+from tokenlabel.engine.resuming.checkpoint_files import load_from_local
 from tokenlabel.errors import UserError
 from tokenlabel.models.checkpoint import load_weights, read_checkpoint, state_dict_of
 
@@ -124,8 +125,8 @@ def pretrained_part(init_cfg: dict | list[dict] | None) -> dict | None:
 
 
 def is_segmentation(state: Mapping[str, Tensor]) -> bool:
-    """Whether these are the weights of a whole segmentation model."""
-    return any(name.startswith('backbone.') for name in state)
+    """Whether these are the weights of a whole segmentation model; those of a `TokenLabelModel` are not."""
+    return any(name.startswith('backbone.') for name in state) and 'aux_head.weight' not in state
 
 
 def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -144,6 +145,41 @@ def released_to_ours(state: Mapping[str, Tensor], pyramid: str = 'neck.') -> dic
     return {f'{pyramid}{PYRAMID}{name[len(old) :]}' if name.startswith(old) else name: x for name, x in state.items()}
 
 
+def ours_to_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names of a segmentation model of ours -> those of the released ones, whose backbone has the pyramid.
+
+    Raises:
+        ValueError: The release has no place for a weight; the message says which part of the model that is.
+    """
+    renamed = {re.sub(rf'^neck\.{PYRAMID}', f'backbone.{PYRAMID}', name): x for name, x in state.items()}
+    if not any(name.startswith(f'backbone.{PYRAMID}') for name in renamed):
+        raise ValueError('it has no token pyramid, or another neck around it')
+    for name in renamed:
+        if not _RELEASED_NAME.match(name):
+            raise ValueError(f'it holds {name}')
+    return renamed
+
+
+# Parts of the released models: LV-ViT with its pyramid, UPerHead, FCNHead.
+_BATCH_NORM = '(weight|bias|running_mean|running_var|num_batches_tracked)'
+_RELEASED_NAME = re.compile(
+    r'backbone\.(cls_token|pos_embed|patch_embed\.(conv|bn|proj)|blocks\.\d+\.(norm|attn|mlp))'
+    rf'|backbone\.{PYRAMID}([12]\.[0134]|[34]\.[01])\.{_BATCH_NORM}$'
+    r'|decode_head\.(conv_seg|psp_modules|bottleneck|lateral_convs|fpn_convs|fpn_bottleneck)\.'
+    r'|auxiliary_head\.(conv_seg|convs)\.'
+)
+
+
+@CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), force=True)
+def load_from_address(filename: str, map_location=None) -> dict:
+    """What MMEngine reads a `load_from` at an address with: downloaded once, then read as any file, without its code.
+
+    Raises:
+        UserError: it cannot be downloaded, or as `load_from_local`.
+    """
+    return load_from_local(local_path(filename), map_location)
+
+
 @HOOKS.register_module()
 class ReleasedNamesHook(Hook):
     """Lets `load_from` and testing take a released segmentation file as it is; checkpoints of ours pass unchanged."""
@@ -151,12 +187,12 @@ class ReleasedNamesHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Renames the pyramid of a released model to where this model has it."""
         state = checkpoint.get('state_dict', checkpoint)
-        if not any(name.startswith(f'backbone.{PYRAMID}') for name in state):
+        if not any(re.match(rf'(module\.)?backbone\.{PYRAMID}', name) for name in state):
             return
         places = [name for name, _ in runner.model.named_modules() if name.endswith(f'{PYRAMID}1')]
         if not places:
             raise UserError('This checkpoint holds a token pyramid but the model has none: use a TokenPyramid neck')
         pyramid = re.sub(r'^(module\.)+', '', places[0]).removesuffix(f'{PYRAMID}1')  # without wrappers of the model
-        renamed = released_to_ours(state, pyramid)
+        renamed = released_to_ours({name.removeprefix('module.'): x for name, x in state.items()}, pyramid)
         state.clear()
         state.update(renamed)

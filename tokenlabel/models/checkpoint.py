@@ -7,16 +7,18 @@ places. Works for any model of timm.
 """
 
 import argparse
+import json
 import logging
 import math
 import pickle
 import re
 import zipfile
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
@@ -24,6 +26,8 @@ from torch import Tensor, nn
 from tokenlabel.errors import UserError
 
 _logger = logging.getLogger(__name__)
+
+HEADER = 'tokenlabel'  # name, in a safetensors file's header, of what we keep beside the weights, as JSON
 
 
 def load_checkpoint(model: nn.Module, path: str | Path, ema: bool = False, strict: bool = True) -> None:
@@ -65,7 +69,9 @@ def load_checkpoint(model: nn.Module, path: str | Path, ema: bool = False, stric
 def read_checkpoint(path: str | Path, map_location='cpu', rebuild: Sequence = ()) -> dict:
     """The contents of a checkpoint file, read without running any code from it.
 
-    Objects that trainers leave beside the weights (log histories, NumPy arrays) come back as inert stand-ins.
+    Objects that trainers leave beside the weights (log histories, NumPy arrays, configs, paths) come back as inert
+    stand-ins. The entries `meta` and `tokenlabel` that `tokenlabel.models.layouts` keeps in the header of a safetensors
+    file come back beside its weights, which are under `state_dict` then.
 
     Args:
         path: A `.safetensors` file, or one written by `torch.save`.
@@ -80,8 +86,8 @@ def read_checkpoint(path: str | Path, map_location='cpu', rebuild: Sequence = ()
         raise UserError(f'there is no checkpoint file {path}: check the path')
     try:
         if path.suffix == '.safetensors':
-            return load_file(path)
-        with torch.serialization.safe_globals([*_HARMLESS, *(rebuild or _STAND_INS)]):
+            return _read_safetensors(path)
+        with torch.serialization.safe_globals([*_HARMLESS, *_stand_ins(rebuild), *rebuild]):
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except SafetensorError as error:
         raise UserError(_damaged(path, str(error))) from error
@@ -220,19 +226,36 @@ class _StandIn:
 
 # Paired with its name, as torch removes what was allowed already when a bare class leaves the context.
 _HARMLESS = [(argparse.Namespace, 'argparse.Namespace')]
-_STAND_INS = [
-    (_StandIn, name)
-    for name in (
-        'mmengine.logging.history_buffer.HistoryBuffer',
-        'builtins.getattr',  # names a HistoryBuffer's methods
-        'numpy.ndarray',
-        'numpy.dtype',
-        'numpy.core.multiarray._reconstruct',
-        'numpy.core.multiarray.scalar',
-        'numpy._core.multiarray._reconstruct',
-        'numpy._core.multiarray.scalar',
-    )
-]
+_STAND_INS = {
+    'mmengine.logging.history_buffer.HistoryBuffer': _StandIn,
+    'builtins.getattr': _StandIn,  # names a HistoryBuffer's methods
+    'numpy.ndarray': _StandIn,
+    'numpy.dtype': _StandIn,
+    'numpy.core.multiarray._reconstruct': _StandIn,
+    'numpy.core.multiarray.scalar': _StandIn,
+    'numpy._core.multiarray._reconstruct': _StandIn,
+    'numpy._core.multiarray.scalar': _StandIn,
+    'pathlib.PosixPath': _StandIn,
+    'pathlib._local.PosixPath': _StandIn,
+    # Configs of OpenMMLab, old and new: their entries are read, as those of a plain dictionary.
+    'mmcv.utils.config.Config': _StandIn,
+    'mmcv.utils.config.ConfigDict': OrderedDict,
+    'mmengine.config.config.ConfigDict': OrderedDict,
+    'addict.addict.Dict': OrderedDict,
+}
+
+
+def _stand_ins(rebuild: Sequence) -> list[tuple]:
+    """What stands in for harmless objects, but for those that are brought back."""
+    named = {entry[1] if isinstance(entry, tuple) else f'{entry.__module__}.{entry.__qualname__}' for entry in rebuild}
+    return [(stand_in, name) for name, stand_in in _STAND_INS.items() if name not in named]
+
+
+def _read_safetensors(path: Path) -> dict:
+    with safe_open(path, framework='pt') as file:
+        kept = (file.metadata() or {}).get(HEADER)
+    weights = load_file(path)
+    return weights if kept is None else {**json.loads(kept), 'state_dict': weights}
 
 
 def _weights(checkpoint: Mapping, ema: bool) -> tuple[Mapping, bool]:
