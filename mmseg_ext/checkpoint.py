@@ -19,13 +19,12 @@ from torch import Tensor, nn
 
 from tokenlabel.engine.resuming.checkpoint_files import load_from_local
 from tokenlabel.errors import UserError
-from tokenlabel.models.checkpoint import load_weights, read_checkpoint, state_dict_of
+from tokenlabel.models.checkpoint import AVERAGED, load_weights, read_checkpoint, state_dict_of
+from tokenlabel.models.layouts import Weights, fit, note_dropping, note_renaming
 
 # What a classifier has and a segmentation backbone has not: the final norm and both heads.
 CLASSIFIER_ONLY = ('norm.', 'fc_norm.', 'head.', 'aux_head.')
 PYRAMID = 'side_layer'
-# Where files keep averaged weights apart from raw ones.
-AVERAGED = frozenset({'ema_state_dict', 'state_dict_ema', 'model_ema'})
 
 
 def load_backbone(backbone: nn.Module, source: str | Path, ema: bool = True) -> None:
@@ -158,6 +157,75 @@ def ours_to_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if not _RELEASED_NAME.match(name):
             raise ValueError(f'it holds {name}')
     return renamed
+
+
+def segmentation_in(weights: Weights, layout: str) -> dict:
+    """What a file of this layout holds of a segmentation model; `weights.steps` gets what was done.
+
+    `timm` has a place for the backbone alone, without final norm and heads.
+
+    Args:
+        weights: those of a model of ours or of a released one, by either's names.
+        layout: one of `tokenlabel.models.layouts.LAYOUTS`.
+
+    Raises:
+        UserError: The layout has no place for such a model.
+    """
+    _take_our_names(weights)
+    if layout == 'timm':
+        return _backbone_for_timm(weights)
+    meta = {'dataset_meta': weights.dataset_meta} if weights.dataset_meta else {}
+    if layout == 'released':
+        before = weights.state
+        try:
+            weights.state = ours_to_released(before)
+        except ValueError as error:
+            raise UserError(
+                f'{weights.source} cannot become a released segmentation model, LV-ViT with a TokenPyramid neck and '
+                f'UPerHead: {error}; convert to ours or safetensors'
+            ) from error
+        note_renaming(weights, before)
+        meta = {key.upper(): weights.dataset_meta[key] for key in ('classes', 'palette') if key in weights.dataset_meta}
+    return {'meta': meta, 'state_dict': weights.state}
+
+
+def fit_segmentation(weights: Weights, model: nn.Module) -> None:
+    """Checks that the segmentation model takes all of the weights; resamples what depends on its crop.
+
+    Raises:
+        UserError: Something is missing, left over or of another shape.
+    """
+    _take_our_names(weights)
+    fit(weights, model, load=lambda model, state: _load_all(model, state, weights.source))
+
+
+def _take_our_names(weights: Weights) -> None:
+    before = weights.state
+    weights.state = released_to_ours(before)
+    note_renaming(weights, before)
+
+
+def _load_all(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:]]
+        raise UserError(
+            f'{source} does not fit the config ({" ".join(lines)[:300]}): give the config it was trained with'
+        ) from error
+
+
+def _backbone_for_timm(weights: Weights) -> dict:
+    """Weights of the backbone, whose module is timm's own or holds it as `model`."""
+    before = weights.state
+    inner = 'backbone.model.' if any(name.startswith('backbone.model.') for name in before) else 'backbone.'
+    weights.state = {name: x for name, x in before.items() if name.startswith(inner)}
+    note_dropping(weights, before, 'timm has a place for the backbone alone')
+    before = weights.state
+    weights.state = below(before, inner)
+    note_renaming(weights, before)
+    weights.steps.append('the backbone has no final norm and no heads (timm: num_classes=0, final_norm=False)')
+    return weights.state
 
 
 # Parts of the released models: LV-ViT with its pyramid, UPerHead, FCNHead.

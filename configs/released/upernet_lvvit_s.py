@@ -1,4 +1,4 @@
-"""UperNet with LV-ViT-S as its authors released it: the network, the windows and the dropout behind the published score.
+"""UperNet with LV-ViT-S as its authors released it: network, windows and dropout of the published score.
 
     wget https://github.com/zihangJiang/TokenLabeling/releases/download/v1.1-seg/upernet_lvvit_s.pth
     python tools/test.py configs/released/upernet_lvvit_s.py upernet_lvvit_s.pth

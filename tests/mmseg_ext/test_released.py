@@ -1,4 +1,4 @@
-"""The released segmentation models: every name and shape has its place, and the network is the one they were made by."""
+"""The released segmentation models: every name and shape has its place, and features are the released ones."""
 
 import importlib.util
 import json
@@ -14,7 +14,7 @@ from mmengine.runner import Runner as MMEngineRunner
 from mmseg.registry import MODELS
 
 import mmseg_ext  # noqa: F401  (registers the names)
-from mmseg_ext.checkpoint import released_to_ours
+from mmseg_ext.checkpoint import released_to_ours, segmentation_in
 from tests.fixtures_io import below, cases, load
 from tests.released_segmentation import (
     RELEASED,
@@ -26,6 +26,7 @@ from tests.released_segmentation import (
 from tokenlabel.engine.runner import Runner
 from tokenlabel.errors import UserError
 from tokenlabel.models.checkpoint import read_checkpoint
+from tokenlabel.models.layouts import read_weights, save
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 SIZES = sorted(RELEASED)
@@ -116,6 +117,16 @@ def test_a_released_file_loads_completely_and_its_features_are_the_released_ones
     for i, level in enumerate(levels):
         expected = fixture[f'{shape}.level{i}']
         torch.testing.assert_close(level, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+    for name, x in released_to_ours(fixture_weights()).items():
+        assert torch.equal(runner.model.state_dict()[name], x), name
+
+
+@pytest.mark.parametrize('suffix', ['pth', 'safetensors'])
+def test_a_converted_file_loads_as_its_source_does(suffix, tmp_path):
+    weights = read_weights(write_released(tmp_path / 'r.pth', fixture_weights()))
+    save(tmp_path / f'ours.{suffix}', segmentation_in(weights, 'ours' if suffix == 'pth' else 'safetensors'))
+    runner = make_runner(fixture_config(), tmp_path)
+    runner.load_checkpoint(str(tmp_path / f'ours.{suffix}'))
     for name, x in released_to_ours(fixture_weights()).items():
         assert torch.equal(runner.model.state_dict()[name], x), name
 

@@ -27,6 +27,10 @@ from tokenlabel.errors import UserError
 
 _logger = logging.getLogger(__name__)
 
+# What wrappers and our engine put before the names.
+PREFIXES = ('module.', '_orig_mod.', 'model.')
+# Where files keep averaged weights apart from raw ones.
+AVERAGED = frozenset({'ema_state_dict', 'state_dict_ema', 'model_ema'})
 HEADER = 'tokenlabel'  # name, in a safetensors file's header, of what we keep beside the weights, as JSON
 
 
@@ -98,13 +102,19 @@ def read_checkpoint(path: str | Path, map_location='cpu', rebuild: Sequence = ()
     return dict(checkpoint)
 
 
-def state_dict_of(checkpoint: Mapping, ema: bool = False, source: str | Path = 'the checkpoint') -> dict[str, Tensor]:
+def state_dict_of(
+    checkpoint: Mapping,
+    ema: bool = False,
+    source: str | Path = 'the checkpoint',
+    prefixes: Sequence[str] = PREFIXES,
+) -> dict[str, Tensor]:
     """The weights in a checkpoint by name, without the prefixes that wrappers and our engine put before the names.
 
     Args:
         checkpoint: Contents of a file, see `read_checkpoint`.
         ema: Take the EMA weights where there are both; where there is one kind, that one is taken.
         source: Where it comes from, for messages.
+        prefixes: What is taken off where all names start with it.
 
     Raises:
         UserError: There are no weights in it.
@@ -114,7 +124,7 @@ def state_dict_of(checkpoint: Mapping, ema: bool = False, source: str | Path = '
     if not state:
         entries = _listing([str(key) for key in checkpoint])
         raise UserError(f'{source} holds no weights, only the entries{entries}: give a file that holds a state dict')
-    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), None):
+    while prefix := next((p for p in prefixes if all(name.startswith(p) for name in state)), None):
         state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
 
@@ -134,7 +144,7 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Pa
     own = model.state_dict()
     state = resampled(_in_names_of(own, state), model, source)
     replaced = _classifiers_of_other_classes(model, state, own)
-    no_token_head = _of_wrapped_backbone(own) and 'aux_head.weight' in own.keys() - state.keys()
+    no_token_head = is_wrapped(own) and 'aux_head.weight' in own.keys() - state.keys()
     if no_token_head:
         replaced |= {'aux_head.weight', 'aux_head.bias'}
     left = sorted({name.rpartition('.')[0] for name in replaced if name in state})
@@ -210,7 +220,13 @@ def resample_pos_embed(
     return resample_abs_pos_embed(pos_embed, list(new_grid), list(old_grid), num_prefix_tokens, antialias=False)
 
 
-_PREFIXES = ('module.', '_orig_mod.', 'model.')
+def is_wrapped(names: Iterable[str]) -> bool:
+    """Whether the names are those of a `TokenLabelModel`: a backbone, and a token head beside it."""
+    names = list(names)
+    wrapped = [name for name in names if name.startswith('backbone.')]
+    return bool(wrapped) and all(name.startswith('aux_head.') for name in set(names) - set(wrapped))
+
+
 _EMA_COUNTERS = ('steps', 'n_averaged')
 
 
@@ -272,7 +288,7 @@ def _weights(checkpoint: Mapping, ema: bool) -> tuple[Mapping, bool]:
 def _innermost(model: nn.Module) -> nn.Module:
     """The model inside DistributedDataParallel, `torch.compile`, our engine's classifier or timm's feature wrapper."""
     names = list(model.state_dict())
-    for prefix in _PREFIXES:
+    for prefix in PREFIXES:
         if names and all(name.startswith(prefix) for name in names):
             return _innermost(model.get_submodule(prefix.rstrip('.')))
     return model
@@ -284,19 +300,12 @@ def _architecture(model: nn.Module) -> str | None:
 
 def _in_names_of(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """`state` in the model's names where one of the two is a `TokenLabelModel` and the other a bare backbone."""
-    if _of_wrapped_backbone(own) == _of_wrapped_backbone(state):
+    if is_wrapped(own) == is_wrapped(state):
         return state
-    if _of_wrapped_backbone(own):
+    if is_wrapped(own):
         return {name if name in own else f'backbone.{name}': value for name, value in state.items()}
     kept = {name: value for name, value in state.items() if name.startswith('backbone.') or name in own}
     return {name.removeprefix('backbone.'): value for name, value in kept.items()}
-
-
-def _of_wrapped_backbone(names: Iterable[str]) -> bool:
-    """Whether the names are those of a `TokenLabelModel`."""
-    names = list(names)
-    wrapped = [name for name in names if name.startswith('backbone.')]
-    return bool(wrapped) and all(name.startswith('aux_head.') for name in set(names) - set(wrapped))
 
 
 def _classifiers_of_other_classes(
