@@ -3,6 +3,7 @@
 `tokenlabel.models.checkpoint` reads the files and unifies their names; here is what a backbone and a neck take of them.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,6 +52,7 @@ def load_backbone(backbone: nn.Module, source: str | Path, ema: bool = True) -> 
                 f'{source} also holds a token pyramid: give the neck the same init_cfg to load it',
                 logger='current',
             )
+            warn_of_divisor(backbone, source)
     unused = tuple(f'blocks.{i}.' for i in range(len(backbone.blocks), backbone.depth))
     kept = {name: x for name, x in state.items() if not name.startswith((*CLASSIFIER_ONLY, *unused, PYRAMID))}
     load_weights(backbone, kept, source=str(source))
@@ -171,7 +173,6 @@ def segmentation_in(weights: Weights, layout: str) -> dict:
     Raises:
         UserError: The layout has no place for such a model.
     """
-    _take_our_names(weights)
     if layout == 'timm':
         return _backbone_for_timm(weights)
     meta = {'dataset_meta': weights.dataset_meta} if weights.dataset_meta else {}
@@ -186,6 +187,8 @@ def segmentation_in(weights: Weights, layout: str) -> dict:
             ) from error
         note_renaming(weights, before)
         meta = {key.upper(): weights.dataset_meta[key] for key in ('classes', 'palette') if key in weights.dataset_meta}
+    else:
+        _take_our_names(weights)
     return {'meta': meta, 'state_dict': weights.state}
 
 
@@ -219,13 +222,29 @@ def _backbone_for_timm(weights: Weights) -> dict:
     """Weights of the backbone, whose module is timm's own or holds it as `model`."""
     before = weights.state
     inner = 'backbone.model.' if any(name.startswith('backbone.model.') for name in before) else 'backbone.'
-    weights.state = {name: x for name, x in before.items() if name.startswith(inner)}
+    pyramid = f'backbone.{PYRAMID}'
+    weights.state = {n: x for n, x in before.items() if n.startswith(inner) and not n.startswith(pyramid)}
     note_dropping(weights, before, 'timm has a place for the backbone alone')
     before = weights.state
     weights.state = below(before, inner)
     note_renaming(weights, before)
     weights.steps.append('the backbone has no final norm and no heads (timm: num_classes=0, final_norm=False)')
     return weights.state
+
+
+def warn_of_divisor(backbone: nn.Module, source: str | Path) -> None:
+    """Warns where the released weights of L meet a backbone that divides its residual branches, as new models do."""
+    if getattr(backbone, 'arch', None) != 'lvvit_l':
+        return
+    divisor = getattr(backbone.blocks[0].ls1, 'divisor', 1)
+    if divisor != 1:
+        print_log(
+            f'{source} has the names of a released segmentation model, whose L wants undivided residual branches, and '
+            f'this backbone divides by {divisor:g}: for the released weights set model.backbone.residual_divisor=1, as '
+            'configs/released/upernet_lvvit_l.py does',
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 # Parts of the released models: LV-ViT with its pyramid, UPerHead, FCNHead.
@@ -264,3 +283,5 @@ class ReleasedNamesHook(Hook):
         renamed = released_to_ours({name.removeprefix('module.'): x for name, x in state.items()}, pyramid)
         state.clear()
         state.update(renamed)
+        backbone = next(part for name, part in runner.model.named_modules() if f'.{name}'.endswith('.backbone'))
+        warn_of_divisor(backbone, 'The checkpoint')

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner as MMEngineRunner
 from mmseg.registry import MODELS
 
-import mmseg_ext  # noqa: F401  (registers the names)
-from mmseg_ext.checkpoint import released_to_ours, segmentation_in
+import mmseg_ext
+from mmseg_ext.checkpoint import ReleasedNamesHook, released_to_ours, segmentation_in
 from tests.fixtures_io import below, cases, load
 from tests.released_segmentation import (
     RELEASED,
@@ -79,6 +80,20 @@ def make_runner(config: Config, work_dir: Path) -> Runner:
     return Runner.from_cfg(config)
 
 
+@pytest.fixture(scope='module')
+def runner_of_fixture(tmp_path_factory) -> Runner:
+    init_default_scope('mmseg')
+    return make_runner(fixture_config(), tmp_path_factory.mktemp('runner'))
+
+
+@pytest.fixture
+def runner(runner_of_fixture) -> Runner:
+    """A runner of the small model, all of whose weights are zeros."""
+    for x in runner_of_fixture.model.state_dict().values():
+        x.zero_()
+    return runner_of_fixture
+
+
 @pytest.mark.parametrize('size', SIZES)
 def test_every_name_of_a_released_file_has_its_place_and_none_is_missing(size):
     with torch.device('meta'):
@@ -108,9 +123,9 @@ def test_dropout_of_the_mlp_alone_takes_the_place_of_stochastic_depth(size, rate
 
 @pytest.mark.parametrize('prefix', ['', 'module.'])
 @pytest.mark.parametrize('shape', ['square', 'wide'])
-def test_a_released_file_loads_completely_and_its_features_are_the_released_ones(shape, prefix, tmp_path):
+def test_a_released_file_loads_completely_and_its_features_are_the_released_ones(shape, prefix, runner, tmp_path):
     file = write_released(tmp_path / 'r.pth', {f'{prefix}{name}': x for name, x in fixture_weights().items()})
-    runner, fixture = make_runner(fixture_config(), tmp_path), load('segmentation_backbone')
+    fixture = load('segmentation_backbone')
     runner.load_checkpoint(str(file))
     with torch.no_grad():
         levels = runner.model.eval().extract_feat(fixture[f'{shape}.input'])
@@ -122,10 +137,9 @@ def test_a_released_file_loads_completely_and_its_features_are_the_released_ones
 
 
 @pytest.mark.parametrize('suffix', ['pth', 'safetensors'])
-def test_a_converted_file_loads_as_its_source_does(suffix, tmp_path):
+def test_a_converted_file_loads_as_its_source_does(suffix, runner, tmp_path):
     weights = read_weights(write_released(tmp_path / 'r.pth', fixture_weights()))
     save(tmp_path / f'ours.{suffix}', segmentation_in(weights, 'ours' if suffix == 'pth' else 'safetensors'))
-    runner = make_runner(fixture_config(), tmp_path)
     runner.load_checkpoint(str(tmp_path / f'ours.{suffix}'))
     for name, x in released_to_ours(fixture_weights()).items():
         assert torch.equal(runner.model.state_dict()[name], x), name
@@ -139,6 +153,27 @@ def test_training_starts_from_a_released_file_by_load_from(tmp_path):
     assert torch.equal(runner.model.decode_head.conv_seg.weight, fixture_weights()['decode_head.conv_seg.weight'])
 
 
+def test_a_released_file_loads_under_test_time_augmentation(tmp_path):
+    config = fixture_config()
+    config.model = config.tta_model | dict(module=config.model)
+    runner = make_runner(config, tmp_path)
+    runner.load_checkpoint(str(write_released(tmp_path / 'r.pth', fixture_weights())))
+    for name, x in released_to_ours(fixture_weights()).items():
+        assert torch.equal(runner.model.state_dict()[f'module.{name}'], x), name
+
+
+def test_released_weights_of_l_in_a_network_that_divides_by_3_are_warned_about(monkeypatch):
+    config = fixture_config()
+    config.model.backbone.update(arch='lvvit_l', stem_width=64, residual_divisor=3.0)
+    said = []
+    monkeypatch.setattr(mmseg_ext.checkpoint, 'print_log', lambda text, **options: said.append(text))
+    with torch.device('meta'):
+        model = MODELS.build(config.model)
+    checkpoint = {'state_dict': fixture_weights()}
+    ReleasedNamesHook().after_load_checkpoint(SimpleNamespace(model=model), checkpoint)
+    assert 'set model.backbone.residual_divisor=1' in ' '.join(said)
+
+
 def test_a_released_file_of_other_heads_is_refused_by_name(tmp_path):
     config = fixture_config()
     config.model.decode_head.num_classes = 7
@@ -147,13 +182,12 @@ def test_a_released_file_of_other_heads_is_refused_by_name(tmp_path):
         make_runner(config, tmp_path).load_checkpoint(str(file))
 
 
-def test_what_an_old_trainer_left_beside_the_weights_does_not_stand_in_the_way(tmp_path):
+def test_what_an_old_trainer_left_beside_the_weights_does_not_stand_in_the_way(runner, tmp_path):
     extras = dict(
         PALETTE=np.zeros((150, 3), np.uint8),
         hook_msgs=dict(best_score=np.float64(0.479), best_ckpt=Path('work_dirs/best.pth')),
     )
     file = write_released(tmp_path / 'r.pth', fixture_weights(), **extras)
-    runner = make_runner(fixture_config(), tmp_path)
     runner.load_checkpoint(str(file))
     assert read_checkpoint(file)['meta']['iter'] == 160000
 

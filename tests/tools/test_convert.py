@@ -145,7 +145,7 @@ def test_a_released_segmentation_model_comes_back_bit_for_bit(convert, between):
     suffix = 'safetensors' if between == 'safetensors' else 'pth'
     status, said = convert('released.pth', f'between.{suffix}', between)
     assert status == 0, said
-    assert 'renamed 36 weights (' in said
+    assert 'renamed 36 weights (backbone.side_layer1.0.weight -> neck.side_layer1.0.weight)' in said
     convert(f'between.{suffix}', 'again.pth', 'released')
     assert_same(read_checkpoint('again.pth')['state_dict'], segmentation_weights())
     meta = read_checkpoint('again.pth')['meta']
@@ -197,7 +197,7 @@ def test_timm_reads_the_backbone_of_a_segmentation_model(convert):
     write_released('released.pth', segmentation_weights())
     status, said = convert('released.pth', 'timm.pth', 'timm')
     assert status == 0, said
-    assert 'timm has a place for the backbone alone: auxiliary_head, decode_head, neck' in said
+    assert 'timm has a place for the backbone alone: auxiliary_head, backbone, decode_head' in said
     model = LVViT(num_classes=0, final_norm=False, **TINY)
     model.load_state_dict(read_checkpoint('timm.pth'))
 

@@ -175,13 +175,10 @@ def check_target(target: str | Path, layout: str, source: str | Path) -> None:
 
 
 def note_renaming(weights: Weights, before: Mapping[str, Tensor]) -> None:
-    """Adds a line about the names that differ from those before."""
-    new = [name for name in weights.state if name not in before]
-    if new:
-        old = next(name for name in before if name not in weights.state)
-        same = next((name for name in weights.state if old.endswith(name)), None)
-        example = f' ({old} -> {same})' if same else f' (now {new[0]}, ...)'
-        weights.steps.append(f'renamed {len(new)} weights{example}')
+    """Adds a line about the names that differ from those before, in the same order."""
+    pairs = [(old, new) for old, new in zip(before, weights.state, strict=True) if old != new]
+    if pairs:
+        weights.steps.append(f'renamed {len(pairs)} weights ({pairs[0][0]} -> {pairs[0][1]})')
 
 
 def note_dropping(weights: Weights, before: Mapping[str, Tensor], reason: str) -> None:
