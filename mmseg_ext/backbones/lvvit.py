@@ -76,8 +76,6 @@ class LVViT(models.LVViT):
         self.arch = arch
         self.pretrained_cfg = {'architecture': arch}  # timm's place for the name, used in messages
         self.depth = len(self.blocks)
-        for i, block in enumerate(self.blocks):
-            block.mlp.drop1.p = block.mlp.drop2.p = mlp_drop_rate * i / max(1, self.depth - 1)
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.init_cfg = dict(type='Pretrained', checkpoint=pretrained) if pretrained else init_cfg
@@ -90,6 +88,8 @@ class LVViT(models.LVViT):
             parameter.requires_grad_(False)
         self.set_grad_checkpointing(with_cp)
         self._register_load_state_dict_pre_hook(self._resample_before_loading)
+        for i, block in enumerate(self.blocks):
+            block.mlp.drop1.p = block.mlp.drop2.p = mlp_drop_rate * i / max(1, self.depth - 1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images [B, 3, H, W] -> one map [B, embed_dim, rows, cols] of patch tokens for each of `out_indices`."""
