@@ -20,7 +20,7 @@ _base_ = [
 ]
 
 model = dict(
-    # Windows lie where the release had them, and none of 512x512 sees padding. Narrower ones, of which `--tta` has a few
+    # Windows lie where the release had them, and none of 512x512 sees padding. Narrower ones, a few of those of `--tta`
     # at half size, stretch by less than a patch where 16 does not divide them; the release's did as well.
     data_preprocessor=dict(test_cfg=None),
     backbone=dict(drop_path_rate=0.0, mlp_drop_rate=0.1),
