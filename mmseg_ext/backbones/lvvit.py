@@ -32,6 +32,8 @@ class LVViT(models.LVViT):
         img_size: Input height and width whose grid the position embedding has, in pixels.
         out_indices: Blocks whose output is returned, ascending, counted from 0.
         drop_path_rate: Stochastic depth of the last block, in [0, 1); it grows linearly from 0.
+        mlp_drop_rate: Dropout in the last block's MLP, in [0, 1); it grows linearly from 0 at the first. The released
+            segmentation models were trained with it in place of stochastic depth.
         frozen_stages: -1 trains everything; n >= 0 freezes the stem, the embeddings and the first n blocks.
         with_cp: Recompute the blocks' activations in the backward pass to save memory.
         pretrained: Short for `init_cfg=dict(type='Pretrained', checkpoint=pretrained)`.
@@ -50,6 +52,7 @@ class LVViT(models.LVViT):
         img_size: int | tuple[int, int] = 512,
         out_indices: Sequence[int] = (6, 9, 12, 15),
         drop_path_rate: float = 0.0,
+        mlp_drop_rate: float = 0.0,
         frozen_stages: int = -1,
         with_cp: bool = False,
         pretrained: str | None = None,
@@ -85,6 +88,8 @@ class LVViT(models.LVViT):
             parameter.requires_grad_(False)
         self.set_grad_checkpointing(with_cp)
         self._register_load_state_dict_pre_hook(self._resample_before_loading)
+        for i, block in enumerate(self.blocks):
+            block.mlp.drop1.p = block.mlp.drop2.p = mlp_drop_rate * i / max(1, self.depth - 1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images [B, 3, H, W] -> one map [B, embed_dim, rows, cols] of patch tokens for each of `out_indices`."""
