@@ -91,9 +91,8 @@ class Segmentation:
         if not areas and not legend_rows:
             return Image.fromarray(picture)
         texts = [f'{short(area.name)} {100 * area.share:.1f} %' for area in areas]
-        possible = classes or self.class_names if legend_rows else [area.name for area in areas]
-        longest = f'{max((short(name) for name in possible), key=len)} 100.0 %'
-        panel = Legend(len(picture), legend_rows or len(areas), longest)
+        widest = [f'{short(name)} 100.0 %' for name in classes or self.class_names] if legend_rows else texts
+        panel = Legend(len(picture), legend_rows or len(areas), widest)
         colors = [tuple(map(int, self.palette[area.label])) for area in areas]
         return Image.fromarray(panel.beside(picture, list(zip(texts, colors, strict=True))))
 

@@ -50,17 +50,17 @@ class Legend:
     Args:
         height: of the picture, in pixels; with few rows to fill, the panel is as tall as its first column needs.
         num_rows: entries that it shall hold.
-        longest: the longest text that it shall hold.
+        texts: of all entries that it may hold.
     """
 
-    def __init__(self, height: int, num_rows: int, longest: str) -> None:
+    def __init__(self, height: int, num_rows: int, texts: Sequence[str]) -> None:
         self.text = round(min(max(height * TEXT_SHARE, SMALLEST_TEXT), LARGEST_TEXT))
         self.line = round(self.text * 1.5)
         self.font = _font(self.text)
         fitting = max((height - self.line) // self.line, 1)
         self.rows = max(min(fitting, num_rows), min(num_rows, 8))
         self.columns = -(-num_rows // self.rows) if num_rows else 0
-        self.column_width = round(self.font.getlength(longest)) + 3 * self.text
+        self.column_width = round(max(map(self.font.getlength, texts), default=0)) + 3 * self.text
         self.width = self.columns * self.column_width + self.text * bool(num_rows)
         self.height = max(height, self.rows * self.line + self.line)
 
