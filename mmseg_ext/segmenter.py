@@ -17,6 +17,7 @@ from mmseg_ext.checkpoint import PYRAMID, local_path, released_to_ours, weights_
 from mmseg_ext.image_pixels import AnyImage, image_pixels
 from mmseg_ext.peak_memory import peak_bytes
 from mmseg_ext.segmentation import Segmentation
+from mmseg_ext.segmentors import BatchedEncoderDecoder
 from mmseg_ext.tiles import BAND_BYTES, Interpolation, SlidingTiles, Tile, WholeTiles, labels_of, tiles
 from tokenlabel.engine.config import explains_errors, load_config, register_imports
 from tokenlabel.errors import UserError
@@ -195,13 +196,22 @@ class Segmenter:
 
     def _count(self, height: int, width: int) -> int:
         """Bytes that the model needs for one input, or for one batch of windows."""
-        batch = self.model.test_cfg.get('windows_per_batch', 1) if self._sliding else 1
+        batch = windows_at_once(self.model) if self._sliding else 1
 
         def run() -> Tensor:
             inputs = torch.empty(batch, 3, height, width, device=self.device)
-            return self.model.encode_decode(inputs, [_meta(inputs)] * batch)
+            if self._sliding:
+                return self.model.encode_decode(inputs, [_meta(inputs)] * batch)
+            return self.model.inference(inputs, [_meta(inputs)])
 
         return round(KERNELS_SHARE * peak_bytes(self.model, run))
+
+
+def windows_at_once(model: nn.Module) -> int:
+    """How many windows of a sliding window go through the model together."""
+    if not isinstance(model, BatchedEncoderDecoder):
+        return 1
+    return model.test_cfg.get('windows_per_batch') or 4
 
 
 def load_segmentation_model(model: nn.Module, source: str | Path) -> dict:
