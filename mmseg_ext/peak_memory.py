@@ -27,7 +27,7 @@ def peak_bytes(model: nn.Module, run: Callable[[], object]) -> int:
     """
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     weights = [fake.from_tensor(x) for x in (*model.parameters(), *model.buffers())]
-    count = _LiveBytes(weights)
+    count = LiveBytes(weights)
     try:
         with torch.no_grad(), fake, count:
             run()
@@ -39,7 +39,7 @@ def peak_bytes(model: nn.Module, run: Callable[[], object]) -> int:
     return count.peak
 
 
-class _LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):
     """Adds up the storages of tensors that operations return, and takes off those that are freed."""
 
     def __init__(self, there_before: list[Tensor]) -> None:

@@ -236,20 +236,13 @@ def load_segmentation_model(model: nn.Module, source: str | Path) -> dict:
     try:
         result = model.load_state_dict(state, strict=False)
     except RuntimeError as error:  # other shapes, one a line
-        first = str(error).splitlines()[1:2]
-        raise UserError(
-            f'{source} does not fit the config: {"".join(first).strip()} Give the config of its training.'
-        ) from error
+        first = ''.join(str(error).splitlines()[1:2]).strip().rstrip('.')
+        raise UserError(f'{source} does not fit the config: {first}; give the config of its training') from error
     missing = [name for name in result.missing_keys if not name.endswith('num_batches_tracked')]
-    if missing or result.unexpected_keys:
-        missed, extra = (
-            f'{len(names)} ({", ".join([*names[:3], "..."][: len(names)])})'
-            for names in (missing, result.unexpected_keys)
-        )
-        raise UserError(
-            f'{source} does not fit the config: {missed} weights are missing and {extra} have no place in it; give the '
-            'config of its training'
-        )
+    wrong = {'in the file there is no': missing, 'in the model there is no': result.unexpected_keys}
+    faults = [f'{what} {names[0]} ({len(names)} such weights)' for what, names in wrong.items() if names]
+    if faults:
+        raise UserError(f'{source} does not fit the config: {", ".join(faults)}; give the config of its training')
     meta = checkpoint.get('meta')
     meta = meta if isinstance(meta, dict) else {}
     older = {'classes': meta.get('CLASSES'), 'palette': meta.get('PALETTE')}

@@ -207,6 +207,13 @@ def size_in_bytes(text: str) -> int | None:
     return int(float(match[1]) * UNITS[match[2].upper()])
 
 
+def pixels(text: str) -> int:
+    """A side's length, 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number of pixels')
+    return int(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -218,7 +225,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument('--classes', nargs='+', metavar='NAME', help='paint and measure only these (default: all)')
     parser.add_argument('--alpha', type=float, default=0.5, help='opacity of the colours, 0 to 1 (default: 0.5)')
     parser.add_argument(
-        '--max-side', type=int, default=4096, metavar='PIXELS', help='longer side of overlays at most (default: 4096)'
+        '--max-side',
+        type=pixels,
+        default=4096,
+        metavar='PIXELS',
+        help='longer side of overlays at most (default: 4096)',
     )
     parser.add_argument(
         '--memory-limit',
