@@ -18,7 +18,7 @@ from mmseg_ext.image_pixels import AnyImage, image_pixels
 from mmseg_ext.peak_memory import peak_bytes
 from mmseg_ext.segmentation import Segmentation
 from mmseg_ext.segmentors import BatchedEncoderDecoder
-from mmseg_ext.tiles import BAND_BYTES, Interpolation, SlidingTiles, Tile, WholeTiles, labels_of, tiles
+from mmseg_ext.tiles import Interpolation, SlidingTiles, Tile, WholeTiles, labels_of, tiles
 from tokenlabel.engine.config import explains_errors, load_config, register_imports
 from tokenlabel.errors import UserError
 from tokenlabel.models.checkpoint import read_checkpoint
@@ -33,6 +33,8 @@ COUNTED_STEP = 128
 KERNELS_SHARE = 1.3
 # float32 copies of an input while it is normalised and padded
 INPUT_COPIES = 4
+# Of the logits at the labels' own size, as many rows are made at a time as fit these bytes, or this part of the limit.
+BAND_BYTES, BAND_PART = 32 * 2**20, 8
 # of the summed logits while windows are added: the sum, a padded window, the mean
 SUM_COPIES = 3
 # A resized image has no side thinner than this share of the other, or it would vanish.
@@ -75,6 +77,7 @@ class Segmenter:
         register_imports(config)
         self.device = _device(device)
         self.memory_limit = memory_limit
+        self._band_bytes = min(BAND_BYTES, (memory_limit or GIB) // BAND_PART)
         with explains_errors(name or 'given'):
             self.model = _build(config.model)
             self._pipeline = Compose(resizing_pipeline(config))
@@ -123,7 +126,7 @@ class Segmenter:
         labels = np.empty(size, np.uint8 if self.num_classes <= 255 else np.uint16)
         for tile in self._tiles(interpolations, padded):
             logits = self._logits(resized, tile, padded)
-            for row, band in labels_of(logits, tile, interpolations, self._threshold):
+            for row, band in labels_of(logits, tile, interpolations, self._band_bytes, self._threshold):
                 labels[row : row + len(band), slice(*tile.cols)] = band.cpu().numpy()
         return labels
 
@@ -183,12 +186,14 @@ class Segmenter:
         pixels = height * width
         image = 3 * 4 * pixels
         if self._sliding:
-            windows = tuple(min(reach.crop, side) for reach, side in zip(self._reaches, (height, width), strict=True))
-            sums = SUM_COPIES * self.model.out_channels * 4 * pixels
-            model = self._counted(*windows) + sums
+            window = tuple(min(reach.crop, side) for reach, side in zip(self._reaches, (height, width), strict=True))
+            logit_bytes = 4 * self.model.out_channels
+            total = logit_bytes * pixels
+            last = logit_bytes * windows_at_once(self.model) * window[0] * window[1]
+            model = max(self._counted(*window) + total, SUM_COPIES * total + last)
         else:
             model = self._counted(*(-(-side // COUNTED_STEP) * COUNTED_STEP for side in (height, width)))
-        return max(INPUT_COPIES * image, image + model + BAND_BYTES)
+        return max(INPUT_COPIES * image, image + model + self._band_bytes)
 
     @property
     def _sliding(self) -> bool:

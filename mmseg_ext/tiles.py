@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Of the logits at the labels' own size, as many rows are made at a time as fit these bytes.
-BAND_BYTES = 32 * 2**20
 # Tensors of a band's size that live at once while it is interpolated.
 BAND_COPIES = 4
 
@@ -149,6 +147,7 @@ def labels_of(
     logits: Tensor,
     tile: Tile,
     interpolations: tuple[Interpolation, Interpolation],
+    band_bytes: int,
     threshold: float | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """The best class of each pixel of a tile, band by band: logits of the labels' size are never there as a whole.
@@ -157,6 +156,7 @@ def labels_of(
         logits: [C, h, w], of the tile's input, without padding at its end.
         tile: the tile.
         interpolations: from the resized image's rows and columns to the label map's.
+        band_bytes: as many rows are made at a time as fit these bytes, and one at least.
         threshold: of a binary model with one logit: above this probability the label is 1.
 
     Yields:
@@ -170,7 +170,7 @@ def labels_of(
     rows_in, rows_out = down.needed(start, stop), stop - start
     # shrunk labels need several input rows for each of their own
     row_bytes *= max(1, -(-(rows_in[1] - rows_in[0]) // rows_out))
-    height = max(BAND_BYTES // row_bytes, 1)
+    height = max(band_bytes // row_bytes, 1)
     for row in range(start, stop, height):
         end = min(row + height, stop)
         first, last = down.needed(row, end)

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmseg_ext import tiles as tiles_module
 from mmseg_ext.tiles import Interpolation, SlidingTiles, Tile, WholeTiles, labels_of, tiles
 
 
@@ -62,14 +61,13 @@ def test_tiles_cover_every_label_once(pieces, size):
 
 @pytest.mark.parametrize('size', [(45, 70), (8, 9), (20, 30)], ids=['enlarged', 'shrunk', 'as it is'])
 @pytest.mark.parametrize('band_bytes', [1, 2**20])
-def test_bands_of_labels_are_the_best_classes_of_interpolated_logits(monkeypatch, size, band_bytes):
-    monkeypatch.setattr(tiles_module, 'BAND_BYTES', band_bytes)
+def test_bands_of_labels_are_the_best_classes_of_interpolated_logits(size, band_bytes):
     logits = torch.randn(5, 20, 30, generator=torch.Generator().manual_seed(0))
     expected = F.interpolate(logits[None], size, mode='bilinear')[0].argmax(0)
     interpolations = tuple(Interpolation.between(a, b, False) for a, b in zip((20, 30), size, strict=True))
     labels = torch.full(size, -1)
     for rows, cols in itertools.product([(0, 3), (3, size[0])], [(0, 7), (7, size[1])]):
         tile = Tile(rows, cols, (0, 20), (0, 30))
-        for row, band in labels_of(logits, tile, interpolations):
+        for row, band in labels_of(logits, tile, interpolations, band_bytes):
             labels[row : row + len(band), slice(*cols)] = band
     assert torch.equal(labels, expected)
