@@ -90,7 +90,7 @@ class Segmentation:
         areas = self.areas(classes) if legend else []
         if not areas and not legend_rows:
             return Image.fromarray(picture)
-        texts = [f'{short(area.name)} {100 * area.share:.1f} %' for area in areas]
+        texts = [f'{short(area.name)} {_percent(area.share)}' for area in areas]
         widest = [f'{short(name)} 100.0 %' for name in classes or self.class_names] if legend_rows else texts
         panel = Legend(len(picture), legend_rows or len(areas), widest)
         colors = [tuple(map(int, self.palette[area.label])) for area in areas]
@@ -124,6 +124,11 @@ class Segmentation:
             for n, side in zip((height, width), self.labels.shape, strict=True)
         )
         return np.asarray(image), self.labels[np.ix_(rows, cols)]
+
+
+def _percent(share: float) -> str:
+    """With one decimal; what is there is not called 0."""
+    return f'{100 * share:.1f} %' if share >= 0.0005 else '< 0.1 %'
 
 
 def _save(picture: Image.Image, path: str | Path) -> None:

@@ -46,8 +46,8 @@ class Segmenter:
 
     An image is resized as the test pipeline says, goes through the model in one piece or by sliding windows as
     `test_cfg` says, and the scores are interpolated to its own size. Where that would need more than `memory_limit`,
-    it is done tile by tile: under a sliding window with the same labels; where the model sees its input in one piece,
-    with the same labels as far as `tile_margin` holds the context that they depend on.
+    it is done tile by tile: under a sliding window with the same labels up to rounding; where the model sees its input
+    in one piece, with the same labels as far as `tile_margin` holds the context that they depend on.
 
         segmenter = Segmenter('configs/upernet_lvvit.py', 'work_dirs/upernet_lvvit/iter_160000.pth')
         segmenter('street.jpg').overlay().show()

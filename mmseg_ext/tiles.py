@@ -97,7 +97,8 @@ class WholeTiles:
 class SlidingTiles:
     """Reach of a tile under a sliding window: the same windows cover its pixels as in the untiled image.
 
-    So the labels of tiles are those of the whole image. A last window that would stick out is shifted inwards.
+    So the labels of tiles are those of the whole image, up to rounding. A last window that would stick out is shifted
+    inwards.
 
     Attributes:
         crop: height or width of a window.
