@@ -3,6 +3,7 @@
 A config that lists `custom_imports = dict(imports=['mmseg_ext'], allow_failed_imports=False)` can use the backbone
 `LVViT`, the necks `TokenPyramid` and `TokenPyramidFPN`, the segmentor `BatchedEncoderDecoder` and `BatchedTTAModel`
 around it, the metric `StreamingIoU`, the data set `DigitScenes` and the hook `ReleasedNamesHook`.
+In Python, `Segmenter(config, checkpoint)(image)` segments images of any kind.
 """
 
 from mmseg_ext.quiet_import import import_quietly
@@ -15,3 +16,4 @@ from mmseg_ext import datasets as datasets  # noqa: E402
 from mmseg_ext import evaluation as evaluation  # noqa: E402
 from mmseg_ext import necks as necks  # noqa: E402
 from mmseg_ext import segmentors as segmentors  # noqa: E402
+from mmseg_ext.segmenter import Segmenter as Segmenter  # noqa: E402
