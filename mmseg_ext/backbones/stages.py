@@ -36,11 +36,15 @@ def freeze_stages(backbone: nn.Module, stages: int) -> None:
         stages: -1 trains everything; n >= 0 freezes the stem, the embeddings and the first n blocks or stages.
 
     Raises:
-        UserError: There are fewer stages.
+        UserError: There are fewer stages, or timm does not number those of this model.
     """
+    if stages == -1:
+        return
+    if not hasattr(backbone, 'group_matcher'):
+        raise UserError(f'timm does not number the stages of {type(backbone).__name__}: set frozen_stages=-1')
     stage_of = group_parameters(backbone, backbone.group_matcher(coarse=True), reverse=True)
     last = max(stage_of.values())
-    if not -1 <= stages <= last:
+    if not 0 <= stages <= last:
         raise UserError(f'frozen_stages is {stages} but must be -1 to {last}')
     for name, parameter in backbone.named_parameters():
         if stage_of[name] <= stages:

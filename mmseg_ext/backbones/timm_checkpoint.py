@@ -50,9 +50,7 @@ def load_timm_backbone(
     classifiers = whole.pretrained_cfg.get('classifier') or ()
     classifiers = (classifiers,) if isinstance(classifiers, str) else classifiers
     heads = tuple(f'{name}.' for name in (*CLASSIFIER_ONLY, *classifiers))
-    kept = {
-        name: x for name, x in state.items() if name in own or not (name in unneeded or name.startswith(heads))
-    }
+    kept = {name: x for name, x in state.items() if name in own or not (name in unneeded or name.startswith(heads))}
     load_weights(model, kept, source=str(source))
 
 

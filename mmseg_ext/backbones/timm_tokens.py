@@ -11,7 +11,7 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmseg_ext.backbones.shape_probe import map_shapes
+from mmseg_ext.backbones.shape_probe import map_shapes, unused_parameters
 from mmseg_ext.backbones.stages import checked_indices, evaluate_frozen, freeze_stages
 from mmseg_ext.backbones.timm_checkpoint import architecture_of, fitted, load_timm_backbone, load_timm_release
 from mmseg_ext.checkpoint import pretrained_part
@@ -37,8 +37,8 @@ class TimmTokens(BaseModule):
 
     Inputs may have any size and aspect where the architecture can: they are padded with zeros (the mean colour) at
     right and bottom to multiples of `size_divisor`, and the maps are cut to `ceil(H / stride) x ceil(W / stride)`. An
-    architecture whose size is fixed (MLP-Mixer, CaiT, Hiera) pads up to `img_size` and refuses larger inputs; test it in
-    windows of that size.
+    architecture whose size is fixed (MLP-Mixer, CaiT, BEiT, Hiera) pads up to `img_size` and refuses larger inputs;
+    test it in windows of that size.
 
     Every trainable parameter takes part in the output: blocks after the last chosen one and the head are removed, and
     what the maps do not depend on beside them is frozen.
@@ -103,7 +103,7 @@ class TimmTokens(BaseModule):
         self._look_at_shapes()
         self.out_norms = nn.ModuleList(LayerNorm2d(width) for width in self.channels) if out_norm else None
 
-        freeze_stages(self, frozen_stages)
+        freeze_stages(self.model, frozen_stages)
         if with_cp:
             self._save_memory()
         self._register_load_state_dict_pre_hook(self._fit_before_loading)
@@ -162,14 +162,21 @@ class TimmTokens(BaseModule):
     def _look_at_shapes(self) -> None:
         """Finds out widths and strides of the maps and which inputs the model takes; removes what is not used."""
         try:
-            shapes, unused = map_shapes(self.model, self._indices, self._in_chans, self.img_size)
+            shapes = map_shapes(self.model, self._indices, self._in_chans, self.img_size)
         except Exception as error:  # models of timm fail in many ways
             raise UserError(
-                f'{self.model_name} cannot take images of {self.img_size[0]}x{self.img_size[1]} ({error}): set img_size '
-                'to a size that it can'
+                f'{self.model_name} cannot take images of {self.img_size[0]}x{self.img_size[1]} ({error}): '
+                'set img_size to a size that it can'
             ) from error
-        self.channels = tuple(shape[1] for shape in shapes)
-        self.strides = tuple(round(self.img_size[0] / shape[2]) for shape in shapes)
+        self.channels = tuple(shape[0] for shape in shapes)
+        height, width = self.img_size
+        if any(height % rows or width % columns or height * columns != width * rows for _, rows, columns in shapes):
+            raise UserError(
+                f'the maps of {self.model_name} leave out the border of images (its convolutions have no padding): '
+                'choose another model'
+            )
+        self.strides = tuple(height // rows for _, rows, _ in shapes)
+        unused = unused_parameters(self.model, self._indices, self._in_chans, self.img_size)
         for name, child in list(self.model.named_children()):
             names = {f'{name}.{parameter}' for parameter, _ in child.named_parameters()}
             if names and names <= unused:
@@ -187,11 +194,11 @@ class TimmTokens(BaseModule):
         """Whether the model takes images of any whole number of steps each way."""
         sizes = [step, (2 * step[0], step[1]), (self.img_size[0] + step[0], self.img_size[1] + 2 * step[1])]
         try:
-            maps = [map_shapes(self.model, self._indices, self._in_chans, size)[0] for size in sizes]
+            maps = [map_shapes(self.model, self._indices, self._in_chans, size) for size in sizes]
         except Exception:  # models of timm refuse a size in many ways
             return False
         return all(
-            tuple(shape[2:]) == (size[0] // stride, size[1] // stride)
+            shape[1:] == (size[0] // stride, size[1] // stride)
             for size, shapes in zip(sizes, maps, strict=True)
             for shape, stride in zip(shapes, self.strides, strict=True)
         )
