@@ -47,8 +47,9 @@ def assert_took(model: nn.Module, source: dict[str, Tensor]) -> None:
             assert name == 'pos_embed', name
 
 
-@pytest.mark.parametrize('name', FAMILIES)
-@pytest.mark.parametrize('ema', [True, False])
+@pytest.mark.parametrize(
+    ('name', 'ema'), [(FAMILIES[0], True), (FAMILIES[0], False), *[(x, True) for x in FAMILIES[1:]]]
+)
 def test_a_pretraining_checkpoint_fills_the_backbone_with_averaged_or_raw_weights(name, ema, tmp_path):
     size = {} if name.startswith('resnet') else dict(img_size=64)
     raw, averaged = (TokenLabelModel(name, num_classes=5, **size, **ARGUMENTS[name]) for _ in range(2))
@@ -62,8 +63,9 @@ def test_a_pretraining_checkpoint_fills_the_backbone_with_averaged_or_raw_weight
     assert_took(model, (averaged if ema else raw).backbone.state_dict())
 
 
-@pytest.mark.parametrize('name', FAMILIES)
-@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+@pytest.mark.parametrize(
+    ('name', 'suffix'), [(FAMILIES[0], '.pth'), (FAMILIES[1], '.safetensors'), (FAMILIES[2], '.pth')]
+)
 def test_a_file_in_the_names_of_timm_fills_the_backbone(name, suffix, tmp_path):
     source, path = classifier(name), tmp_path / f'model{suffix}'
     torch.save({'model': source.state_dict()}, path) if suffix == '.pth' else save_file(source.state_dict(), path)

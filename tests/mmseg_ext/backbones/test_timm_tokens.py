@@ -32,6 +32,11 @@ ALL = FAMILIES | FIXED
 DEIT = dict(model_name='deit_small_patch16_224', embed_dim=32, depth=8, num_heads=2, img_size=64)
 
 
+def families(names, slow: str) -> list:
+    """Families to go through; those in `slow` take longer or add little to the others."""
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name in slow.split())) for name in names]
+
+
 def build(family: str = 'deit', **changes) -> torch.nn.Module:
     torch.manual_seed(0)
     return MODELS.build({'type': 'TimmTokens', 'img_size': 64 if family != 'hiera' else 224, **ALL[family], **changes})
@@ -53,7 +58,7 @@ def gradients(backbone: torch.nn.Module, x: torch.Tensor) -> dict[str, torch.Ten
     return {name: p.grad for name, p in backbone.named_parameters() if p.requires_grad}
 
 
-@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize('family', families(FAMILIES, slow='distilled registers maxvit lvvit'))
 def test_the_maps_cover_an_input_of_any_size(family):
     backbone = build(family).eval()
     for size in [(64, 64), (32, 96), (33, 71), (1, 7)]:
@@ -64,13 +69,13 @@ def test_the_maps_cover_an_input_of_any_size(family):
         assert tuple(x.shape[1] for x in maps) == backbone.channels
 
 
-@pytest.mark.parametrize('family', ALL)
+@pytest.mark.parametrize('family', families(ALL, slow='distilled registers maxvit'))
 def test_a_plain_backbone_has_one_stride_and_a_pyramid_four(family):
     pyramid = family in ('swin', 'convnext', 'resnet', 'maxvit', 'hiera')
     assert build(family).strides == ((4, 8, 16, 32) if pyramid else (16, 16, 16, 16))
 
 
-@pytest.mark.parametrize('family', FIXED)
+@pytest.mark.parametrize('family', families(FIXED, slow='hiera beit'))
 def test_an_architecture_of_fixed_size_pads_up_to_it_and_refuses_larger_inputs(family):
     backbone = build(family).eval()
     own = backbone.img_size[0]
@@ -101,7 +106,7 @@ def test_windows_of_another_input_are_those_of_a_model_made_for_it():
         torch.testing.assert_close(list(backbone(x))[:3], expected)
 
 
-@pytest.mark.parametrize('family', ALL)
+@pytest.mark.parametrize('family', families(ALL, slow='distilled registers beit maxvit hiera lvvit'))
 def test_every_trainable_parameter_receives_a_gradient(family):
     backbone = build(family).train()
     grads = gradients(backbone, images(2, 3, *backbone.img_size))
@@ -120,7 +125,9 @@ def test_blocks_at_even_distances_are_taken_by_default(depth, indices):
     assert MODELS.build(dict(type='TimmTokens', **DEIT | dict(depth=depth))).out_indices == indices
 
 
-@pytest.mark.parametrize('family', ['deit', 'eva', 'cait', 'mixer', 'beit', 'swin', 'convnext'])
+@pytest.mark.parametrize(
+    'family', families(['deit', 'eva', 'cait', 'mixer', 'beit', 'swin', 'convnext'], 'eva beit swin')
+)
 def test_gradient_checkpointing_recomputes_and_changes_no_gradient(family, monkeypatch):
     calls = []
     original = torch.utils.checkpoint.checkpoint
