@@ -64,7 +64,7 @@ def test_a_pretraining_checkpoint_fills_the_backbone_with_averaged_or_raw_weight
 
 
 @pytest.mark.parametrize(
-    ('name', 'suffix'), [(FAMILIES[0], '.pth'), (FAMILIES[1], '.safetensors'), (FAMILIES[2], '.pth')]
+    ('name', 'suffix'), [(DEIT_NAME, '.pth'), (FAMILIES[1], '.safetensors'), (FAMILIES[2], '.pth')]
 )
 def test_a_file_in_the_names_of_timm_fills_the_backbone(name, suffix, tmp_path):
     source, path = classifier(name), tmp_path / f'model{suffix}'
