@@ -150,7 +150,13 @@ class TimmTokens(BaseModule):
         return self
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], float]:
-        """The layer of a parameter by its name, for timm's layer decay; norms of the maps are with the last one."""
+        """The layer of a parameter by its name, for timm's layer decay; norms of the maps are with the last one.
+
+        Raises:
+            UserError: timm does not number the layers of this architecture.
+        """
+        if not hasattr(self.model, 'group_matcher'):
+            raise UserError(f'timm does not number the layers of {self.model_name}: choose another constructor')
         groups = group_parameters(self.model, self.model.group_matcher(coarse=coarse), reverse=True)
         last = max(groups.values())
         return lambda name: groups.get(name.removeprefix('model.'), last)
@@ -165,7 +171,7 @@ class TimmTokens(BaseModule):
             shapes = map_shapes(self.model, self._indices, self._in_chans, self.img_size)
         except Exception as error:  # models of timm fail in many ways
             raise UserError(
-                f'{self.model_name} cannot take images of {self.img_size[0]}x{self.img_size[1]} ({error}): '
+                f'{self.model_name} cannot take images of {self.img_size[0]}x{self.img_size[1]} ({_line(error)}): '
                 'set img_size to a size that it can'
             ) from error
         self.channels = tuple(shape[0] for shape in shapes)
@@ -192,7 +198,7 @@ class TimmTokens(BaseModule):
 
     def _takes_multiples(self, step: tuple[int, int]) -> bool:
         """Whether the model takes images of any whole number of steps each way."""
-        sizes = [step, (2 * step[0], step[1]), (self.img_size[0] + step[0], self.img_size[1] + 2 * step[1])]
+        sizes = [(2 * step[0], step[1]), (self.img_size[0] + step[0], self.img_size[1] + 2 * step[1])]
         try:
             maps = [map_shapes(self.model, self._indices, self._in_chans, size) for size in sizes]
         except Exception:  # models of timm refuse a size in many ways
@@ -232,9 +238,9 @@ def _create(model_name: str, size: tuple[int, int], arguments: dict) -> tuple[nn
             refusal = error
         except (AssertionError, RuntimeError, ValueError) as error:
             raise UserError(
-                f'{model_name} cannot be made for images of {size[0]}x{size[1]} ({error}): change img_size'
+                f'{model_name} cannot be made for images of {size[0]}x{size[1]} ({_line(error)}): change img_size'
             ) from error
-    raise UserError(f'{model_name} does not take the arguments of TimmTokens: {refusal}') from refusal
+    raise UserError(f'{model_name} does not take the arguments of TimmTokens: {_line(refusal)}') from refusal
 
 
 def _levels(model: nn.Module, model_name: str) -> list[dict]:
@@ -251,3 +257,7 @@ def _even(reductions: Sequence[int]) -> tuple[int, ...]:
         return tuple(len(reductions) * (i + 1) // quarters - 1 for i in range(quarters))
     last = {stride: i for i, stride in enumerate(reductions)}
     return tuple(last[stride] for stride in PYRAMID_STRIDES if stride in last)
+
+
+def _line(error: Exception) -> str:
+    return str(error).partition('\n')[0]

@@ -182,3 +182,10 @@ def test_a_backbone_without_layers_is_refused():
     model.backbone = nn.Conv2d(3, 3, 1)
     with pytest.raises(UserError, match='Conv2d does not number its layers'):
         build(model, layer_decay=0.9)
+
+
+def test_an_architecture_that_timm_does_not_number_is_refused():
+    with torch.device('meta'):
+        model = Segmentor('resnet', model_name='poolformer_s12')
+    with pytest.raises(UserError, match='does not number the layers of poolformer_s12'):
+        build(model, layer_decay=0.9)
