@@ -6,8 +6,9 @@ from functools import partial
 from mmengine.model import initialize
 from mmseg.registry import MODELS
 from timm.layers import LayerNorm
-from torch import Tensor, nn
+from torch import Tensor
 
+from mmseg_ext.backbones.stages import checked_indices, evaluate_frozen, freeze_stages
 from mmseg_ext.checkpoint import load_backbone, pretrained_part
 from tokenlabel import models
 from tokenlabel.errors import UserError
@@ -76,16 +77,11 @@ class LVViT(models.LVViT):
         self.arch = arch
         self.pretrained_cfg = {'architecture': arch}  # timm's place for the name, used in messages
         self.depth = len(self.blocks)
-        self.out_indices = tuple(out_indices)
+        self.out_indices = checked_indices(out_indices, self.depth)
         self.frozen_stages = frozen_stages
         self.init_cfg = dict(type='Pretrained', checkpoint=pretrained) if pretrained else init_cfg
-        if not self.out_indices or self.out_indices != tuple(sorted(set(self.out_indices) & set(range(self.depth)))):
-            raise UserError(f'out_indices {self.out_indices} must ascend and lie within 0 to {self.depth - 1}')
         self.prune_intermediate_layers(self.out_indices)
-        if not -1 <= frozen_stages <= len(self.blocks):
-            raise UserError(f'frozen_stages is {frozen_stages} but must be -1 to {len(self.blocks)}')
-        for parameter in self._frozen_parameters():
-            parameter.requires_grad_(False)
+        freeze_stages(self, frozen_stages)
         self.set_grad_checkpointing(with_cp)
         self._register_load_state_dict_pre_hook(self._resample_before_loading)
         for i, block in enumerate(self.blocks):
@@ -114,19 +110,10 @@ class LVViT(models.LVViT):
     def train(self, mode: bool = True) -> 'LVViT':
         """Training or evaluation mode; what is frozen stays in evaluation mode."""
         super().train(mode)
-        for module in self._frozen_modules():
-            module.eval()
-        return self
-
-    def _frozen_modules(self) -> list[nn.Module]:
         # timm's constructor may call train() before this class has set its attributes.
-        stages = getattr(self, 'frozen_stages', -1)
-        return [] if stages < 0 else [self.patch_embed, self.pos_drop, *self.blocks[:stages]]
-
-    def _frozen_parameters(self) -> list[nn.Parameter]:
-        modules = self._frozen_modules()
-        embeddings = [self.pos_embed, self.cls_token] if modules else []
-        return embeddings + [parameter for module in modules for parameter in module.parameters()]
+        if getattr(self, 'frozen_stages', -1) >= 0:
+            evaluate_frozen(self)
+        return self
 
     def _resample_before_loading(self, state_dict: dict, prefix: str, *_) -> None:
         """Lets a model trained with another crop load: its position embedding is resampled to this grid."""
