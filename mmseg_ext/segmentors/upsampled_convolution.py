@@ -76,9 +76,10 @@ def add_enlarged(out: Tensor, x: Tensor, weight: Tensor, align_corners: bool) ->
     columns = shifted_interpolation(width, out.shape[3], num_columns, align_corners, out.device).to(out)
     products = pointwise(x, weight.permute(3, 0, 2, 1).reshape(-1, num_in))
     products = products.view(batch, num_columns, num_out * num_rows * height, width)
-    across = 0
-    for product, column in zip(products.unbind(1), columns.split(width, 1), strict=True):
-        across = across + product @ column.T
+    first, *others = zip(products.unbind(1), columns.split(width, 1), strict=True)
+    across = first[0] @ first[1].T
+    for product, column in others:
+        across += product @ column.T
     across = across.view(batch * num_out, num_rows * height, -1)
     out.view(batch * num_out, *out.shape[2:]).baddbmm_(rows.expand(len(across), -1, -1), across)
 
