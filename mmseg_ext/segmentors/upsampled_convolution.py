@@ -62,25 +62,27 @@ def convolved_enlarged(module: ConvModule, maps: Sequence[Tensor], align_corners
         elif shape == size:
             out = F.conv2d(x, part, bias, padding=conv.padding)
         else:
-            add_enlarged(out, x, part, align_corners)
+            out = plus_enlarged(out, x, part, align_corners)
     if norm is not None and not folds:
         out = norm(out)
     return module.activate(out) if module.with_activation else out
 
 
-def add_enlarged(out: Tensor, x: Tensor, weight: Tensor, align_corners: bool) -> None:
-    """Adds to `out` [B, O, H, W] the convolution of a map [B, C, h, w] enlarged to its size."""
+def plus_enlarged(out: Tensor, x: Tensor, weight: Tensor, align_corners: bool) -> Tensor:
+    """`out` [B, O, H, W], which is overwritten, plus the convolution of a map [B, C, h, w] enlarged to its size."""
     num_out, num_in, num_rows, num_columns = weight.shape
     batch, _, height, width = x.shape
     rows = shifted_interpolation(height, out.shape[2], num_rows, align_corners, out.device).to(out)
     columns = shifted_interpolation(width, out.shape[3], num_columns, align_corners, out.device).to(out)
     products = pointwise(x, weight.permute(3, 0, 2, 1).reshape(-1, num_in))
-    products = products.view(batch, num_columns, num_out * num_rows * height, width)
-    across = 0
-    for product, column in zip(products.unbind(1), columns.split(width, 1), strict=True):
-        across = across + product @ column.T
+    products = products.reshape(batch, num_columns, num_out * num_rows * height, width)
+    first, *others = zip(products.unbind(1), columns.split(width, 1), strict=True)
+    across = first[0] @ first[1].T
+    for product, column in others:
+        across += product @ column.T
     across = across.view(batch * num_out, num_rows * height, -1)
-    out.view(batch * num_out, *out.shape[2:]).baddbmm_(rows.expand(len(across), -1, -1), across)
+    summed = out.reshape(batch * num_out, *out.shape[2:])  # a copy where a GPU's convolution put the channels last
+    return summed.baddbmm_(rows.expand(len(across), -1, -1), across).view(out.shape)
 
 
 def shifted_interpolation(size: int, target: int, kernel: int, align_corners: bool, device: torch.device) -> Tensor:
