@@ -174,6 +174,13 @@ class Segmenter:
             ]
             axis = int(outputs[1] > outputs[0])
             smallest = ALIGN * len(interpolations[axis].lower) // padded[axis]
+            at_once = windows_at_once(self.model)
+            if outputs[axis] <= max(smallest, 1) and self._sliding and at_once > 1:
+                # smaller batches of windows rather than none; the images to come are as large, most often
+                self.model.test_cfg['windows_per_batch'] = at_once // 2
+                self._counted.cache_clear()
+                pieces = [1, 1]
+                continue
             if outputs[axis] <= max(smallest, 1):
                 raise UserError(
                     f'the smallest tile needs {needed / 2**20:.0f} MiB of memory: raise memory_limit from '

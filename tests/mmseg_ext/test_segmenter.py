@@ -168,6 +168,14 @@ def test_a_limit_that_no_tile_keeps_is_said(tmp_path):
         segmenter(photograph(200, 200))
 
 
+def test_a_tight_limit_makes_batches_of_windows_smaller(tmp_path):
+    config = with_pipeline(token_config(type='BatchedEncoderDecoder', **SQUARE))
+    config.model.test_cfg.windows_per_batch = 64
+    segmenter = Segmenter(config, write_checkpoint(config, tmp_path / 'c.pth'), memory_limit=14 * MIB)
+    assert segmenter(photograph(90, 90)).labels.shape == (90, 90)
+    assert 1 <= segmenter.model.test_cfg.windows_per_batch < 64
+
+
 def test_class_names_and_colours_are_the_checkpoints_then_the_configs(tmp_path):
     config = convolution_config(num_classes=10)
     meta = dict(dataset_meta=dict(classes=CLASSES, palette=[[i, 2, 3] for i in range(10)]))
