@@ -18,4 +18,4 @@ from mmseg_ext import evaluation as evaluation  # noqa: E402
 from mmseg_ext import layer_decay as layer_decay  # noqa: E402
 from mmseg_ext import necks as necks  # noqa: E402
 from mmseg_ext import segmentors as segmentors  # noqa: E402
-from mmseg_ext.segmenter import Segmenter as Segmenter  # noqa: E402
+from mmseg_ext.inference import Segmenter as Segmenter  # noqa: E402

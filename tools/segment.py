@@ -30,7 +30,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from timm.utils.misc import natural_key
 
 from mmseg_ext import Segmenter
-from mmseg_ext.segmentation import ClassArea
+from mmseg_ext.inference.segmentation import ClassArea
 from tokenlabel.data.image_reader import IMAGE_SUFFIXES
 from tokenlabel.engine.config import load_config
 from tokenlabel.errors import UserError, reports_errors

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmseg_ext.tiles import Interpolation, SlidingTiles, Tile, WholeTiles, labels_of, tiles
+from mmseg_ext.inference.tiles import Interpolation, SlidingTiles, Tile, WholeTiles, labels_of, tiles
 
 
 def window_starts(size: int, crop: int, stride: int) -> list[int]:

@@ -14,11 +14,11 @@ from mmseg.registry import DATASETS, MODELS
 from torch import Tensor, nn
 
 from mmseg_ext.checkpoint import PYRAMID, local_path, released_to_ours, weights_of
-from mmseg_ext.image_pixels import AnyImage, image_pixels
-from mmseg_ext.peak_memory import peak_bytes
-from mmseg_ext.segmentation import Segmentation
+from mmseg_ext.inference.image_pixels import AnyImage, image_pixels
+from mmseg_ext.inference.peak_memory import peak_bytes
+from mmseg_ext.inference.segmentation import Segmentation
+from mmseg_ext.inference.tiles import Interpolation, SlidingTiles, Tile, WholeTiles, labels_of, tiles
 from mmseg_ext.segmentors import BatchedEncoderDecoder
-from mmseg_ext.tiles import Interpolation, SlidingTiles, Tile, WholeTiles, labels_of, tiles
 from tokenlabel.engine.config import explains_errors, load_config, register_imports
 from tokenlabel.errors import UserError
 from tokenlabel.models.checkpoint import read_checkpoint
@@ -98,7 +98,7 @@ class Segmenter:
         """Segments an image.
 
         Args:
-            image: see `mmseg_ext.image_pixels.image_pixels`.
+            image: see `mmseg_ext.inference.image_pixels.image_pixels`.
 
         Raises:
             UserError: it cannot be read, or even its smallest tile needs more than the memory limit or the device has.

@@ -8,8 +8,8 @@ from mmseg.registry import MODELS
 from PIL import Image
 
 from mmseg_ext import Segmenter
-from mmseg_ext.peak_memory import LiveBytes, peak_bytes
-from mmseg_ext.segmentation import Segmentation
+from mmseg_ext.inference.peak_memory import LiveBytes, peak_bytes
+from mmseg_ext.inference.segmentation import Segmentation
 from tests.segmenters import CLASSES, convolution_config, token_config, write_checkpoint
 from tokenlabel.errors import UserError
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_ext.image_pixels import image_pixels
+from mmseg_ext.inference.image_pixels import image_pixels
 from tokenlabel.errors import UserError
 
 RNG = np.random.default_rng(0)
