@@ -223,7 +223,7 @@ def windows_at_once(model: nn.Module) -> int:
     """How many windows of a sliding window go through the model together."""
     if not isinstance(model, BatchedEncoderDecoder):
         return 1
-    return model.test_cfg.get('windows_per_batch') or 4
+    return model.windows_per_batch
 
 
 def load_segmentation_model(model: nn.Module, source: str | Path) -> dict:

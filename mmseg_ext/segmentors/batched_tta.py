@@ -34,7 +34,7 @@ class BatchedTTAModel(SegTTAModel):
     def _merged(self, seen: Iterable[tuple[WindowedImage, SegDataSample]]) -> SegDataSample:
         total, num_views = None, 0
         for image, sample in seen:
-            logits = self.module.logits(image, sample.metainfo)[0]
+            logits = self.module.logits(image, sample.metainfo)
             probabilities = logits.softmax(0) if len(logits) > 1 else logits.sigmoid()
             if total is None:
                 total, merged = probabilities, sample

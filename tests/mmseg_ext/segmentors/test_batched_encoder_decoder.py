@@ -33,7 +33,7 @@ def both(head: str = 'UPerHead') -> tuple[nn.Module, nn.Module]:
 def configured(head: str = 'UPerHead', **test_cfg) -> tuple[nn.Module, nn.Module]:
     """`both`, tested in this way."""
     for model in both(head):
-        model.test_cfg = ConfigDict(test_cfg)
+        model.test_cfg = ConfigDict(test_cfg, keep_logits=True)
     return both(head)
 
 
@@ -128,6 +128,17 @@ def test_gradients_flow_where_they_are_asked_for():
         model.predict(inputs.clone())[0].seg_logits.data.square().mean().backward()
         gradients.append(model.decode_head.fpn_bottleneck.conv.weight.grad)
     assert_close(*gradients)
+
+
+@pytest.mark.parametrize('meta', [dict(), dict(ori_shape=(50, 77), flip=True, flip_direction='horizontal')])
+def test_labels_do_without_logits(meta):
+    _, ours = configured(**SLIDE)
+    data = batch((45, 70), **meta)
+    kept = step(ours, data)[0]
+    ours.test_cfg.keep_logits = False
+    without = step(ours, data)[0]
+    assert 'seg_logits' in kept and 'seg_logits' not in without
+    assert torch.equal(without.pred_sem_seg.data, kept.pred_sem_seg.data)
 
 
 @pytest.mark.gpu
