@@ -28,6 +28,7 @@ setup(
         'timm>=1.0.25',
         'numpy>=1.26',
         'pillow>=10.1',
+        'opencv-python-headless>=4.11',
         'safetensors>=0.4.3',
         'scikit-learn>=1.3.2',
         'matplotlib>=3.8',

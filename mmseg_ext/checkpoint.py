@@ -3,6 +3,7 @@
 `tokenlabel.models.checkpoint` reads the files and unifies their names; here is what a backbone and a neck take of them.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,17 +15,17 @@ from mmengine.dist import barrier, get_local_rank
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import CheckpointLoader, Runner
 from torch import Tensor, nn
 
+from tokenlabel.engine.resuming.checkpoint_files import load_from_local
 from tokenlabel.errors import UserError
-from tokenlabel.models.checkpoint import load_weights, read_checkpoint, state_dict_of
+from tokenlabel.models.checkpoint import AVERAGED, load_weights, read_checkpoint, state_dict_of
+from tokenlabel.models.layouts import Weights, fit, note_dropping, note_renaming
 
 # What a classifier has and a segmentation backbone has not: the final norm and both heads.
 CLASSIFIER_ONLY = ('norm.', 'fc_norm.', 'head.', 'aux_head.')
 PYRAMID = 'side_layer'
-# Where files keep averaged weights apart from raw ones.
-AVERAGED = frozenset({'ema_state_dict', 'state_dict_ema', 'model_ema'})
 
 
 def load_backbone(backbone: nn.Module, source: str | Path, ema: bool = True) -> None:
@@ -51,6 +52,7 @@ def load_backbone(backbone: nn.Module, source: str | Path, ema: bool = True) -> 
                 f'{source} also holds a token pyramid: give the neck the same init_cfg to load it',
                 logger='current',
             )
+            warn_of_divisor(backbone, source)
     unused = tuple(f'blocks.{i}.' for i in range(len(backbone.blocks), backbone.depth))
     kept = {name: x for name, x in state.items() if not name.startswith((*CLASSIFIER_ONLY, *unused, PYRAMID))}
     load_weights(backbone, kept, source=str(source))
@@ -124,8 +126,8 @@ def pretrained_part(init_cfg: dict | list[dict] | None) -> dict | None:
 
 
 def is_segmentation(state: Mapping[str, Tensor]) -> bool:
-    """Whether these are the weights of a whole segmentation model."""
-    return any(name.startswith('backbone.') for name in state)
+    """Whether these are the weights of a whole segmentation model; those of a `TokenLabelModel` are not."""
+    return any(name.startswith('backbone.') for name in state) and 'aux_head.weight' not in state
 
 
 def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -144,6 +146,127 @@ def released_to_ours(state: Mapping[str, Tensor], pyramid: str = 'neck.') -> dic
     return {f'{pyramid}{PYRAMID}{name[len(old) :]}' if name.startswith(old) else name: x for name, x in state.items()}
 
 
+def ours_to_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names of a segmentation model of ours -> those of the released ones, whose backbone has the pyramid.
+
+    Raises:
+        ValueError: The release has no place for a weight; the message says which part of the model that is.
+    """
+    renamed = {re.sub(rf'^neck\.{PYRAMID}', f'backbone.{PYRAMID}', name): x for name, x in state.items()}
+    if not any(name.startswith(f'backbone.{PYRAMID}') for name in renamed):
+        raise ValueError('it has no token pyramid, or another neck around it')
+    for name in renamed:
+        if not _RELEASED_NAME.match(name):
+            raise ValueError(f'it holds {name}')
+    return renamed
+
+
+def segmentation_in(weights: Weights, layout: str) -> dict:
+    """What a file of this layout holds of a segmentation model; `weights.steps` gets what was done.
+
+    `timm` has a place for the backbone alone, without final norm and heads.
+
+    Args:
+        weights: those of a model of ours or of a released one, by either's names.
+        layout: one of `tokenlabel.models.layouts.LAYOUTS`.
+
+    Raises:
+        UserError: The layout has no place for such a model.
+    """
+    if layout == 'timm':
+        return _backbone_for_timm(weights)
+    meta = {'dataset_meta': weights.dataset_meta} if weights.dataset_meta else {}
+    if layout == 'released':
+        before = weights.state
+        try:
+            weights.state = ours_to_released(before)
+        except ValueError as error:
+            raise UserError(
+                f'{weights.source} cannot become a released segmentation model, LV-ViT with a TokenPyramid neck and '
+                f'UPerHead: {error}; convert to ours or safetensors'
+            ) from error
+        note_renaming(weights, before)
+        meta = {key.upper(): weights.dataset_meta[key] for key in ('classes', 'palette') if key in weights.dataset_meta}
+    else:
+        _take_our_names(weights)
+    return {'meta': meta, 'state_dict': weights.state}
+
+
+def fit_segmentation(weights: Weights, model: nn.Module) -> None:
+    """Checks that the segmentation model takes all of the weights; resamples what depends on its crop.
+
+    Raises:
+        UserError: Something is missing, left over or of another shape.
+    """
+    _take_our_names(weights)
+    fit(weights, model, load=lambda model, state: _load_all(model, state, weights.source))
+
+
+def _take_our_names(weights: Weights) -> None:
+    before = weights.state
+    weights.state = released_to_ours(before)
+    note_renaming(weights, before)
+
+
+def _load_all(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:]]
+        raise UserError(
+            f'{source} does not fit the config ({" ".join(lines)[:300]}): give the config it was trained with'
+        ) from error
+
+
+def _backbone_for_timm(weights: Weights) -> dict:
+    """Weights of the backbone, whose module is timm's own or holds it as `model`."""
+    before = weights.state
+    inner = 'backbone.model.' if any(name.startswith('backbone.model.') for name in before) else 'backbone.'
+    pyramid = f'backbone.{PYRAMID}'
+    weights.state = {n: x for n, x in before.items() if n.startswith(inner) and not n.startswith(pyramid)}
+    note_dropping(weights, before, 'timm has a place for the backbone alone')
+    before = weights.state
+    weights.state = below(before, inner)
+    note_renaming(weights, before)
+    weights.steps.append('the backbone has no final norm and no heads (timm: num_classes=0, final_norm=False)')
+    return weights.state
+
+
+def warn_of_divisor(backbone: nn.Module, source: str | Path) -> None:
+    """Warns where the released weights of L meet a backbone that divides its residual branches, as new models do."""
+    if getattr(backbone, 'arch', None) != 'lvvit_l':
+        return
+    divisor = getattr(backbone.blocks[0].ls1, 'divisor', 1)
+    if divisor != 1:
+        print_log(
+            f'{source} has the names of a released segmentation model, whose L wants undivided residual branches, and '
+            f'this backbone divides by {divisor:g}: for the released weights set model.backbone.residual_divisor=1, as '
+            'configs/released/upernet_lvvit_l.py does',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+
+# Parts of the released models: LV-ViT with its pyramid, UPerHead, FCNHead.
+_BATCH_NORM = '(weight|bias|running_mean|running_var|num_batches_tracked)'
+_RELEASED_NAME = re.compile(
+    r'backbone\.(cls_token|pos_embed|patch_embed\.(conv|bn|proj)|blocks\.\d+\.(norm|attn|mlp))'
+    rf'|backbone\.{PYRAMID}([12]\.[0134]|[34]\.[01])\.{_BATCH_NORM}$'
+    r'|decode_head\.(conv_seg|psp_modules|bottleneck|lateral_convs|fpn_convs|fpn_bottleneck)\.'
+    r'|auxiliary_head\.(conv_seg|convs)\.'
+)
+
+
+@CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), force=True)
+def load_from_address(filename: str, map_location=None) -> dict:
+    """What MMEngine reads a `load_from` at an address with: downloaded once, then read as any file, without its code.
+
+    Raises:
+        UserError: it cannot be downloaded, or as `load_from_local`.
+    """
+    return load_from_local(local_path(filename), map_location)
+
+
 @HOOKS.register_module()
 class ReleasedNamesHook(Hook):
     """Lets `load_from` and testing take a released segmentation file as it is; checkpoints of ours pass unchanged."""
@@ -151,12 +274,14 @@ class ReleasedNamesHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Renames the pyramid of a released model to where this model has it."""
         state = checkpoint.get('state_dict', checkpoint)
-        if not any(name.startswith(f'backbone.{PYRAMID}') for name in state):
+        if not any(re.match(rf'(module\.)?backbone\.{PYRAMID}', name) for name in state):
             return
         places = [name for name, _ in runner.model.named_modules() if name.endswith(f'{PYRAMID}1')]
         if not places:
             raise UserError('This checkpoint holds a token pyramid but the model has none: use a TokenPyramid neck')
         pyramid = re.sub(r'^(module\.)+', '', places[0]).removesuffix(f'{PYRAMID}1')  # without wrappers of the model
-        renamed = released_to_ours(state, pyramid)
+        renamed = released_to_ours({name.removeprefix('module.'): x for name, x in state.items()}, pyramid)
         state.clear()
         state.update(renamed)
+        backbone = next(part for name, part in runner.model.named_modules() if f'.{name}'.endswith('.backbone'))
+        warn_of_divisor(backbone, 'The checkpoint')

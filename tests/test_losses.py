@@ -208,6 +208,35 @@ def test_only_the_gradient_has_the_size_of_the_token_logits(monkeypatch):
     assert sum(event.self_cpu_memory_usage > bytes_of_four_images for event in profile.events()) == 1
 
 
+class TestInPlace:
+    """The gradient takes the memory of the logits."""
+
+    @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+    def test_the_gradient_is_the_same_and_lies_where_the_logits_were(self, dtype):
+        targets = random_targets(3, (4, 4), 9)
+        leaf = random_logits(3, (4, 4), 9, dtype)
+        expected = gradients(leaf, TokenLabelLoss()(leaf, targets))
+        copied = TokenLogits(leaf.cls.clone(), leaf.tokens.clone(), (4, 4))
+        found = gradients(copied, TokenLabelLoss(in_place=True)(copied, targets))
+        for one, other, logits in zip(expected, found, [copied.cls, copied.tokens], strict=True):
+            torch.testing.assert_close(other, one, rtol=0, atol=0)
+            assert other.data_ptr() == logits.data_ptr()
+
+    def test_parameters_and_other_leaves_are_left_alone(self):
+        logits = random_logits(3, (4, 4), 9)
+        before = logits.tokens.detach().clone()
+        gradients(logits, TokenLabelLoss(in_place=True)(logits, random_targets(3, (4, 4), 9)))
+        assert torch.equal(logits.tokens, before)
+
+    def test_another_use_of_the_logits_by_autograd_is_an_error(self):
+        leaf = random_logits(3, (4, 4), 9)
+        logits = TokenLogits(leaf.cls.clone(), leaf.tokens.clone(), (4, 4))
+        loss = TokenLabelLoss(in_place=True)(logits, random_targets(3, (4, 4), 9))
+        loss.backward(retain_graph=True)
+        with pytest.raises(RuntimeError, match='modified by an inplace operation'):
+            loss.backward()
+
+
 class TestErrors:
     """What is missing is said in one sentence."""
 

@@ -88,7 +88,7 @@ class TestRequirements:
         assert not {name for name in names if name.removeprefix('onedl-').startswith('mm')}
 
     def test_a_plain_install_brings_what_is_imported_outside_the_engine(self, setup_arguments):
-        distributions = {'PIL': 'pillow', 'sklearn': 'scikit-learn'}
+        distributions = {'PIL': 'pillow', 'sklearn': 'scikit-learn', 'cv2': 'opencv-python-headless'}
         names = {name.split('.')[0] for path in MODULES_OUTSIDE_ENGINE for name in imported_names(path)}
         names = {distributions.get(name, name) for name in names - sys.stdlib_module_names - {'tokenlabel'}}
         names -= {Requirement(requirement).name for requirement in setup_arguments['extras_require']['readers']}

@@ -1,5 +1,7 @@
 """Writing files so that nobody ever sees half of one."""
 
+import json
+import math
 import os
 import socket
 from pathlib import Path
@@ -26,6 +28,16 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
     sync_folder(path.parent)
 
 
+def write_json(path: str | Path, data: object) -> None:
+    """Writes nested dicts and lists as indented JSON, atomically; NaN and infinities, which JSON has not, become null.
+
+    Args:
+        path: its folder is made where missing.
+        data: what `json.dumps` takes.
+    """
+    write_atomically(path, json.dumps(_finite(data), indent=2, allow_nan=False) + '\n')
+
+
 def is_temporary(file: Path) -> bool:
     """Whether a file is what `write_atomically` leaves behind when it is killed."""
     return file.name.startswith('.') and file.name.endswith('.tmp')
@@ -38,3 +50,12 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _finite(data: object) -> object:
+    """The same data with None for NaN and infinities."""
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data

@@ -26,15 +26,22 @@ class TokenLabelLoss:
         ground_truth: mix the image label into the class token's target, `r map + (1 - r) label`, r = 0.5 where the
             map's best class is the label and 0.9 elsewhere (as the release computes it).
         fused: on CUDA, let a Triton kernel compute the loss and its gradient where that is faster; else plain PyTorch.
+        in_place: plain PyTorch writes the gradient over the logits, which nothing may read after the backward pass.
     """
 
     def __init__(
-        self, dense_weight: float = 1.0, cls_weight: float = 1.0, ground_truth: bool = False, fused: bool = True
+        self,
+        dense_weight: float = 1.0,
+        cls_weight: float = 1.0,
+        ground_truth: bool = False,
+        fused: bool = True,
+        in_place: bool = False,
     ):
         self.dense_weight = dense_weight
         self.cls_weight = cls_weight
         self.ground_truth = ground_truth
         self.fused = fused
+        self.in_place = in_place
 
     def __call__(self, logits: TokenLogits, targets: TokenTargets, labels: Tensor | None = None) -> Tensor:
         """The weighted sum of both losses, a float32 scalar; arguments as in `parts`."""
@@ -70,13 +77,16 @@ class TokenLabelLoss:
         return losses
 
     def _cross_entropy(self, logits: Tensor, target: SparseTarget) -> Tensor:
-        return sparse_soft_cross_entropy(logits, target, self.fused)
+        return sparse_soft_cross_entropy(logits, target, self.fused, self.in_place)
 
 
-def sparse_soft_cross_entropy(logits: Tensor, target: SparseTarget, fused: bool = True) -> Tensor:
+def sparse_soft_cross_entropy(
+    logits: Tensor, target: SparseTarget, fused: bool = True, in_place: bool = False
+) -> Tensor:
     """Mean soft cross-entropy of `logits` [B, N, C] over B and N, a scalar of at least float32.
 
-    On CUDA a Triton kernel computes it where that is faster, unless `fused` is false.
+    On CUDA a Triton kernel computes it where that is faster, unless `fused` is false. `in_place` is that of
+    `TokenLabelLoss`.
 
     Raises:
         ValueError: the target is of another batch, grid or number of classes.
@@ -84,7 +94,7 @@ def sparse_soft_cross_entropy(logits: Tensor, target: SparseTarget, fused: bool 
     wanted = [*target.background.shape, target.num_classes]
     if list(logits.shape) != wanted:
         raise ValueError(f'Logits are {list(logits.shape)} [images, tokens, classes] but their targets are {wanted}.')
-    return soft_cross_entropy(logits, target.ids, target.excess, target.background, fused)
+    return soft_cross_entropy(logits, target.ids, target.excess, target.background, fused, in_place)
 
 
 @torch.no_grad()

@@ -54,14 +54,14 @@ def benchmark_loss(args: argparse.Namespace) -> None:
     view = torch.stack([torch.stack([width, zero, left], -1), torch.stack([zero, height, top], -1)], 1)
     boxes = torch.stack([left, top, left + width, top + height], 1).to(device)
     dtype = getattr(torch, args.dtype)
-    cls = torch.randn(batch, num_classes, device=device, dtype=dtype, requires_grad=True)
-    tokens = torch.randn(batch, args.grid**2, num_classes, device=device, dtype=dtype, requires_grad=True)
+    shapes = [(batch, num_classes), (batch, args.grid**2, num_classes)]
+    drawn = [torch.randn(shape, device=device, dtype=dtype) for shape in shapes]
 
-    def sparse(fused: bool = True) -> Tensor:
+    def sparse(cls: Tensor, tokens: Tensor, fused: bool = True) -> Tensor:
         targets = token_targets(scores, classes, view, grid, num_classes, SMOOTHING)
-        return TokenLabelLoss(fused=fused)(TokenLogits(cls, tokens, grid), targets)
+        return TokenLabelLoss(fused=fused, in_place=True)(TokenLogits(cls, tokens, grid), targets)
 
-    def dense() -> Tensor:
+    def dense(cls: Tensor, tokens: Tensor) -> Tensor:
         maps = torch.zeros(batch, num_classes, args.cells, args.cells, device=device)
         maps.scatter_(1, classes, scores.float())
         rois = torch.cat([torch.arange(batch, device=device)[:, None], boxes * args.cells], 1)
@@ -70,30 +70,31 @@ def benchmark_loss(args: argparse.Namespace) -> None:
         cls_loss = -(cls_target * cls.float().log_softmax(-1)).sum(-1).mean()
         return cls_loss - (token_target * tokens.float().log_softmax(-1)).sum(-1).mean()
 
-    def step(loss: Callable[[], Tensor]) -> tuple[float, Tensor]:
-        cls.grad = tokens.grad = None
-        value = loss()
-        value.backward()
-        return value.item(), tokens.grad
+    def step(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], tuple[float, Tensor]]:
+        # what a network hands over: logits of its own, which are no leaves
+        logits = [x.clone().requires_grad_().view_as(x) for x in drawn]
 
-    (sparse_value, sparse_gradient), (dense_value, dense_gradient) = step(sparse), step(dense)
+        def run() -> tuple[float, Tensor]:
+            value = loss(*logits)
+            return value.item(), torch.autograd.grad(value, logits)[1]
+
+        return run
+
+    (sparse_value, sparse_gradient), (dense_value, dense_gradient) = step(sparse)(), step(dense)()
     error = float((sparse_gradient - dense_gradient).abs().max() / dense_gradient.abs().max())
     print(f'loss {sparse_value:.6f} (sparse), {dense_value:.6f} (dense); gradients within {error:.1e} of the largest')
 
-    def compare(what: str, ours: Callable[[], Tensor], other: Callable[[], Tensor]) -> None:
-        ways = [partial(step, ours), partial(step, other)]
-        report(what, [tuple(seconds(way, device) for way in ways) for _ in range(args.runs)])
-        peaks = []
-        for way in ways:
-            cls.grad = tokens.grad = None  # memory that would be given back in the run
-            peaks.append(peak_memory(way, device) / MEGABYTE)
+    def compare(what: str, *losses: Callable[[Tensor, Tensor], Tensor]) -> None:
+        report(what, [tuple(seconds(step(loss), device) for loss in losses) for _ in range(args.runs)])
+        peaks = [peak_memory(step(loss), device) / MEGABYTE for loss in losses]
         print(f'  at its peak {peaks[0]:.0f} MB beside the logits against {peaks[1]:.0f} MB', end=', ')
         print(f'{peaks[1] / peaks[0]:.1f} times less')
 
     compare('targets, loss and gradient', sparse, dense)
-    if kernel_is_faster(tokens, token_targets(scores, classes, view, grid, num_classes).tokens.ids):
+    ids = token_targets(scores, classes, view, grid, num_classes).tokens.ids
+    if kernel_is_faster(drawn[1].clone().requires_grad_(), ids):
         plain = partial(sparse, fused=False)
-        step(plain)
+        step(plain)()
         compare('the same, Triton kernel against plain PyTorch', sparse, plain)
 
 

@@ -2,13 +2,13 @@
 """Evaluates a checkpoint with the config it was trained with.
 
 python tools/test.py configs/upernet_lvvit.py work_dirs/upernet_lvvit/iter_160000.pth --tta
+python tools/test.py configs/upernet_lvvit.py work_dirs/upernet_lvvit/iter_160000.pth --report reports/upernet_lvvit
 python tools/test.py configs/pretrain_lvvit_s.py lvvit_s-26M-224-83.3.pth.tar --real --out metrics.json
 python tools/test.py configs/pretrain_lvvit_s.py lvvit_s-26M-224-83.3.pth.tar \\
     --cfg-options test_dataloader.dataset.root=data/imagenetv2-matched-frequency-format-val
 """
 
 import argparse
-import json
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
@@ -21,7 +21,7 @@ from tokenlabel.engine.config import add_run_arguments, explains_errors, load_ru
 from tokenlabel.engine.metrics import ReassessedTopK
 from tokenlabel.engine.runner import Runner
 from tokenlabel.errors import UserError, reports_errors
-from tokenlabel.files import write_atomically
+from tokenlabel.files import write_json
 from tokenlabel.models.checkpoint import load_checkpoint, read_checkpoint
 
 
@@ -31,6 +31,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument('checkpoint', type=Path, help='weights to evaluate')
     parser.add_argument('--out', type=Path, help='write the metrics to this JSON file')
     parser.add_argument('--tta', action='store_true', help='average over scales and mirrored images (segmentation)')
+    parser.add_argument(
+        '--report',
+        nargs='?',
+        const='',
+        metavar='FOLDER',
+        help='write classes, confusion matrix and worst images there (segmentation; without a folder WORK_DIR/report)',
+    )
     parser.add_argument(
         '--real',
         nargs='?',
@@ -66,6 +73,46 @@ def score_real_labels(runner: Runner, file: str | None) -> None:
     runner.test_loop.evaluator.metrics.append(ReassessedTopK(right_classes))
 
 
+def evaluate_classifier(config: Config, args: argparse.Namespace) -> dict[str, float]:
+    """Scores a classifier."""
+    runner = Runner.from_cfg(config)
+    model = getattr(runner.model, 'module', runner.model)
+    if isinstance(model, TokenLabelClassifier):
+        load_checkpoint(model.model, args.checkpoint, ema=True)
+        model.class_names = stored_class_names(args.checkpoint)
+    else:
+        runner.load_checkpoint(str(args.checkpoint))
+    if args.real:
+        score_real_labels(runner, None if args.real == 'timm' else args.real)
+    return scores_of(runner)
+
+
+def evaluate_segmentor(config: Config, args: argparse.Namespace) -> dict[str, float]:
+    """Scores a segmentation model, and writes the report that is asked for."""
+    # here, as pretraining does without MMSegmentation
+    from mmseg_ext.dataset_check import check_datasets
+    from mmseg_ext.evaluation.report import measure_confusions, report_on
+    from mmseg_ext.evaluation.weights import load_trained_weights
+
+    if args.report is not None:
+        measure_confusions(config, args.config)
+    check_datasets(config, splits=('test',))
+    runner = Runner.from_cfg(config)
+    load_trained_weights(runner, args.checkpoint)
+    metrics = scores_of(runner)
+    if args.report is not None and is_main_process():
+        folder = Path(args.report or Path(config.work_dir, 'report'))
+        about = {'config': str(args.config), 'checkpoint': str(args.checkpoint), 'test_time_augmentation': args.tta}
+        report_on(runner, folder, metrics, about)
+        print(f'The report is in {folder}: classes.md, confusion.png, worst_images.png and the numbers.')
+    return metrics
+
+
+def scores_of(runner: Runner) -> dict[str, float]:
+    """What the test measures, by name."""
+    return {name: float(value) for name, value in runner.test().items()}
+
+
 @reports_errors
 def main() -> None:
     args = parse_arguments()
@@ -74,24 +121,15 @@ def main() -> None:
     config.load_from, config.resume, config.initial_weights = None, False, None
     if args.tta:
         use_test_time_augmentation(config, args.config)
+    segmentation = config.get('default_scope') == 'mmseg'
+    if args.report is not None and not segmentation:
+        raise UserError(f'--report is of segmentation models, and {args.config} has none: leave it out.')
+    if args.real and segmentation:
+        raise UserError('--real scores classifiers of ImageNet: leave it out.')
     with explains_errors(args.config):
-        if config.get('default_scope') == 'mmseg':
-            # here, as pretraining does without MMSegmentation
-            from mmseg_ext.dataset_check import check_datasets
-
-            check_datasets(config, splits=('test',))
-        runner = Runner.from_cfg(config)
-        model = getattr(runner.model, 'module', runner.model)
-        if isinstance(model, TokenLabelClassifier):
-            load_checkpoint(model.model, args.checkpoint, ema=True)
-            model.class_names = stored_class_names(args.checkpoint)
-        else:
-            runner.load_checkpoint(str(args.checkpoint))
-        if args.real:
-            score_real_labels(runner, None if args.real == 'timm' else args.real)
-        metrics = {name: float(value) for name, value in runner.test().items()}
+        metrics = evaluate_segmentor(config, args) if segmentation else evaluate_classifier(config, args)
     if args.out and is_main_process():
-        write_atomically(args.out, json.dumps(metrics, indent=2) + '\n')
+        write_json(args.out, metrics)
 
 
 if __name__ == '__main__':

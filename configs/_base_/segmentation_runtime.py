@@ -29,4 +29,4 @@ randomness = dict(seed=0)
 log_level = 'INFO'
 load_from = None
 resume = False
-tta_model = dict(type='SegTTAModel')
+tta_model = dict(type='BatchedTTAModel')

@@ -32,7 +32,7 @@ train_dataloader = dict(
         data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
         pipeline=[
             dict(type='LoadImageFromFile'),
-            dict(type='LoadAnnotations', reduce_zero_label=True),
+            dict(type='LoadLabelMap', num_classes=11),
             dict(type='RandomResize', scale=(64, 64), ratio_range=(1.0, 1.5), keep_ratio=True),
             dict(type='RandomCrop', crop_size=(64, 64)),
             dict(type='PackSegInputs'),
@@ -42,20 +42,20 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=50,
     num_workers=1,
-    sampler=dict(type='DefaultSampler', shuffle=False),
+    sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
     dataset=dict(
         type='DigitScenes',
         data_root='work_dirs/demo/scenes/ade',
         data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation'),
         pipeline=[
             dict(type='LoadImageFromFile'),
-            dict(type='LoadAnnotations', reduce_zero_label=True),
+            dict(type='LoadLabelMap', num_classes=11),
             dict(type='PackSegInputs'),
         ],
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+val_evaluator = dict(type='StreamingIoU', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
 
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=iterations)
@@ -66,6 +66,7 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01),
     paramwise_cfg=dict(
         norm_decay_mult=0.0,
+        bias_decay_mult=0.0,
         custom_keys={'pos_embed': dict(decay_mult=0.0), 'cls_token': dict(decay_mult=0.0)},
     ),
 )

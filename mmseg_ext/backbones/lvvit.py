@@ -6,8 +6,9 @@ from functools import partial
 from mmengine.model import initialize
 from mmseg.registry import MODELS
 from timm.layers import LayerNorm
-from torch import Tensor, nn
+from torch import Tensor
 
+from mmseg_ext.backbones.stages import checked_indices, evaluate_frozen, freeze_stages
 from mmseg_ext.checkpoint import load_backbone, pretrained_part
 from tokenlabel import models
 from tokenlabel.errors import UserError
@@ -32,6 +33,8 @@ class LVViT(models.LVViT):
         img_size: Input height and width whose grid the position embedding has, in pixels.
         out_indices: Blocks whose output is returned, ascending, counted from 0.
         drop_path_rate: Stochastic depth of the last block, in [0, 1); it grows linearly from 0.
+        mlp_drop_rate: Dropout in the last block's MLP, in [0, 1); it grows linearly from 0 at the first. The released
+            segmentation models were trained with it in place of stochastic depth.
         frozen_stages: -1 trains everything; n >= 0 freezes the stem, the embeddings and the first n blocks.
         with_cp: Recompute the blocks' activations in the backward pass to save memory.
         pretrained: Short for `init_cfg=dict(type='Pretrained', checkpoint=pretrained)`.
@@ -50,6 +53,7 @@ class LVViT(models.LVViT):
         img_size: int | tuple[int, int] = 512,
         out_indices: Sequence[int] = (6, 9, 12, 15),
         drop_path_rate: float = 0.0,
+        mlp_drop_rate: float = 0.0,
         frozen_stages: int = -1,
         with_cp: bool = False,
         pretrained: str | None = None,
@@ -73,18 +77,15 @@ class LVViT(models.LVViT):
         self.arch = arch
         self.pretrained_cfg = {'architecture': arch}  # timm's place for the name, used in messages
         self.depth = len(self.blocks)
-        self.out_indices = tuple(out_indices)
+        self.out_indices = checked_indices(out_indices, self.depth)
         self.frozen_stages = frozen_stages
         self.init_cfg = dict(type='Pretrained', checkpoint=pretrained) if pretrained else init_cfg
-        if not self.out_indices or self.out_indices != tuple(sorted(set(self.out_indices) & set(range(self.depth)))):
-            raise UserError(f'out_indices {self.out_indices} must ascend and lie within 0 to {self.depth - 1}')
         self.prune_intermediate_layers(self.out_indices)
-        if not -1 <= frozen_stages <= len(self.blocks):
-            raise UserError(f'frozen_stages is {frozen_stages} but must be -1 to {len(self.blocks)}')
-        for parameter in self._frozen_parameters():
-            parameter.requires_grad_(False)
+        freeze_stages(self, frozen_stages)
         self.set_grad_checkpointing(with_cp)
         self._register_load_state_dict_pre_hook(self._resample_before_loading)
+        for i, block in enumerate(self.blocks):
+            block.mlp.drop1.p = block.mlp.drop2.p = mlp_drop_rate * i / max(1, self.depth - 1)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images [B, 3, H, W] -> one map [B, embed_dim, rows, cols] of patch tokens for each of `out_indices`."""
@@ -109,19 +110,10 @@ class LVViT(models.LVViT):
     def train(self, mode: bool = True) -> 'LVViT':
         """Training or evaluation mode; what is frozen stays in evaluation mode."""
         super().train(mode)
-        for module in self._frozen_modules():
-            module.eval()
-        return self
-
-    def _frozen_modules(self) -> list[nn.Module]:
         # timm's constructor may call train() before this class has set its attributes.
-        stages = getattr(self, 'frozen_stages', -1)
-        return [] if stages < 0 else [self.patch_embed, self.pos_drop, *self.blocks[:stages]]
-
-    def _frozen_parameters(self) -> list[nn.Parameter]:
-        modules = self._frozen_modules()
-        embeddings = [self.pos_embed, self.cls_token] if modules else []
-        return embeddings + [parameter for module in modules for parameter in module.parameters()]
+        if getattr(self, 'frozen_stages', -1) >= 0:
+            evaluate_frozen(self)
+        return self
 
     def _resample_before_loading(self, state_dict: dict, prefix: str, *_) -> None:
         """Lets a model trained with another crop load: its position embedding is resampled to this grid."""

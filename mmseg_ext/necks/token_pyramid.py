@@ -1,4 +1,4 @@
-"""The released pyramid: four maps of tokens, all at the patch's stride, become four levels of a pyramid."""
+"""Four maps of tokens, all at the patch's stride, become four levels of a pyramid: the released or a regular one."""
 
 from collections.abc import Sequence
 
@@ -6,17 +6,26 @@ from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mmseg_ext.checkpoint import load_pyramid, pretrained_part
+from tokenlabel.errors import UserError
+
+RELEASED_STRIDES = (4, 8, 16, 16)
+REGULAR_STRIDES = (4, 8, 16, 32)
 
 
 @MODELS.register_module()
 class TokenPyramid(BaseModule):
-    """Enlarges the earlier maps of a plain vision transformer: strides 16, 16, 16, 16 become 4, 8, 16, 16.
+    """Enlarges the earlier maps of a plain vision transformer: strides 16, 16, 16, 16 become 4, 8, 16, 16 or 32.
 
     Level 0 is enlarged by four and level 1 by two with a transposed convolution, then mixed by a 1x1 convolution;
-    levels 2 and 3 stay at the patch's stride, and level 3 alone is widened. Every convolution is followed by
-    normalisation and ReLU. With a patch of 8 pixels the strides are 2, 4, 8, 8.
+    level 2 stays at the patch's stride, and level 3 alone is widened. Every convolution is followed by normalisation
+    and ReLU. With a patch of 8 pixels all strides are half as large.
+
+    In the released pyramid level 3 stays at the patch's stride. In the regular one its tokens are halved first, by the
+    largest of each 2x2 as BEiT does it: that has no weights, so either pyramid loads those of the other, and
+    the wide convolution sees a quarter of the tokens. An odd row or column makes a cell of its own.
 
     The levels are named `side_layer1` to `side_layer4`, as in the released segmentation files.
 
@@ -25,6 +34,11 @@ class TokenPyramid(BaseModule):
         out_channels: Width of level 3; levels 0 to 2 keep `in_channels`.
         norm_cfg: Normalisation layer, as MMSegmentation configures it.
         init_cfg: None, or `dict(type='Pretrained', checkpoint=...)` with a segmentation model to take the pyramid from.
+        strides: Of the four levels for a patch of 16 pixels: (4, 8, 16, 16) as released, or (4, 8, 16, 32). A head that
+            is told strides (`FPNHead.feature_strides`) needs the same ones.
+
+    Raises:
+        UserError: The strides are none of the two.
     """
 
     def __init__(
@@ -33,8 +47,12 @@ class TokenPyramid(BaseModule):
         out_channels: int = 2048,
         norm_cfg: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
+        strides: Sequence[int] = RELEASED_STRIDES,
     ) -> None:
         super().__init__(init_cfg)
+        self.strides = tuple(strides)
+        if self.strides not in (RELEASED_STRIDES, REGULAR_STRIDES):
+            raise UserError(f'TokenPyramid has no strides {self.strides}: set {RELEASED_STRIDES} or {REGULAR_STRIDES}')
         norm_cfg = norm_cfg or dict(type='SyncBN')
         self.side_layer1 = _enlarged(in_channels, 4, norm_cfg)
         self.side_layer2 = _enlarged(in_channels, 2, norm_cfg)
@@ -42,7 +60,7 @@ class TokenPyramid(BaseModule):
         self.side_layer4 = _mixed(in_channels, out_channels, norm_cfg)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Four maps [B, in_channels, H, W] -> levels of sizes (4H, 4W), (2H, 2W), (H, W), (H, W).
+        """Four maps [B, in_channels, H, W] -> levels of sizes (4H, 4W), (2H, 2W), (H, W), and (H, W) or half of it.
 
         Raises:
             ValueError: If there are not four maps.
@@ -50,6 +68,8 @@ class TokenPyramid(BaseModule):
         layers = (self.side_layer1, self.side_layer2, self.side_layer3, self.side_layer4)
         if len(maps) != len(layers):
             raise ValueError(f'TokenPyramid takes 4 maps but the backbone gave {len(maps)}: set 4 out_indices')
+        if self.strides == REGULAR_STRIDES:
+            maps = (*maps[:3], F.max_pool2d(maps[3], 2, ceil_mode=True))
         return tuple(layer(x) for layer, x in zip(layers, maps, strict=True))
 
     def init_weights(self) -> None:

@@ -108,6 +108,25 @@ def test_reads_what_mmengine_puts_beside_the_weights(tmp_path):
     assert_same_weights(model, source)
 
 
+def test_configs_that_trainers_leave_beside_the_weights_are_read_as_dictionaries(tmp_path):
+    config_of = pytest.importorskip('mmengine.config')
+    config = config_of.ConfigDict(model=dict(type='EncoderDecoder'), lr=[0.1])
+    torch.save(
+        {'state_dict': tiny(1).state_dict(), 'config': config, 'work_dir': Path('runs')}, tmp_path / 'iter_2.pth'
+    )
+    read = read_checkpoint(tmp_path / 'iter_2.pth')['config']
+    assert read == {'model': {'type': 'EncoderDecoder'}, 'lr': [0.1]}
+
+
+def test_what_the_header_of_safetensors_keeps_comes_back_beside_the_weights(tmp_path):
+    path = tmp_path / 'weights.safetensors'
+    save_file(tiny(1).state_dict(), path, {'format': 'pt', 'tokenlabel': '{"tokenlabel": {"token_score_weight": 0.0}}'})
+    model = tiny()
+    load_checkpoint(model, path)
+    assert_same_weights(model, tiny(1))
+    assert model.token_score_weight == 0
+
+
 @pytest.mark.parametrize('wrap', [nn.DataParallel, torch.compile, lambda model: nn.ModuleDict({'model': model})])
 def test_loads_into_the_model_inside_a_wrapper(tmp_path, wrap):
     source, model = tiny(1), tiny()

@@ -55,9 +55,11 @@ def test_two_processes_fine_tune_and_score_as_one_does(run_tool, scenes, tmp_pat
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'SyncBatchNorm needs GPUs: using BatchNorm' in done.stdout + done.stderr
     checkpoint = tmp_path / 'iter_2.pth'
-    one = metrics_with(run_tool, 1, config, checkpoint, options)
-    assert one == metrics_with(run_tool, 2, config, checkpoint, options)
+    one = metrics_with(run_tool, 1, config, checkpoint, options, '--report')
+    assert one == metrics_with(run_tool, 2, config, checkpoint, options, '--report')
     assert {'mIoU', 'mAcc', 'aAcc'} <= set(one)
+    for file in ('metrics.json', 'classes.md', 'confusion.csv', 'images.csv', 'worst_images.png'):
+        assert (tmp_path / 'test1/report' / file).read_bytes() == (tmp_path / 'test2/report' / file).read_bytes(), file
 
 
 def test_pretraining_resumes_from_the_newest_checkpoint(run_tool, scenes, label_store, tmp_path):

@@ -15,7 +15,7 @@ from tokenlabel.data.readers import open_images
 from tokenlabel.errors import UserError
 from tokenlabel.labels.class_map import class_numbers, map_classes, match_classes, read_class_map
 from tokenlabel.labels.store import LabelStore, image_keys
-from tokenlabel.transforms.image import damage_as_os_error, decode
+from tokenlabel.transforms.decoding import damage_as_os_error, decode
 from tokenlabel.transforms.view import View
 
 
@@ -213,14 +213,21 @@ class LabeledImages(Dataset):
 @contextmanager
 def random_state_of(seed: int, epoch: int, index: int) -> Iterator[None]:
     """Seeds the global `random`, NumPy and torch CPU generators for one sample, and puts them back afterwards."""
-    saved = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    saved = random.getstate(), np.random.get_bit_generator(), torch.get_rng_state()
     words = np.random.SeedSequence([seed, epoch, index]).generate_state(3)
     random.seed(int(words[0]))
+    # another generator for as long: putting back the state of one takes ten times as long
+    own = _spare_generators.pop() if _spare_generators else np.random.MT19937()
+    np.random.set_bit_generator(own)
     np.random.seed(words[1])
     torch.default_generator.manual_seed(int(words[2]))
     try:
         yield
     finally:
         random.setstate(saved[0])
-        np.random.set_state(saved[1])
+        np.random.set_bit_generator(saved[1])
+        _spare_generators.append(own)
         torch.set_rng_state(saved[2])
+
+
+_spare_generators: list[np.random.MT19937] = []

@@ -68,7 +68,7 @@ class TokenLabelClassifier(BaseModel):
         self.grid: tuple[int, int] | None = None
         if isinstance(self.targets, AnnotatorTokenLabels):
             self._check_normalisation(self.targets)
-        loss = dict(loss or {})
+        loss = {'in_place': True} | (loss or {})  # nothing here reads logits after the backward pass
         if not self.targets.trains_tokens:
             loss['dense_weight'] = 0.0
             if hasattr(self.model, 'token_score_weight'):

@@ -53,7 +53,7 @@ def describe(config: Config, processes: int) -> str:
     scaled = '' if rate == base_rate else f', {base_rate:g} scaled with the batch'
     rows = [
         ('network', f'{name}, {total / 1e6:.2f} M parameters{share}'),
-        ('starts from', str(config.get('load_from') or config.get('initial_weights') or 'its initialisation')),
+        ('starts from', _start(config)),
         ('data', data),
         ('batch', f'{of_process}{accumulated} = {processes * batch * counts}'),
         ('length', str(length)),
@@ -64,6 +64,18 @@ def describe(config: Config, processes: int) -> str:
         *(('memory' if number == 0 else '', part) for number, part in enumerate(memory)),
     ]
     return '\n'.join(f'{title:<14}{text}'.rstrip() for title, text in rows)
+
+
+def _start(config: Config) -> str:
+    """The weights that training starts from."""
+    if whole := config.get('load_from') or config.get('initial_weights'):
+        return str(whole)
+    backbone = config.model.get('backbone') or {}
+    init = backbone.get('init_cfg')
+    pretrained = backbone.get('pretrained') or (init.get('checkpoint') if isinstance(init, dict) else None)
+    if pretrained:
+        return f'{"weights that timm publishes" if pretrained is True else pretrained} (the backbone)'
+    return 'its initialisation'
 
 
 def learning_rates(schedulers: list[dict] | dict, rate: float, length: 'TrainingLength') -> list[float]:

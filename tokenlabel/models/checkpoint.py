@@ -7,16 +7,18 @@ places. Works for any model of timm.
 """
 
 import argparse
+import json
 import logging
 import math
 import pickle
 import re
 import zipfile
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
@@ -24,6 +26,12 @@ from torch import Tensor, nn
 from tokenlabel.errors import UserError
 
 _logger = logging.getLogger(__name__)
+
+# What wrappers and our engine put before the names.
+PREFIXES = ('module.', '_orig_mod.', 'model.')
+# Where files keep averaged weights apart from raw ones.
+AVERAGED = frozenset({'ema_state_dict', 'state_dict_ema', 'model_ema'})
+HEADER = 'tokenlabel'  # name, in a safetensors file's header, of what we keep beside the weights, as JSON
 
 
 def load_checkpoint(model: nn.Module, path: str | Path, ema: bool = False, strict: bool = True) -> None:
@@ -65,7 +73,9 @@ def load_checkpoint(model: nn.Module, path: str | Path, ema: bool = False, stric
 def read_checkpoint(path: str | Path, map_location='cpu', rebuild: Sequence = ()) -> dict:
     """The contents of a checkpoint file, read without running any code from it.
 
-    Objects that trainers leave beside the weights (log histories, NumPy arrays) come back as inert stand-ins.
+    Objects that trainers leave beside the weights (log histories, NumPy arrays, configs, paths) come back as inert
+    stand-ins. The entries `meta` and `tokenlabel` that `tokenlabel.models.layouts` keeps in the header of a safetensors
+    file come back beside its weights, which are under `state_dict` then.
 
     Args:
         path: A `.safetensors` file, or one written by `torch.save`.
@@ -80,8 +90,8 @@ def read_checkpoint(path: str | Path, map_location='cpu', rebuild: Sequence = ()
         raise UserError(f'there is no checkpoint file {path}: check the path')
     try:
         if path.suffix == '.safetensors':
-            return load_file(path)
-        with torch.serialization.safe_globals([*_HARMLESS, *(rebuild or _STAND_INS)]):
+            return _read_safetensors(path)
+        with torch.serialization.safe_globals([*_HARMLESS, *_stand_ins(rebuild), *rebuild]):
             checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except SafetensorError as error:
         raise UserError(_damaged(path, str(error))) from error
@@ -92,13 +102,19 @@ def read_checkpoint(path: str | Path, map_location='cpu', rebuild: Sequence = ()
     return dict(checkpoint)
 
 
-def state_dict_of(checkpoint: Mapping, ema: bool = False, source: str | Path = 'the checkpoint') -> dict[str, Tensor]:
+def state_dict_of(
+    checkpoint: Mapping,
+    ema: bool = False,
+    source: str | Path = 'the checkpoint',
+    prefixes: Sequence[str] = PREFIXES,
+) -> dict[str, Tensor]:
     """The weights in a checkpoint by name, without the prefixes that wrappers and our engine put before the names.
 
     Args:
         checkpoint: Contents of a file, see `read_checkpoint`.
         ema: Take the EMA weights where there are both; where there is one kind, that one is taken.
         source: Where it comes from, for messages.
+        prefixes: What is taken off where all names start with it.
 
     Raises:
         UserError: There are no weights in it.
@@ -108,7 +124,7 @@ def state_dict_of(checkpoint: Mapping, ema: bool = False, source: str | Path = '
     if not state:
         entries = _listing([str(key) for key in checkpoint])
         raise UserError(f'{source} holds no weights, only the entries{entries}: give a file that holds a state dict')
-    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), None):
+    while prefix := next((p for p in prefixes if all(name.startswith(p) for name in state)), None):
         state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
 
@@ -128,7 +144,7 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Pa
     own = model.state_dict()
     state = resampled(_in_names_of(own, state), model, source)
     replaced = _classifiers_of_other_classes(model, state, own)
-    no_token_head = _of_wrapped_backbone(own) and 'aux_head.weight' in own.keys() - state.keys()
+    no_token_head = is_wrapped(own) and 'aux_head.weight' in own.keys() - state.keys()
     if no_token_head:
         replaced |= {'aux_head.weight', 'aux_head.bias'}
     left = sorted({name.rpartition('.')[0] for name in replaced if name in state})
@@ -204,7 +220,13 @@ def resample_pos_embed(
     return resample_abs_pos_embed(pos_embed, list(new_grid), list(old_grid), num_prefix_tokens, antialias=False)
 
 
-_PREFIXES = ('module.', '_orig_mod.', 'model.')
+def is_wrapped(names: Iterable[str]) -> bool:
+    """Whether the names are those of a `TokenLabelModel`: a backbone, and a token head beside it."""
+    names = list(names)
+    wrapped = [name for name in names if name.startswith('backbone.')]
+    return bool(wrapped) and all(name.startswith('aux_head.') for name in set(names) - set(wrapped))
+
+
 _EMA_COUNTERS = ('steps', 'n_averaged')
 
 
@@ -220,19 +242,36 @@ class _StandIn:
 
 # Paired with its name, as torch removes what was allowed already when a bare class leaves the context.
 _HARMLESS = [(argparse.Namespace, 'argparse.Namespace')]
-_STAND_INS = [
-    (_StandIn, name)
-    for name in (
-        'mmengine.logging.history_buffer.HistoryBuffer',
-        'builtins.getattr',  # names a HistoryBuffer's methods
-        'numpy.ndarray',
-        'numpy.dtype',
-        'numpy.core.multiarray._reconstruct',
-        'numpy.core.multiarray.scalar',
-        'numpy._core.multiarray._reconstruct',
-        'numpy._core.multiarray.scalar',
-    )
-]
+_STAND_INS = {
+    'mmengine.logging.history_buffer.HistoryBuffer': _StandIn,
+    'builtins.getattr': _StandIn,  # names a HistoryBuffer's methods
+    'numpy.ndarray': _StandIn,
+    'numpy.dtype': _StandIn,
+    'numpy.core.multiarray._reconstruct': _StandIn,
+    'numpy.core.multiarray.scalar': _StandIn,
+    'numpy._core.multiarray._reconstruct': _StandIn,
+    'numpy._core.multiarray.scalar': _StandIn,
+    'pathlib.PosixPath': _StandIn,
+    'pathlib._local.PosixPath': _StandIn,
+    # Configs of OpenMMLab, old and new: their entries are read, as those of a plain dictionary.
+    'mmcv.utils.config.Config': _StandIn,
+    'mmcv.utils.config.ConfigDict': OrderedDict,
+    'mmengine.config.config.ConfigDict': OrderedDict,
+    'addict.addict.Dict': OrderedDict,
+}
+
+
+def _stand_ins(rebuild: Sequence) -> list[tuple]:
+    """What stands in for harmless objects, but for those that are brought back."""
+    named = {entry[1] if isinstance(entry, tuple) else f'{entry.__module__}.{entry.__qualname__}' for entry in rebuild}
+    return [(stand_in, name) for name, stand_in in _STAND_INS.items() if name not in named]
+
+
+def _read_safetensors(path: Path) -> dict:
+    with safe_open(path, framework='pt') as file:
+        kept = (file.metadata() or {}).get(HEADER)
+    weights = load_file(path)
+    return weights if kept is None else {**json.loads(kept), 'state_dict': weights}
 
 
 def _weights(checkpoint: Mapping, ema: bool) -> tuple[Mapping, bool]:
@@ -249,7 +288,7 @@ def _weights(checkpoint: Mapping, ema: bool) -> tuple[Mapping, bool]:
 def _innermost(model: nn.Module) -> nn.Module:
     """The model inside DistributedDataParallel, `torch.compile`, our engine's classifier or timm's feature wrapper."""
     names = list(model.state_dict())
-    for prefix in _PREFIXES:
+    for prefix in PREFIXES:
         if names and all(name.startswith(prefix) for name in names):
             return _innermost(model.get_submodule(prefix.rstrip('.')))
     return model
@@ -261,19 +300,12 @@ def _architecture(model: nn.Module) -> str | None:
 
 def _in_names_of(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """`state` in the model's names where one of the two is a `TokenLabelModel` and the other a bare backbone."""
-    if _of_wrapped_backbone(own) == _of_wrapped_backbone(state):
+    if is_wrapped(own) == is_wrapped(state):
         return state
-    if _of_wrapped_backbone(own):
+    if is_wrapped(own):
         return {name if name in own else f'backbone.{name}': value for name, value in state.items()}
     kept = {name: value for name, value in state.items() if name.startswith('backbone.') or name in own}
     return {name.removeprefix('backbone.'): value for name, value in kept.items()}
-
-
-def _of_wrapped_backbone(names: Iterable[str]) -> bool:
-    """Whether the names are those of a `TokenLabelModel`."""
-    names = list(names)
-    wrapped = [name for name in names if name.startswith('backbone.')]
-    return bool(wrapped) and all(name.startswith('aux_head.') for name in set(names) - set(wrapped))
 
 
 def _classifiers_of_other_classes(

@@ -22,7 +22,9 @@ _KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _KERNEL_IDS = 128
 
 
-def soft_cross_entropy(logits: Tensor, ids: Tensor, excess: Tensor, background: Tensor, fused: bool = True) -> Tensor:
+def soft_cross_entropy(
+    logits: Tensor, ids: Tensor, excess: Tensor, background: Tensor, fused: bool = True, in_place: bool = False
+) -> Tensor:
     """Mean soft cross-entropy over B and N, a scalar of at least float32.
 
     Args:
@@ -31,13 +33,16 @@ def soft_cross_entropy(logits: Tensor, ids: Tensor, excess: Tensor, background: 
         excess: [B, N, M], target minus background of these classes.
         background: [B, N], target of all other classes.
         fused: use the Triton kernel where `kernel_is_faster`. It computes in float32.
+        in_place: without the kernel, write the gradient over the logits, which saves memory of their size and the time
+            to get it. Nothing may read the logits after the backward pass (autograd notices if it does itself). Leaves
+            are never written to.
     """
     if fused and kernel_is_faster(logits, ids):
         from tokenlabel.ops.soft_cross_entropy_kernel import fused_soft_cross_entropy
 
         return fused_soft_cross_entropy(logits, ids, excess, background)[0]
     total = excess.sum(-1) + logits.shape[-1] * background
-    return _SoftCrossEntropy.apply(logits, ids, excess, background, total)
+    return _SoftCrossEntropy.apply(logits, ids, excess, background, total, in_place and not logits.is_leaf)
 
 
 def kernel_is_faster(logits: Tensor, ids: Tensor) -> bool:
@@ -60,10 +65,12 @@ def _has_triton() -> bool:
 
 
 class _SoftCrossEntropy(torch.autograd.Function):
-    """In chunks that stay in the cache; beside the logits there is only their gradient, made in the backward pass."""
+    """In chunks that stay in the cache; beside the logits there is at most their gradient, made in the backward."""
 
     @staticmethod
-    def forward(ctx, logits: Tensor, ids: Tensor, excess: Tensor, background: Tensor, total: Tensor) -> Tensor:
+    def forward(
+        ctx, logits: Tensor, ids: Tensor, excess: Tensor, background: Tensor, total: Tensor, in_place: bool
+    ) -> Tensor:
         dtype = torch.promote_types(logits.dtype, torch.float32)
         lse = torch.empty(logits.shape[:2], dtype=dtype, device=logits.device)
         loss = torch.empty_like(lse)
@@ -73,6 +80,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
             at_ids = (x.gather(-1, ids[part]) * excess[part]).sum(-1)
             loss[part] = total[part] * lse[part] - background[part] * x.sum(-1) - at_ids
         ctx.save_for_backward(logits, lse, ids, excess, background, total)
+        ctx.in_place = in_place
         return loss.mean()
 
     @staticmethod
@@ -80,7 +88,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
     def backward(ctx, grad_output: Tensor):
         logits, lse, ids, excess, background, total = ctx.saved_tensors
         scale = grad_output / lse.numel()
-        grad = torch.empty_like(logits)
+        grad = logits.detach() if ctx.in_place else torch.empty_like(logits)
         for part in _chunks(logits):
             x = logits[part].to(lse.dtype)
             into = grad[part] if grad.dtype == x.dtype else torch.empty_like(x)
@@ -89,7 +97,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
             slope.scatter_add_(-1, ids[part], (excess[part] * -scale).to(slope.dtype))
             if grad.dtype != x.dtype:
                 grad[part] = slope
-        return grad, None, None, None, None
+        return grad, None, None, None, None, None
 
 
 def _chunks(logits: Tensor) -> list[slice]:

@@ -9,8 +9,7 @@ these; what is chosen stays the same.
 import math
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -25,7 +24,9 @@ from torchvision.transforms import ColorJitter, InterpolationMode
 from torchvision.transforms import functional as F
 
 from tokenlabel.errors import UserError
+from tokenlabel.transforms import opencv_operations
 from tokenlabel.transforms.batch_operations import FILL, OPERATIONS, encode_operations
+from tokenlabel.transforms.decoding import decode, pixels_of
 from tokenlabel.transforms.view import View
 
 Viewed = tuple[Image.Image, View]
@@ -48,8 +49,8 @@ class TrainTransform:
         color_jitter: strength of brightness, contrast and saturation jitter (and hue, as the fourth of a sequence);
             None for none. Unlike timm's it also applies after RandAugment.
         interpolation: of the crop: 'random' (bilinear or bicubic), or a name that timm knows.
-        draft: decode and resize by quicker ways, JPEG files at a half, a quarter or an eighth where the crop stays at
-            least as large as the result. Images may then come as `Image.open` returns them. See `draft_crop`.
+        draft: decode, resize and warp by quicker ways, JPEG files at a half, a quarter or an eighth where the crop
+            stays at least as large as the result. Images may then come as `Image.open` returns them. See `draft_crop`.
         defer_rand_augment: choose RandAugment's operations, and leave them to whoever has the whole batch, best on a
             GPU. They then come after the color jitter.
 
@@ -76,12 +77,13 @@ class TrainTransform:
         self.draft = draft
         self.rand_augment = None
         if auto_augment:
-            self.rand_augment = rand_augment(auto_augment, min(self.size), interpolation, defer=defer_rand_augment)
+            self.rand_augment = rand_augment(
+                auto_augment, min(self.size), interpolation, defer=defer_rand_augment, quick=draft
+            )
         self.num_deferred = self.rand_augment.num_layers if auto_augment and defer_rand_augment else 0
         if isinstance(color_jitter, int | float):
             color_jitter = (color_jitter,) * 3
         self.color_jitter = None if color_jitter is None else ColorJitter(*color_jitter)
-        self.needs_pillow = self.color_jitter is not None or (self.rand_augment is not None and not defer_rand_augment)
         self.interpolations = _RANDOM_INTERPOLATION if interpolation == 'random' else (_interpolation(interpolation),)
 
     def __call__(self, image: Image.Image) -> tuple[Tensor, View] | tuple[Tensor, View, Tensor]:
@@ -89,8 +91,6 @@ class TrainTransform:
         interpolation = self.interpolations[0] if len(self.interpolations) == 1 else random.choice(self.interpolations)
         if self.draft:
             viewed = draft_crop(image, View.identity(), top, left, height, width, self.size, interpolation)
-            if self.needs_pillow:
-                viewed = F.to_pil_image(viewed[0]), viewed[1]
         else:
             viewed = resized_crop(image, View.identity(), top, left, height, width, self.size, interpolation)
         if self.hflip > 0 and torch.rand(1) < self.hflip:
@@ -99,7 +99,7 @@ class TrainTransform:
             viewed = self.rand_augment(viewed)
         image, view, *chosen = viewed
         if self.color_jitter is not None:
-            image = self.color_jitter(image)
+            image = self.color_jitter(_as_pillow(image))
         pixels = image if isinstance(image, Tensor) else F.pil_to_tensor(image)
         return (pixels, view, encode_operations(chosen, self.num_deferred)) if self.num_deferred else (pixels, view)
 
@@ -177,27 +177,11 @@ def draft_crop(
     drafted = image.draft(None, least)
     scale = drafted[1][2] / whole_width if drafted else 1
     if scale == 1 and interpolation in _RANDOM_INTERPOLATION:
-        crop = F.pil_to_tensor(decode(image).crop((left, top, left + width, top + height)))
-        return interpolate(crop[None], size, mode=interpolation.value, antialias=True)[0], view @ inner
+        crop = pixels_of(image)[None, top : top + height, left : left + width].permute(0, 3, 1, 2)
+        return interpolate(crop, size, mode=interpolation.value, antialias=True)[0], view @ inner
     box = (left * scale, top * scale, (left + width) * scale, (top + height) * scale)
     resample = Resampling[interpolation.name]
     return F.pil_to_tensor(decode(image).resize((size[1], size[0]), resample, box=box)), view @ inner
-
-
-def decode(image: Image.Image) -> Image.Image:
-    """The RGB pixels of an image as `Image.open` returns it. Raises OSError where the file is damaged."""
-    with damage_as_os_error():
-        image.load()
-        return image if image.mode == 'RGB' else image.convert('RGB')
-
-
-@contextmanager
-def damage_as_os_error() -> Iterator[None]:
-    """What Pillow raises for damaged files is of several kinds, which errors of other origin have too."""
-    try:
-        yield
-    except (SyntaxError, ValueError) as error:
-        raise OSError(str(error)) from error
 
 
 def center_crop(image: Image.Image, view: View, height: int, width: int) -> Viewed:
@@ -219,8 +203,9 @@ def rand_augment(
     interpolation: str = 'random',
     transforms: str | list[str] | None = None,
     defer: bool = False,
+    quick: bool = False,
 ) -> RandAugment:
-    """timm's RandAugment over (image, View) pairs.
+    """timm's RandAugment over (image, View) pairs, images being Pillow's or uint8 tensors [3, H, W].
 
     timm's classes choose operations and magnitudes and change the pixels, as they are; each operation's function is
     wrapped to carry the View along. Posterising keeps one bit at least.
@@ -231,6 +216,7 @@ def rand_augment(
         interpolation: 'random' (bilinear or bicubic), or a name that timm knows.
         transforms: names of timm's operations, or of a set of them; None for the set that `config` says.
         defer: name the operations that were chosen instead of applying them.
+        quick: leave some operations to `opencv_operations`.
 
     Returns:
         A callable `(image, View) -> (image, View)` that takes and returns one tuple; deferred operations follow in it,
@@ -258,27 +244,36 @@ def rand_augment(
             )
     policy = rand_augment_transform(config, hparams, transforms)
     for op in policy.ops:
-        op.aug_fn = _Deferred(op) if defer else _Tracked(op)
+        op.aug_fn = _Deferred(op) if defer else _Tracked(op, quick)
     return policy
 
 
 class _Tracked:
     """One operation of timm over (image, View) pairs."""
 
-    def __init__(self, op: AugmentOp):
+    def __init__(self, op: AugmentOp, quick: bool):
         if op.name not in _GEOMETRIC and op.name not in _PHOTOMETRIC:
             raise UserError(
                 f'auto_augment uses {op.name}, whose geometry is not known here: leave it out of the policy.'
             )
+        self.name = op.name
         self.pixels = _posterize if op.aug_fn is posterize else op.aug_fn
         self.geometry = _GEOMETRIC.get(op.name)
+        self.quick = quick
 
-    def __call__(self, viewed: Viewed, *args, **kwargs) -> Viewed:
+    def __call__(self, viewed: Viewed, *args, resample: Resampling | tuple[Resampling, ...], **kwargs) -> Viewed:
         image, view = viewed
+        quick = opencv_operations.PHOTOMETRIC.get(self.name) if self.quick else None
         if self.geometry is not None:
-            matrix = self.geometry(*args, *image.size)
-            view = view @ View.pixel_affine(matrix, image.size)
-        return self.pixels(image, *args, **kwargs), view
+            size = F.get_image_size(image)
+            matrix = self.geometry(*args, *size)
+            view = view @ View.pixel_affine(matrix, size)
+            kwargs['resample'] = _one_of(resample)
+            if self.quick and kwargs['resample'] in opencv_operations.INTERPOLATIONS:
+                quick, args = opencv_operations.warp, (matrix, kwargs['resample'])
+        if quick is None:
+            return self.pixels(_as_pillow(image), *args, **kwargs), view
+        return torch.from_numpy(quick(_as_array(image), *args)).permute(2, 0, 1), view
 
 
 class _Deferred:
@@ -299,9 +294,22 @@ class _Deferred:
             return image, view, *chosen, (self.name, args)
         size = F.get_image_size(image)
         matrix = self.geometry(*args, *size)
-        interpolation = random.choice(resample) if isinstance(resample, tuple) else resample
+        interpolation = _one_of(resample)
         view = view @ View.pixel_affine(matrix, size)
         return image, view, *chosen, (interpolation.name.title(), matrix)
+
+
+def _as_pillow(image: Image.Image | Tensor) -> Image.Image:
+    return F.to_pil_image(image) if isinstance(image, Tensor) else image
+
+
+def _as_array(image: Image.Image | Tensor) -> NDArray[np.uint8]:
+    return image.permute(1, 2, 0).numpy() if isinstance(image, Tensor) else np.asarray(image)
+
+
+def _one_of(resample: Resampling | tuple[Resampling, ...]) -> Resampling:
+    """timm's way to draw an interpolation."""
+    return random.choice(resample) if isinstance(resample, tuple) else resample
 
 
 def _posterize(image: Image.Image, bits_to_keep: int, **kwargs) -> Image.Image:

@@ -1,9 +1,9 @@
-"""LV-ViT-S as the backbone of an EncoderDecoder, from the released 384x384 classifier; heads are added by others."""
+"""LV-ViT-S as the backbone of an encoder-decoder, from the released 384x384 classifier; heads are added by others."""
 
 window = (512, 512)  # training crop and position grid, in pixels
 
 model = dict(
-    type='EncoderDecoder',
+    type='BatchedEncoderDecoder',
     data_preprocessor=dict(
         type='SegDataPreProcessor',
         mean=[123.675, 116.28, 103.53],

@@ -1,5 +1,6 @@
 """Segmentation resumes as pretraining does: the same order, the same augmentation, the same weights."""
 
+import json
 import pickle
 import random
 from pathlib import Path
@@ -17,6 +18,16 @@ from tokenlabel.engine.resuming.seeded_samples import SeededSamples
 from tokenlabel.engine.runner import Runner
 
 CONFIG = Path(__file__).parents[3] / 'configs/demo/fpn.py'
+# As for the public data sets, on 64 x 64 images.
+AUGMENTED = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadLabelMap', num_classes=11),
+    dict(type='RandomResize', scale=(256, 64), ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=(64, 64), cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='PackSegInputs'),
+]
 
 
 @pytest.fixture
@@ -36,6 +47,7 @@ def run(scenes, tmp_path, monkeypatch):
             'train_dataloader.batch_size': 4,
             'train_dataloader.num_workers': workers,
             'train_dataloader.persistent_workers': False,
+            'train_dataloader.dataset.pipeline': AUGMENTED,
             'val_dataloader.num_workers': 0,
             'visualizer.vis_backends': [{'type': 'LocalVisBackend'}],
         }
@@ -58,8 +70,31 @@ def run(scenes, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_killed_and_resumed_it_ends_with_the_same_weights_whatever_the_workers(run):
     whole = run('whole')
-    run('killed', EndAt(3), workers=1)
+    run('killed', EndAt(3), workers=2)
     assert differences(whole / 'iter_6.pth', run('killed', resume=True) / 'iter_6.pth') == []
+
+
+@pytest.mark.slow
+def test_killed_during_a_validation_it_validates_again_and_ends_with_the_same_weights(run):
+    validating = {'train_cfg.val_interval': 2, 'default_hooks.checkpoint.save_best': 'mIoU'}
+    whole = run('whole', **validating)
+    killed = run('killed', EndAt(4, 'after_val_iter'), **validating)
+    assert scores(killed) == scores(whole)[:1]
+    run('killed', resume=True, **validating)
+    assert scores(killed) == scores(whole)
+    assert differences(whole / 'iter_6.pth', killed / 'iter_6.pth') == []
+    assert best(killed) == best(whole) and len(best(whole)) == 1
+
+
+def scores(folder: Path) -> list[tuple[int, float]]:
+    """Iteration and mIoU of the validations of a run and of those that went on from it."""
+    lines = [json.loads(line) for path in sorted(folder.glob('*/vis_data/scalars.json')) for line in path.open()]
+    return [(line['step'], line['mIoU']) for line in lines if 'mIoU' in line]
+
+
+def best(folder: Path) -> list[str]:
+    """Names of the checkpoints of the best weights."""
+    return [path.name for path in folder.glob('best_*')]
 
 
 class Drawing:

@@ -72,10 +72,12 @@ def _newest_first(work_dir: Path) -> list[Path]:
 
 def log_history_globals() -> list:
     """What MMEngine's log history refers to when pickled: its class, that class's own methods, and NumPy numbers."""
-    scalars = (np.float64, np.float32, np.int64, np.int32, np.bool_)
-    arrays = [np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0], np.ndarray, np.dtype]
+    scalars = (np.float64, np.float32, np.int64, np.int32, np.uint8, np.bool_)
+    reconstruct, scalar = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]
+    older = [(reconstruct, 'numpy.core.multiarray._reconstruct'), (scalar, 'numpy.core.multiarray.scalar')]
     dtypes = [type(np.dtype(kind)) for kind in scalars]
-    return [HistoryBuffer, (history_method, 'builtins.getattr'), *arrays, *dtypes]
+    arrays = [reconstruct, scalar, np.ndarray, np.dtype, *dtypes]
+    return [HistoryBuffer, (history_method, 'builtins.getattr'), *arrays, *older]
 
 
 def history_method(owner: type, name: str):

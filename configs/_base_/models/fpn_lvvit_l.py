@@ -1,0 +1,20 @@
+"""Semantic FPN over LV-ViT-L, from the released 512x512 classifier."""
+
+_base_ = ['fpn_lvvit.py']
+
+embed_dim = 768
+
+model = dict(
+    backbone=dict(
+        arch='lvvit_l',
+        out_indices=(14, 17, 20, 23),
+        drop_path_rate=0.5,
+        init_cfg=dict(
+            checkpoint='https://github.com/zihangJiang/TokenLabeling/releases/download/1.0/lvvit_l-150M-512-86.4.pth.tar',
+        ),
+    ),
+    neck=dict(
+        pyramid=dict(in_channels=embed_dim, out_channels=embed_dim),
+        fpn=dict(in_channels=[embed_dim] * 4),
+    ),
+)

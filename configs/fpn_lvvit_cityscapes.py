@@ -1,0 +1,26 @@
+"""Semantic FPN with an LV-ViT-S backbone on Cityscapes: 768x768 crops, 80k iterations of 8 images.
+
+    tools/dist_train.sh configs/fpn_lvvit_cityscapes.py 8
+    tools/dist_test.sh configs/fpn_lvvit_cityscapes.py work_dirs/fpn_lvvit_cityscapes/iter_80000.pth 8 --tta
+
+No score was published. 215 passes over the 2,975 training images, 203 billion multiply-adds per crop forwards.
+`_base_/datasets/cityscapes.py` says where the images are. For another size, name `_base_/models/fpn_lvvit_{t,m,l}.py`
+as the first base.
+"""
+
+_base_ = [
+    '_base_/models/fpn_lvvit.py',
+    '_base_/datasets/cityscapes.py',
+    '_base_/schedules/fpn_80k.py',
+    '_base_/segmentation_runtime.py',
+]
+
+num_classes = 19
+crop_size = (768, 768)
+
+model = dict(
+    data_preprocessor=dict(size=crop_size),
+    backbone=dict(img_size=crop_size),
+    decode_head=dict(num_classes=num_classes),
+    test_cfg=dict(mode='slide', crop_size=crop_size, stride=(512, 512)),
+)

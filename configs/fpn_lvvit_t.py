@@ -1,0 +1,15 @@
+"""Semantic FPN with an LV-ViT-T backbone on ADE20K: 14 M parameters, 512x512 crops, 80k iterations of 16 images.
+
+    tools/dist_train.sh configs/fpn_lvvit_t.py 8
+    tools/dist_test.sh configs/fpn_lvvit_t.py work_dirs/fpn_lvvit_t/iter_80000.pth 8 --tta
+
+No score was published for this head. Costs 45 billion multiply-adds per crop forwards (S: 74). The backbone starts
+from the released 224x224 classifier; `upernet_lvvit.py` says how to start from your own.
+"""
+
+_base_ = [
+    '_base_/models/fpn_lvvit_t.py',
+    '_base_/datasets/ade20k.py',
+    '_base_/schedules/fpn_80k.py',
+    '_base_/segmentation_runtime.py',
+]

@@ -1,0 +1,151 @@
+"""One's own data: a folder of images, a folder of masks and the names of the classes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS
+
+from tokenlabel.errors import UserError
+from tokenlabel.visualization import class_palette
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff')
+MASK_SUFFIXES = ('.png', '.tif', '.tiff', '.bmp')
+
+
+@DATASETS.register_module()
+class ImageMaskFolders(BaseSegDataset):
+    """Images and masks that have the same name but for the suffix; subfolders count as part of the name.
+
+    Every image must have a mask. Masks without an image are left alone, so that a list of names (`ann_file`) or a
+    folder of images can be a part of the data, such as a validation set, with the masks of all in one folder.
+
+    Args:
+        classes: Names in the order of their ids, from 0 (with `reduce_zero_label` from 1); or a text file of them, one
+            a line, below `data_root`.
+        palette: One RGB colour (0 to 255) per class, for pictures; distinct colours by default.
+        img_suffix: How the files of images may end, in any case. `'_photo.jpg'` is a suffix, too.
+        seg_map_suffix: How the files of masks may end.
+        data_prefix: `dict(img_path=..., seg_map_path=...)`, folders below `data_root`; without `seg_map_path` there are
+            images alone, to predict on.
+        ann_file: Text file below `data_root` of the images to take, one a line, with or without suffix. All by default.
+        **kwargs: As mmseg's `BaseSegDataset`: `data_root`, `pipeline`, `reduce_zero_label`, `indices`...
+
+    Raises:
+        UserError: A folder or list is missing, there are no images, one has no mask, two have one name, or the classes
+            are not 1 to 255 different names.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str] | str,
+        palette: Sequence[Sequence[int]] | None = None,
+        img_suffix: str | Sequence[str] = IMAGE_SUFFIXES,
+        seg_map_suffix: str | Sequence[str] = MASK_SUFFIXES,
+        **kwargs,
+    ) -> None:
+        names = class_names(classes, kwargs.get('data_root'))
+        colours = [list(colour) for colour in palette or class_palette(len(names))]
+        if len(colours) != len(names):
+            raise UserError(f'palette has {len(colours)} colours for {len(names)} classes: give one for each, or none.')
+        super().__init__(
+            metainfo=dict(classes=names, palette=colours),
+            img_suffix=_suffixes(img_suffix),
+            seg_map_suffix=_suffixes(seg_map_suffix),
+            **kwargs,
+        )
+
+    def load_data_list(self) -> list[dict]:
+        """One entry per image, sorted by path."""
+        folder = self.data_prefix['img_path']
+        images = _by_stem(folder, self.img_suffix, 'img_suffix')
+        if self.ann_file:
+            images = {name: images[name] for name in self._listed(images)}
+        if not images:
+            raise UserError(
+                f'{folder} holds no images ({", ".join(self.img_suffix)}): put them there, or set img_suffix.'
+            )
+        shared = dict(
+            label_map=self.label_map,
+            reduce_zero_label=self.reduce_zero_label,
+            num_classes=len(self._metainfo['classes']),
+        )
+        samples = [dict(img_path=str(path), seg_fields=[], **shared) for path in images.values()]
+        mask_folder = self.data_prefix.get('seg_map_path')
+        if mask_folder is None:
+            return samples
+        masks = _by_stem(mask_folder, self.seg_map_suffix, 'seg_map_suffix')
+        missing = [str(path) for name, path in images.items() if name not in masks]
+        if missing:
+            raise UserError(
+                f'{len(missing)} of {len(images)} images in {folder} have no mask, such as {", ".join(missing[:3])}: '
+                f'add files of the same name to {mask_folder}, or remove these images.'
+            )
+        return [dict(sample, seg_map_path=str(masks[name])) for sample, name in zip(samples, images, strict=True)]
+
+    def _listed(self, images: dict[str, Path]) -> list[str]:
+        """Names in the list of images, which all have to exist."""
+        try:
+            lines = Path(self.ann_file).read_text(encoding='utf-8').splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f'The list of images {self.ann_file} cannot be read ({error}).') from error
+        names = [_stem(line.strip(), self.img_suffix) or line.strip() for line in lines if line.strip()]
+        absent = [name for name in names if name not in images]
+        if absent:
+            raise UserError(
+                f'{self.ann_file} lists {len(absent)} images that are not in {self.data_prefix["img_path"]}, such as '
+                f'{", ".join(absent[:3])}: correct the list, or add them.'
+            )
+        return sorted(set(names))
+
+
+def class_names(classes: Sequence[str] | str, data_root: str | None = None) -> tuple[str, ...]:
+    """Names of classes, given as such or as a text file of one name a line.
+
+    Raises:
+        UserError: The file cannot be read, or they are not 1 to 255 different names.
+    """
+    if isinstance(classes, str):
+        path = Path(data_root or '', classes)
+        try:
+            lines = path.read_text(encoding='utf-8').splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(
+                f'The list of classes {path} cannot be read ({error}): give a text file, or names.'
+            ) from error
+        classes = [line.strip() for line in lines if line.strip()]
+    repeated = sorted({name for name in classes if list(classes).count(name) > 1})
+    if repeated or not 1 <= len(classes) <= 255:
+        reason = f'{repeated[0]!r} is named twice' if repeated else f'there are {len(classes)}'
+        raise UserError(f'The data set wants 1 to 255 classes of different names, and {reason}: correct `classes`.')
+    return tuple(classes)
+
+
+def _suffixes(given: str | Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _stem(name: str, suffixes: tuple[str, ...]) -> str | None:
+    """`name` without the longest of the suffixes that it has; None where it has none."""
+    ends = [suffix for suffix in suffixes if name.lower().endswith(suffix.lower())]
+    return name[: -len(max(ends, key=len))] if ends else None
+
+
+def _by_stem(folder: str, suffixes: tuple[str, ...], option: str) -> dict[str, Path]:
+    """Files below a folder by their name without suffix, sorted.
+
+    Raises:
+        UserError: The folder is missing, or two files have the same name.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise UserError(f'{root} is missing: put the data set there, or name its place in the config.')
+    found = {}
+    for path in sorted(root.rglob('*')):
+        name = _stem(path.relative_to(root).as_posix(), suffixes)
+        if name is None or not path.is_file():
+            continue
+        if name in found:
+            raise UserError(f'{found[name]} and {path} have the same name: remove one of them, or set {option}.')
+        found[name] = path
+    return found

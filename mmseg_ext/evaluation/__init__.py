@@ -1,0 +1,5 @@
+"""Evaluation metrics by registry name."""
+
+from mmseg_ext.evaluation.streaming_iou import StreamingIoU
+
+__all__ = ['StreamingIoU']

@@ -1,0 +1,343 @@
+"""A trained segmentation model as a function of an image."""
+
+import copy
+import functools
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config, ConfigDict
+from mmengine.dataset import Compose
+from mmseg.registry import DATASETS, MODELS
+from torch import Tensor, nn
+
+from mmseg_ext.checkpoint import PYRAMID, local_path, released_to_ours, weights_of
+from mmseg_ext.inference.image_pixels import AnyImage, image_pixels
+from mmseg_ext.inference.peak_memory import peak_bytes
+from mmseg_ext.inference.segmentation import Segmentation
+from mmseg_ext.inference.tiles import Interpolation, SlidingTiles, Tile, WholeTiles, labels_of, tiles
+from mmseg_ext.segmentors import BatchedEncoderDecoder
+from tokenlabel.engine.config import explains_errors, load_config, register_imports
+from tokenlabel.errors import UserError
+from tokenlabel.models.checkpoint import read_checkpoint
+from tokenlabel.visualization import class_palette
+
+GIB = 2**30
+# Tiles begin at a multiple of this: of every usual patch and total stride.
+ALIGN = 32
+# Memory is counted at sizes rounded up to this, so that a folder of photographs needs few counts.
+COUNTED_STEP = 128
+# Over what is counted, for what kernels need inside themselves: 1.09 to 1.28 were measured.
+KERNELS_SHARE = 1.3
+# float32 copies of an input while it is normalised and padded
+INPUT_COPIES = 4
+# Of the logits at the labels' own size, as many rows are made at a time as fit these bytes, or this part of the limit.
+BAND_BYTES, BAND_PART = 32 * 2**20, 8
+# of the summed logits while windows are added: the sum, a padded window, the mean
+SUM_COPIES = 3
+# A resized image has no side thinner than this share of the other, or it would vanish.
+THINNEST = 1 / 256
+
+
+class Segmenter:
+    """Segments images of any size and kind as the config's evaluation would.
+
+    An image is resized as the test pipeline says, goes through the model in one piece or by sliding windows as
+    `test_cfg` says, and the scores are interpolated to its own size. Where that would need more than `memory_limit`,
+    it is done tile by tile: under a sliding window with the same labels up to rounding; where the model sees its input
+    in one piece, with the same labels as far as `tile_margin` holds the context that they depend on.
+
+        segmenter = Segmenter('configs/upernet_lvvit.py', 'work_dirs/upernet_lvvit/iter_160000.pth')
+        segmenter('street.jpg').overlay().show()
+
+    Args:
+        config: config file, or what `mmengine.Config.fromfile` reads from one.
+        checkpoint: path or URL of a segmentation model, ours or a released one.
+        device: 'cpu', 'cuda' or 'cuda:N'; the GPU if there is one when None.
+        memory_limit: bytes of tensors on the device that an image may need beyond the model's weights; None takes
+            every image in one piece. The image and its labels, four bytes a pixel, come on top of it.
+        tile_margin: pixels of context around a tile, in the resized image; a quarter of the training crop when None.
+
+    Raises:
+        UserError: a file cannot be read, or the weights do not fit the config's model.
+    """
+
+    def __init__(
+        self,
+        config: str | Path | Config,
+        checkpoint: str | Path,
+        device: str | torch.device | None = None,
+        memory_limit: int | None = 4 * GIB,
+        tile_margin: int | None = None,
+    ) -> None:
+        name = getattr(config, 'filename', None) if isinstance(config, Config) else config
+        config = copy.deepcopy(config) if isinstance(config, Config) else load_config(config)
+        register_imports(config)
+        self.device = _device(device)
+        self.memory_limit = memory_limit
+        self._band_bytes = min(BAND_BYTES, (memory_limit or GIB) // BAND_PART)
+        with explains_errors(name or 'given'):
+            self.model = _build(config.model)
+            self._pipeline = Compose(resizing_pipeline(config))
+        stored = load_segmentation_model(self.model, checkpoint)
+        self.model.to(self.device).eval()
+        binary = self.model.out_channels == 1
+        self._threshold = self.model.decode_head.threshold if binary else None
+        self.num_classes = max(self.model.num_classes, 2)
+        self.class_names, self.palette = class_meta(self.num_classes, stored, config)
+        self._reaches = self._plan(tile_margin)
+        # normalises without padding: padding is added where a tile reaches the image's end
+        self._normalise = copy.copy(self.model.data_preprocessor)
+        self._normalise.test_cfg = None
+        self._counted = functools.cache(self._count)
+
+    @torch.no_grad()
+    def __call__(self, image: AnyImage) -> Segmentation:
+        """Segments an image.
+
+        Args:
+            image: see `mmseg_ext.inference.image_pixels.image_pixels`.
+
+        Raises:
+            UserError: it cannot be read, or even its smallest tile needs more than the memory limit or the device has.
+        """
+        pixels = image_pixels(image)
+        height, width = pixels.shape[:2]
+        thick = _thickened(pixels)
+        try:
+            labels = self._labels(thick)[:height, :width]
+        except torch.OutOfMemoryError as error:
+            raise UserError(f'{self.device} has no memory left: give a smaller memory_limit') from error
+        return Segmentation(pixels, np.ascontiguousarray(labels), self.class_names, self.palette)
+
+    def _labels(self, pixels: np.ndarray) -> np.ndarray:
+        """The class of each pixel, uint8 or uint16 [H, W]."""
+        size = pixels.shape[:2]
+        bgr = np.ascontiguousarray(pixels[..., ::-1])
+        resized = self._pipeline(dict(img=bgr, img_path='', img_shape=size, ori_shape=size))['inputs']
+        shape = tuple(resized.shape[1:])
+        padded = self._padded(shape)
+        interpolations = tuple(
+            Interpolation.between(there, wanted, self.model.align_corners)
+            for there, wanted in zip(shape, size, strict=True)
+        )
+        labels = np.empty(size, np.uint8 if self.num_classes <= 255 else np.uint16)
+        for tile in self._tiles(interpolations, padded):
+            logits = self._logits(resized, tile, padded)
+            for row, band in labels_of(logits, tile, interpolations, self._band_bytes, self._threshold):
+                labels[row : row + len(band), slice(*tile.cols)] = band.cpu().numpy()
+        return labels
+
+    def _logits(self, image: Tensor, tile: Tile, padded: tuple[int, int]) -> Tensor:
+        """float32 [C, h, w] for a tile's part of the resized image [3, H, W], padding cut off."""
+        (top, bottom), (left, right) = tile.input_rows, tile.input_cols
+        part = image[:, top:bottom, left:right]
+        height, width = part.shape[1:]
+        inputs = self._normalise({'inputs': [part.to(self.device)]}, False)['inputs']
+        inputs = F.pad(inputs, (0, right - left - width, 0, bottom - top - height), value=self._normalise.pad_val)
+        logits = self.model.inference(inputs, [_meta(inputs)])
+        return logits[0, :, :height, :width].float()
+
+    def _padded(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width after the data preprocessor's padding of test images."""
+        padding = self.model.data_preprocessor.test_cfg or {}
+        if fixed := padding.get('size'):
+            return max(size[0], fixed[0]), max(size[1], fixed[1])
+        divisor = padding.get('size_divisor') or 1
+        return -(-size[0] // divisor) * divisor, -(-size[1] // divisor) * divisor
+
+    def _plan(self, margin: int | None) -> tuple[WholeTiles | SlidingTiles, ...]:
+        """What a tile takes of the input, downwards and across."""
+        test_cfg = self.model.test_cfg
+        if test_cfg.get('mode', 'whole') == 'slide':
+            return tuple(
+                SlidingTiles(crop, stride) for crop, stride in zip(test_cfg.crop_size, test_cfg.stride, strict=True)
+            )
+        crop = self.model.data_preprocessor.size or (512, 512)
+        return tuple(WholeTiles(side // 4 if margin is None else margin, ALIGN) for side in crop)
+
+    def _tiles(self, interpolations: tuple[Interpolation, Interpolation], padded: tuple[int, int]) -> list[Tile]:
+        """As few tiles as keep within the memory limit."""
+        pieces = [1, 1]
+        while True:
+            plan = list(tiles(tuple(pieces), interpolations, self._reaches, padded))
+            if self.memory_limit is None:
+                return plan
+            height, width = (max(stop - start for start, stop in axis) for axis in zip(*map(_reach, plan), strict=True))
+            needed = self._needed(height, width)
+            if needed <= self.memory_limit:
+                return plan
+            outputs = [
+                len(interpolation.lower) // number for interpolation, number in zip(interpolations, pieces, strict=True)
+            ]
+            axis = int(outputs[1] > outputs[0])
+            smallest = ALIGN * len(interpolations[axis].lower) // padded[axis]
+            at_once = windows_at_once(self.model)
+            if outputs[axis] <= max(smallest, 1) and self._sliding and at_once > 1:
+                # smaller batches of windows rather than none; the images to come are as large, most often
+                self.model.test_cfg['windows_per_batch'] = at_once // 2
+                self._counted.cache_clear()
+                pieces = [1, 1]
+                continue
+            if outputs[axis] <= max(smallest, 1):
+                raise UserError(
+                    f'the smallest tile needs {needed / 2**20:.0f} MiB of memory: raise memory_limit from '
+                    f'{self.memory_limit / 2**20:.0f} MiB'
+                )
+            pieces[axis] *= 2
+
+    def _needed(self, height: int, width: int) -> int:
+        """Bytes for a tile whose input has this size."""
+        pixels = height * width
+        image = 3 * 4 * pixels
+        if self._sliding:
+            window = tuple(min(reach.crop, side) for reach, side in zip(self._reaches, (height, width), strict=True))
+            logit_bytes = 4 * self.model.out_channels
+            total = logit_bytes * pixels
+            last = logit_bytes * windows_at_once(self.model) * window[0] * window[1]
+            model = max(self._counted(*window) + total, SUM_COPIES * total + last)
+        else:
+            model = self._counted(*(-(-side // COUNTED_STEP) * COUNTED_STEP for side in (height, width)))
+        return max(INPUT_COPIES * image, image + model + self._band_bytes)
+
+    @property
+    def _sliding(self) -> bool:
+        return isinstance(self._reaches[0], SlidingTiles)
+
+    def _count(self, height: int, width: int) -> int:
+        """Bytes that the model needs for one input, or for one batch of windows."""
+        batch = windows_at_once(self.model) if self._sliding else 1
+
+        def run() -> Tensor:
+            inputs = torch.empty(batch, 3, height, width, device=self.device)
+            if self._sliding:
+                return self.model.encode_decode(inputs, [_meta(inputs)] * batch)
+            return self.model.inference(inputs, [_meta(inputs)])
+
+        return round(KERNELS_SHARE * peak_bytes(self.model, run))
+
+
+def windows_at_once(model: nn.Module) -> int:
+    """How many windows of a sliding window go through the model together."""
+    if not isinstance(model, BatchedEncoderDecoder):
+        return 1
+    return model.windows_per_batch
+
+
+def load_segmentation_model(model: nn.Module, source: str | Path) -> dict:
+    """Fills a segmentation model without its auxiliary heads, which only train it.
+
+    Args:
+        model: an `EncoderDecoder`.
+        source: path or URL of a checkpoint, ours or a released one; of two sets of weights the averaged one.
+
+    Returns:
+        What the checkpoint says of its data set: `classes` and `palette`, where it does.
+
+    Raises:
+        UserError: it cannot be read, or holds another model.
+    """
+    checkpoint = read_checkpoint(local_path(source))
+    state = weights_of(checkpoint)
+    places = [name for name, _ in model.named_modules() if name.endswith(f'{PYRAMID}1')]
+    if places:
+        state = released_to_ours(state, places[0].removesuffix(f'{PYRAMID}1'))
+    state = {name: x for name, x in state.items() if not re.match(r'auxiliary_head\b', name)}
+    try:
+        result = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # other shapes, one a line
+        first = ''.join(str(error).splitlines()[1:2]).strip().rstrip('.')
+        raise UserError(f'{source} does not fit the config: {first}; give the config of its training') from error
+    missing = [name for name in result.missing_keys if not name.endswith('num_batches_tracked')]
+    wrong = {'in the file there is no': missing, 'in the model there is no': result.unexpected_keys}
+    faults = [f'{what} {names[0]} ({len(names)} such weights)' for what, names in wrong.items() if names]
+    if faults:
+        raise UserError(f'{source} does not fit the config: {", ".join(faults)}; give the config of its training')
+    meta = checkpoint.get('meta')
+    meta = meta if isinstance(meta, dict) else {}
+    older = {'classes': meta.get('CLASSES'), 'palette': meta.get('PALETTE')}
+    return meta.get('dataset_meta') or older
+
+
+def class_meta(num_classes: int, stored: dict, config: Config) -> tuple[tuple[str, ...], np.ndarray]:
+    """Names and colours of the classes: the checkpoint's, else the config's data set's, else made up.
+
+    Args:
+        num_classes: of the model.
+        stored: `classes` and `palette` that the checkpoint knows.
+        config: the config.
+
+    Returns:
+        Names, and uint8 [C, 3].
+    """
+    dataset = _innermost_dataset(config)
+    kind = DATASETS.get(dataset.type) if isinstance(dataset.get('type'), str) else dataset.get('type')
+    sources = [stored, dataset.get('metainfo') or {}, getattr(kind, 'METAINFO', {})]
+    names = next((s['classes'] for s in sources if _fits(s.get('classes'), num_classes)), None)
+    names = names or [f'class {label}' for label in range(num_classes)]
+    palette = next((s['palette'] for s in sources if _fits(s.get('palette'), num_classes)), None)
+    return tuple(map(str, names)), np.array(palette or class_palette(num_classes), np.uint8)
+
+
+def resizing_pipeline(config: Config) -> list[dict]:
+    """The config's transforms of test images without those that load something.
+
+    Raises:
+        UserError: the config tests nothing.
+    """
+    pipeline = _innermost_dataset(config).get('pipeline') or config.get('test_pipeline')
+    if not pipeline:
+        raise UserError('the config has no test_dataloader, whose pipeline says how to resize images: add one')
+    return [step for step in pipeline if not step['type'].startswith('Load')]
+
+
+def _innermost_dataset(config: Config) -> ConfigDict:
+    """The test data set inside its wrappers."""
+    dataset = (config.get('test_dataloader') or {}).get('dataset') or ConfigDict()
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    return dataset
+
+
+def _build(config: ConfigDict) -> nn.Module:
+    """The model without auxiliary heads and without weights of a pretraining, which a checkpoint is about to fill."""
+    config = copy.deepcopy(config)
+    config.auxiliary_head = None
+    for part in (config, config.backbone):
+        part.pop('pretrained', None)
+        part.pop('init_cfg', None)
+    return MODELS.build(config)
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    try:
+        device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
+    except RuntimeError as error:
+        raise UserError(f'{device} is no device: give cpu, cuda or cuda:N') from error
+    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f'there is no device {device}, but {torch.cuda.device_count()} GPUs: give another, or cpu')
+    return device
+
+
+def _meta(inputs: Tensor) -> dict:
+    """What MMSegmentation notes of an image that is as large as these inputs."""
+    size = inputs.shape[2:]
+    return dict(ori_shape=size, img_shape=size, pad_shape=size, padding_size=[0, 0, 0, 0])
+
+
+def _reach(tile: Tile) -> tuple[tuple[int, int], tuple[int, int]]:
+    return tile.input_rows, tile.input_cols
+
+
+def _thickened(pixels: np.ndarray) -> np.ndarray:
+    """The image, or one so thin that resizing would leave nothing with its edge repeated downwards or to the right."""
+    height, width = pixels.shape[:2]
+    thinnest = int(np.ceil(max(height, width) * THINNEST))
+    more = max(thinnest - height, 0), max(thinnest - width, 0)
+    return np.pad(pixels, ((0, more[0]), (0, more[1]), (0, 0)), mode='edge') if any(more) else pixels
+
+
+def _fits(values: object, num_classes: int) -> bool:
+    return isinstance(values, list | tuple) and len(values) == num_classes

@@ -1,0 +1,6 @@
+"""Segmentors by registry name."""
+
+from mmseg_ext.segmentors.batched_encoder_decoder import BatchedEncoderDecoder
+from mmseg_ext.segmentors.batched_tta import BatchedTTAModel
+
+__all__ = ['BatchedEncoderDecoder', 'BatchedTTAModel']

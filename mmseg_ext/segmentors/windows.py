@@ -1,0 +1,128 @@
+"""Windows over images: where they lie, which go through the network together, and the mean of their logits."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+
+import torch
+from mmseg.models.utils import resize
+from torch import Tensor
+
+
+def window_starts(length: int, crop: int, stride: int) -> list[int]:
+    """First pixels of the windows along one side; the last one is shifted back so that it ends with the image."""
+    count = max(length - crop + stride - 1, 0) // stride + 1
+    return [max(min(index * stride, length - crop), 0) for index in range(count)]
+
+
+def overlaps(starts: list[int], crop: int) -> Iterator[tuple[int, int, int]]:
+    """Ranges `begin, end, count` along one side that lie in more than one window."""
+    for begin, end in pairwise(sorted({*starts, *(start + crop for start in starts)})):
+        count = sum(start <= begin < start + crop for start in starts)
+        if count > 1:
+            yield begin, end, count
+
+
+class WindowedImage:
+    """One image, its windows, and the logits that they gave, as small as the network left them.
+
+    Logits of the image's size are many times larger than these: they are made class by class, when they are due.
+
+    Args:
+        image: [3, H, W].
+        crop: Height and width of a window, in pixels; None for one window that is the image. A window is never larger
+            than the image.
+        stride: From one window to the next, down and right, in pixels.
+    """
+
+    def __init__(self, image: Tensor, crop: tuple[int, int] | None, stride: tuple[int, int]) -> None:
+        self.image = image
+        self.size = tuple(image.shape[-2:])
+        self.crop = tuple(min(side, limit) for side, limit in zip(self.size, crop or self.size, strict=True))
+        self.starts = [window_starts(*sides) for sides in zip(self.size, self.crop, stride, strict=True)]
+        self.corners = [(top, left) for top in self.starts[0] for left in self.starts[1]]
+        self.logits = []
+
+    def window(self, index: int) -> Tensor:
+        """The pixels [3, h, w] of a window."""
+        top, left = self.corners[index]
+        return self.image[:, top : top + self.crop[0], left : left + self.crop[1]]
+
+    @property
+    def num_classes(self) -> int:
+        """Channels of the logits."""
+        return len(self.logits[0])
+
+    def mean_logits(
+        self, classes: slice, align_corners: bool, size: tuple[int, int], out: Tensor | None = None
+    ) -> Tensor:
+        """Mean over the windows of each pixel, of some classes: [C, height, width], float32.
+
+        A pixel lies in as many windows as its row has times as its column has, so that no map of counts is built.
+
+        Args:
+            classes: Which channels.
+            align_corners: How logits are enlarged.
+            size: Height and width of the part wanted, from the top left, in pixels: the image without its padding.
+            out: Where to put it.
+        """
+        if out is None:
+            num_classes = len(range(self.num_classes)[classes])
+            out = self.logits[0].new_empty(num_classes, *size, dtype=torch.float32)
+        out.zero_()
+        for (top, left), logits in zip(self.corners, self.logits, strict=True):
+            part = out[:, top : top + self.crop[0], left : left + self.crop[1]]
+            window = resize(logits[None, classes].float(), self.crop, mode='bilinear', align_corners=align_corners)[0]
+            part += window[:, : part.shape[1], : part.shape[2]]
+        rows, columns = (list(overlaps(*sides)) for sides in zip(self.starts, self.crop, strict=True))
+        for begin, end, count in rows:
+            out[:, begin:end].div_(count)
+        for begin, end, count in columns:
+            out[:, :, begin:end].div_(count)
+        return out
+
+
+def seen_images(
+    images: Iterable[Tensor],
+    network: Callable[[Tensor], Tensor],
+    crop: tuple[int, int] | None,
+    stride: tuple[int, int],
+    windows_per_batch: int,
+) -> Iterator[WindowedImage]:
+    """Images [3, H, W] with the logits of all their windows, in order.
+
+    Windows of one size go through the network together, also those of neighbouring images. Images are drawn when
+    their windows are due.
+
+    Args:
+        network: From windows [B, 3, h, w] to logits [B, C, h', w'] of any resolution.
+        crop, stride: As `WindowedImage` takes them.
+        windows_per_batch: B at most.
+    """
+    begun = deque()
+    batch = []
+
+    def flush() -> None:
+        windows = [image.window(index) for image, index in batch]
+        logits = network(windows[0][None] if len(windows) == 1 else torch.stack(windows))
+        for (image, _), one in zip(batch, logits, strict=True):
+            image.logits.append(one)
+        batch.clear()
+
+    def done() -> Iterator[WindowedImage]:
+        while begun and len(begun[0].logits) == len(begun[0].corners):
+            yield begun.popleft()
+
+    for pixels in images:
+        image = WindowedImage(pixels, crop, stride)
+        begun.append(image)
+        for index in range(len(image.corners)):
+            if batch and (len(batch) == windows_per_batch or batch[-1][0].crop != image.crop):
+                flush()
+            batch.append((image, index))
+        if len(batch) == windows_per_batch:
+            flush()
+        yield from done()
+    if batch:
+        flush()
+    yield from done()

@@ -1,0 +1,35 @@
+"""configs/custom.py with its three lines changed: one's own folders train, test, and are refused in one sentence."""
+
+import pytest
+
+from tests import tiny_segmentation
+from tests.conftest import ROOT
+from tests.segmentation_layouts import own_data, write_pair
+
+
+@pytest.mark.slow
+def test_a_copy_with_three_lines_changed_trains_and_tests(run_tool, tmp_path):
+    own_data(tmp_path / 'data')
+    text = (ROOT / 'configs/custom.py').read_text()
+    for old, new in (
+        ("images = 'data/mine/images'", f"images = '{tmp_path}/data/images'"),
+        ("masks = 'data/mine/masks'", f"masks = '{tmp_path}/data/masks'"),
+        ("['background', 'leaf', 'fruit']", "['wall', 'floor', 'door']"),
+        ("'_base_/", f"'{ROOT}/configs/_base_/"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / 'mine.py').write_text(text)
+    (tmp_path / 'tiny.py').write_text(f"_base_ = ['mine.py']\n{tiny_segmentation.TEXT}")
+    work_dir = tmp_path / 'run'
+
+    done = run_tool('tools/train.py', tmp_path / 'tiny.py', '--work-dir', work_dir)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(name in done.stdout for name in ('mIoU', 'wall', 'floor', 'door'))
+
+    write_pair(tmp_path / 'data/images/val/a.png', tmp_path / 'data/masks/val/a.png', (3,), 0, (20, 20))
+    done = run_tool('tools/test.py', tmp_path / 'tiny.py', work_dir / 'iter_1.pth', '--work-dir', work_dir)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(
+        f'error: Annotation {tmp_path}/data/masks/val/a.png holds id 3 in 400'
+    )
