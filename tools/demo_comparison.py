@@ -36,6 +36,8 @@ SEGMENTATION_RATES = {
     'fpn': {rate: f'optim_wrapper.optimizer.lr={rate}' for rate in (0.001, 0.003)},
 }
 TUNING_SEED = 0
+# The test after a training is enough.
+NO_VALIDATION = [f'val_{part}=None' for part in ('dataloader', 'cfg', 'evaluator')]
 CONFIGS = tuple(f'configs/demo/{name}.py' for name in ('annotator', 'pretrain', 'fpn', 'upernet'))
 
 
@@ -106,11 +108,12 @@ class Row:
             return None, {}
         run = f'{self.folder}/pretrain_seed{seed}'
         settings = [*options, f'optim_wrapper.optimizer.lr={PRETRAIN_RATE}', f'randomness.seed={seed}']
+        settings += NO_VALIDATION
         return run, self.runs.cached(run, {'options': settings}, lambda: self.stages.pretrain(run, settings))
 
     def _segment(self, head: str, pretrained: str | None, seed: int, rate: float) -> float:
         run = f'{self.folder}/{head}_rate{rate:g}_seed{seed}'
-        settings = [SEGMENTATION_RATES[head][rate], f'randomness.seed={seed}']
+        settings = [SEGMENTATION_RATES[head][rate], f'randomness.seed={seed}', *NO_VALIDATION]
         key = {'options': settings, 'pretrained': pretrained}
         return self.runs.cached(run, key, lambda: self.stages.segment(head, pretrained, run, settings))['mIoU']
 
