@@ -10,7 +10,7 @@ import torch
 from timm.models import model_entrypoint
 from torch import Tensor, nn
 
-from mmseg_ext.checkpoint import below, is_segmentation, local_path, weights_of
+from mmseg_ext.checkpoint import below, local_path, weights_of
 from tokenlabel.errors import UserError
 from tokenlabel.models.checkpoint import load_weights, read_checkpoint
 
@@ -38,10 +38,8 @@ def load_timm_backbone(
     checkpoint = read_checkpoint(local_path(source))
     _refuse_other_architecture(checkpoint, model_name, source)
     state = weights_of(checkpoint, ema)
-    if is_segmentation(state):  # names of a `TokenLabelModel` begin with `backbone.` too
-        state = below(state, 'backbone.')
-    if any(name.startswith('model.') for name in state):
-        state = below(state, 'model.')
+    for place in ('backbone.', 'model.'):  # in a `TokenLabelModel` or a segmentation model; in the latter's backbone
+        state = below(state, place) if any(name.startswith(place) for name in state) else state
     with torch.device('meta'):
         whole = timm.create_model(model_name, **arguments)
     state = fitted(state, whole, model_name, source)
