@@ -249,7 +249,8 @@ def test_two_processes_make_the_store_that_one_makes(run_tool, images, weights, 
     more = command_line(images, tmp_path / 'two', weights, '--workers', '1')
     done = run_tool('tools/annotate.sh', '2', *more, PORT='29631')
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count('12 maps of 2x2 cells') == 1
+    # the first process may find that the other one has done it all
+    assert done.stdout.count('12 maps of 2x2 cells') + done.stdout.count('it holds the maps of all 12 images') == 1
     run(*command_line(images, tmp_path / 'one', weights))
     assert contents(tmp_path / 'two') == contents(tmp_path / 'one')
 

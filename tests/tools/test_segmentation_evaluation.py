@@ -192,7 +192,7 @@ def test_a_truncated_checkpoint_is_told(refused, write_config, write_checkpoint)
 
 
 def test_other_class_names_in_the_checkpoint_are_warned_about(evaluate, write_config, write_checkpoint, capfd):
-    config = write_config()
+    config = write_config('letters.py')  # a name of its own: runs of one name and second share a logger
     names = ['background', *(f'letter_{i}' for i in range(10))]
     evaluate(config, write_checkpoint(config, classes=names), log_level='WARNING')
     assert 'trained on other classes than the test data has (letter_0 and digit_0)' in ''.join(capfd.readouterr())
