@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmseg.structures import SegDataSample
 from PIL import Image
 
+from mmseg_ext import Segmenter
 from tokenlabel.data.digit_scenes import CLASSES, PALETTE, SEGMENTATION_CLASSES
 from tokenlabel.engine.config import load_config, register_imports
 from tokenlabel.engine.runner import Runner
@@ -37,7 +37,7 @@ def draw_label_maps(stages: Stages) -> Path:
 def draw_token_predictions(stages: Stages) -> Path:
     """The pretrained model's best class for every token of validation images."""
     paths = sorted((stages.scenes / 'ade/images/validation').iterdir())[:NUM_EXAMPLES]
-    model = load_model(stages, 'configs/demo/pretrain.py', 'pretrain')
+    model = load_pretrained(stages)
     images = [open_image(path) for path in paths]
     pixels = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images])
     network, grid = model.model, model.model.patch_embed.grid_size
@@ -58,25 +58,20 @@ def draw_segmentations(stages: Stages) -> Path:
     truths = [np.array(Image.open(path)) - np.uint8(1) for path in annotations]
     predictions = {}
     for name, head in (('UperNet', 'upernet'), ('Semantic FPN', 'fpn')):
-        model = load_model(stages, f'configs/demo/{head}.py', head)
-        blue_first = [torch.from_numpy(np.array(image)[..., ::-1].copy()).permute(2, 0, 1) for image in images]
-        size = truths[0].shape
-        samples = [SegDataSample(metainfo={'ori_shape': size, 'img_shape': size}) for _ in images]
-        with torch.no_grad():
-            results = model.test_step({'inputs': blue_first, 'data_samples': samples})
-        predictions[name] = [result.pred_sem_seg.data[0] for result in results]
+        segmenter = Segmenter(ROOT / f'configs/demo/{head}.py', stages.checkpoint(head), 'cpu')
+        predictions[name] = [segmenter(path).labels for path in paths]
     figure = segmentation_figure(images, predictions, truths, SEGMENTATION_CLASSES, PALETTE)
     return save_figure(figure, stages.work_dir / 'segmentation.png')
 
 
-def load_model(stages: Stages, config_path: str, run: str) -> torch.nn.Module:
-    """A trained model of the demo, in evaluation mode on the CPU."""
-    config: Config = load_config(ROOT / config_path)
+def load_pretrained(stages: Stages) -> torch.nn.Module:
+    """The pretrained model, in evaluation mode on the CPU."""
+    config: Config = load_config(ROOT / 'configs/demo/pretrain.py')
     register_imports(config)
     # only model and checkpoint: no loaders are built
-    work_dir = str(stages.work_dir / run / 'pictures')
+    work_dir = str(stages.work_dir / 'pretrain/pictures')
     runner = Runner(config.model, work_dir, default_scope=config.default_scope, log_level='ERROR')
-    runner.load_checkpoint(str(stages.checkpoint(run)))
+    runner.load_checkpoint(str(stages.checkpoint('pretrain')))
     return runner.model.cpu().eval()
 
 
