@@ -54,6 +54,8 @@ def use_test_time_augmentation(config: Config, path: Path) -> None:
     if 'tta_model' not in config or 'tta_pipeline' not in config:
         raise UserError(f'Config {path} has no tta_model and tta_pipeline: leave out --tta, or add them.')
     config.test_dataloader.dataset.pipeline = config.tta_pipeline
+    if config.tta_model.type == 'SegTTAModel' and config.model.type == 'BatchedEncoderDecoder':
+        config.model.setdefault('test_cfg', ConfigDict()).keep_logits = True  # which that one averages
     config.model = ConfigDict(**config.tta_model, module=config.model)
 
 

@@ -184,6 +184,19 @@ def test_a_checkpoint_of_other_classes_or_another_head_is_told(refused, write_co
     assert 'has no decode head' in refused(config, tmp_path / 'backbone.pth')
 
 
+def test_the_original_averages_views_of_batched_windows_as_ours_does(
+    evaluate, write_config, write_checkpoint, tmp_path
+):
+    config = write_config()
+    checkpoint = write_checkpoint(config)
+    scores = []
+    for kind in ('BatchedTTAModel', 'SegTTAModel'):
+        config.write_text(config.read_text() + f"tta_model = dict(_delete_=True, type='{kind}')\n")
+        evaluate(config, checkpoint, '--tta', '--out', tmp_path / f'{kind}.json')
+        scores.append(json.loads((tmp_path / f'{kind}.json').read_text()))
+    assert scores[0] == pytest.approx(scores[1], abs=0.01)
+
+
 def test_a_truncated_checkpoint_is_told(refused, write_config, write_checkpoint):
     config = write_config()
     checkpoint = write_checkpoint(config)
