@@ -107,6 +107,13 @@ def test_more_network_classes_than_folders_is_refused(make_runner):
         make_runner(**options, **{'train_dataloader.dataset.label_store': None}).train()
 
 
+def test_a_schedule_that_ends_before_it_begins_is_refused(make_runner):
+    with pytest.raises(
+        UserError, match=r'end should be larger than begin.*begin=50, end=12.*correct its param_scheduler'
+    ):
+        make_runner(**{'param_scheduler.1.begin': 50, 'param_scheduler.1.end': 12}).train()
+
+
 def test_token_labels_without_a_store_are_refused(make_runner):
     with pytest.raises(UserError, match=r'TokenLabels need a label store'):
         make_runner(**{'train_dataloader.dataset.label_store': None}).train()

@@ -113,6 +113,17 @@ class Runner(mmengine.runner.Runner):
             shard_optimizer(built.optimizer)
         return built
 
+    def build_param_scheduler(self, scheduler: dict | list) -> list | dict:
+        """As MMEngine.
+
+        Raises:
+            UserError: a schedule cannot be, such as one that ends before it begins.
+        """
+        try:
+            return super().build_param_scheduler(scheduler)
+        except ValueError as error:
+            raise UserError(f'A schedule of the config cannot be ({error}): correct its param_scheduler.') from error
+
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
         """Lets the learning rate follow the batch, unless the batch is kept."""
         counts = kept_accumulation(self.cfg, self.world_size)
