@@ -43,7 +43,7 @@ def load_backbone(backbone: nn.Module, source: str | Path, ema: bool = True) -> 
         UserError: The file is missing, cannot be read, or holds another architecture.
     """
     checkpoint = read_checkpoint(local_path(source))
-    refuse_other_architecture(checkpoint, backbone, source)
+    refuse_other_architecture(checkpoint, backbone.arch, 'model.backbone.arch', source)
     state = weights_of(checkpoint, ema)
     if is_segmentation(state):
         state = below(state, 'backbone.')
@@ -81,18 +81,24 @@ def weights_of(checkpoint: Mapping, ema: bool = True) -> dict[str, Tensor]:
     return state_dict_of(checkpoint, ema=ema and not AVERAGED.isdisjoint(checkpoint))
 
 
-def refuse_other_architecture(checkpoint: Mapping, backbone: nn.Module, source: str | Path) -> None:
-    """Compares what our pretraining noted in its checkpoint with the backbone's `arch`.
+def refuse_other_architecture(checkpoint: Mapping, architecture: str | None, key: str, source: str | Path) -> None:
+    """Compares what our pretraining noted in its checkpoint with the backbone's architecture.
+
+    Args:
+        checkpoint: Contents of the file.
+        architecture: The backbone's, as timm names it; None for one without a name.
+        key: Where a config names it.
+        source: The file, for messages.
 
     Raises:
         UserError: They differ.
     """
     noted = checkpoint.get('tokenlabel')
     theirs = noted.get('architecture') if isinstance(noted, Mapping) else None
-    if theirs and backbone.arch and theirs != backbone.arch:
+    if theirs and architecture and theirs != architecture:
         raise UserError(
-            f'{source} holds weights of {theirs} and the backbone is {backbone.arch}: set model.backbone.arch to '
-            f'{theirs} (and the widths of neck and heads), or give a checkpoint of {backbone.arch}'
+            f'{source} holds weights of {theirs} and the backbone is {architecture}: set {key} to {theirs} (and the '
+            f'widths of neck and heads), or give a checkpoint of {architecture}'
         )
 
 
@@ -144,6 +150,12 @@ def released_to_ours(state: Mapping[str, Tensor], pyramid: str = 'neck.') -> dic
     """
     old = f'backbone.{PYRAMID}'
     return {f'{pyramid}{PYRAMID}{name[len(old) :]}' if name.startswith(old) else name: x for name, x in state.items()}
+
+
+def pyramid_place(model: nn.Module) -> str | None:
+    """What the names of the model's token pyramid begin with, such as `neck.`; None if it has none."""
+    first = f'{PYRAMID}1'
+    return next((name.removesuffix(first) for name, _ in model.named_modules() if name.endswith(first)), None)
 
 
 def ours_to_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -276,10 +288,10 @@ class ReleasedNamesHook(Hook):
         state = checkpoint.get('state_dict', checkpoint)
         if not any(re.match(rf'(module\.)?backbone\.{PYRAMID}', name) for name in state):
             return
-        places = [name for name, _ in runner.model.named_modules() if name.endswith(f'{PYRAMID}1')]
-        if not places:
+        place = pyramid_place(runner.model)
+        if place is None:
             raise UserError('This checkpoint holds a token pyramid but the model has none: use a TokenPyramid neck')
-        pyramid = re.sub(r'^(module\.)+', '', places[0]).removesuffix(f'{PYRAMID}1')  # without wrappers of the model
+        pyramid = re.sub(r'^(module\.)+', '', place)  # without wrappers of the model
         renamed = released_to_ours({name.removeprefix('module.'): x for name, x in state.items()}, pyramid)
         state.clear()
         state.update(renamed)

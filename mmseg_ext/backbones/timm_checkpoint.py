@@ -10,7 +10,7 @@ import torch
 from timm.models import model_entrypoint
 from torch import Tensor, nn
 
-from mmseg_ext.checkpoint import below, local_path, weights_of
+from mmseg_ext.checkpoint import below, local_path, refuse_other_architecture, weights_of
 from tokenlabel.errors import UserError
 from tokenlabel.models.checkpoint import load_weights, read_checkpoint
 
@@ -36,7 +36,7 @@ def load_timm_backbone(
         UserError: The file is missing, cannot be read, or holds another architecture.
     """
     checkpoint = read_checkpoint(local_path(source))
-    _refuse_other_architecture(checkpoint, model_name, source)
+    refuse_other_architecture(checkpoint, architecture_of(model_name), 'model.backbone.model_name', source)
     state = weights_of(checkpoint, ema)
     for place in ('backbone.', 'model.'):  # in a `TokenLabelModel` or a segmentation model; in the latter's backbone
         state = below(state, place) if any(name.startswith(place) for name in state) else state
@@ -85,16 +85,6 @@ def fitted(state: Mapping[str, Tensor], model: nn.Module, model_name: str, sourc
         raise UserError(
             f'{source} does not fit {model_name} ({_first_line(error)}): give a checkpoint of this architecture'
         ) from error
-
-
-def _refuse_other_architecture(checkpoint: Mapping, model_name: str, source: str | Path) -> None:
-    noted = checkpoint.get('tokenlabel')
-    theirs = noted.get('architecture') if isinstance(noted, Mapping) else None
-    if theirs and theirs != architecture_of(model_name):
-        raise UserError(
-            f'{source} holds weights of {theirs} and the backbone is {architecture_of(model_name)}: set '
-            f'model.backbone.model_name to {theirs}, or give a checkpoint of {architecture_of(model_name)}'
-        )
 
 
 def architecture_of(model_name: str) -> str:

@@ -13,7 +13,7 @@ from mmengine.dataset import Compose
 from mmseg.registry import DATASETS, MODELS
 from torch import Tensor, nn
 
-from mmseg_ext.checkpoint import PYRAMID, local_path, released_to_ours, weights_of
+from mmseg_ext.checkpoint import local_path, pyramid_place, released_to_ours, weights_of
 from mmseg_ext.inference.image_pixels import AnyImage, image_pixels
 from mmseg_ext.inference.peak_memory import peak_bytes
 from mmseg_ext.inference.segmentation import Segmentation
@@ -241,9 +241,9 @@ def load_segmentation_model(model: nn.Module, source: str | Path) -> dict:
     """
     checkpoint = read_checkpoint(local_path(source))
     state = weights_of(checkpoint)
-    places = [name for name, _ in model.named_modules() if name.endswith(f'{PYRAMID}1')]
-    if places:
-        state = released_to_ours(state, places[0].removesuffix(f'{PYRAMID}1'))
+    place = pyramid_place(model)
+    if place is not None:
+        state = released_to_ours(state, place)
     state = {name: x for name, x in state.items() if not re.match(r'auxiliary_head\b', name)}
     try:
         result = model.load_state_dict(state, strict=False)
