@@ -1,19 +1,16 @@
 """Runs of pretraining in two processes of this machine, one run after the other."""
 
 import json
-import os
-import socket
 import warnings
 from pathlib import Path
 
-import torch
-import torch.multiprocessing
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner as AnyRunner
-from torch import distributed, nn
+from torch import nn
 from torch.distributed.tensor import DTensor
 
+from tests.two_processes import in_two_processes
 from tokenlabel.engine.averaging import SteppedEMAHook
 from tokenlabel.engine.config import load_config, register_imports
 from tokenlabel.engine.runner import Runner
@@ -85,16 +82,10 @@ def train(options: dict, launcher: str = 'none') -> None:
 
 def train_in_two_processes(runs: list[dict]) -> None:
     """The runs of these options one after the other, each in the same two processes."""
-    with socket.create_server(('127.0.0.1', 0)) as server:
-        port = server.getsockname()[1]
-    torch.multiprocessing.spawn(_train_all, (port, runs), nprocs=2)
+    in_two_processes(_train_all, runs)
 
 
-def _train_all(rank: int, port: int, runs: list[dict]) -> None:
+def _train_all(rank: int, runs: list[dict]) -> None:
     warnings.simplefilter('ignore')
-    torch.set_num_threads(1)
-    os.environ |= {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port), 'WORLD_SIZE': '2'}
-    os.environ |= {'RANK': str(rank), 'LOCAL_RANK': str(rank)}
     for options in runs:
         train(options, launcher='pytorch')
-    distributed.destroy_process_group()

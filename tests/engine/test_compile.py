@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-import torch.multiprocessing
 from mmengine.model import MMDistributedDataParallel
 from torch import Tensor, distributed
 from torch._dynamo.utils import counters
 
+from tests.two_processes import in_two_processes
 from tokenlabel.engine import SteppedEMA, TokenLabelClassifier, compilation
 from tokenlabel.errors import UserError
 
@@ -198,8 +198,7 @@ def test_a_run_goes_on_with_other_settings_of_speed(make_runner):
     assert counters['stats']['unique_graphs'] == 1
 
 
-def train_compiled(rank: int, meeting_point: str, grad_checkpointing: bool) -> None:
-    distributed.init_process_group('gloo', init_method=f'file://{meeting_point}', rank=rank, world_size=2)
+def train_compiled(rank: int, grad_checkpointing: bool) -> None:
     large = LVVIT | NOISE | {'embed_dim': 192, 'depth': 4}
     model = classifier(large, compile='aot_eager', grad_checkpointing=grad_checkpointing)
     model = MMDistributedDataParallel(model, device_ids=None, bucket_cap_mb=1)  # several, so that torch cuts the graph
@@ -210,10 +209,9 @@ def train_compiled(rank: int, meeting_point: str, grad_checkpointing: bool) -> N
     totals = [torch.zeros_like(total) for _ in range(2)]
     distributed.all_gather(totals, total)
     assert totals[0] == totals[1]
-    distributed.destroy_process_group()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('grad_checkpointing', [False, True])
-def test_processes_train_on_one_graph_each(tmp_path, grad_checkpointing):
-    torch.multiprocessing.spawn(train_compiled, (str(tmp_path / 'meeting_point'), grad_checkpointing), nprocs=2)
+def test_processes_train_on_one_graph_each(grad_checkpointing):
+    in_two_processes(train_compiled, grad_checkpointing)

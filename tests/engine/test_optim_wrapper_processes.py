@@ -1,17 +1,16 @@
 """A loss that is not finite in one process skips the step in all of them."""
 
 import torch
-import torch.multiprocessing
 from mmengine.model import MMDistributedDataParallel
-from torch import distributed, nn
+from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
+from tests.two_processes import in_two_processes
 from tokenlabel.engine.optim_wrapper import SkippingOptimWrapper
 
 
-def train_a_step_that_one_process_breaks(rank: int, meeting_point: str) -> None:
-    distributed.init_process_group('gloo', init_method=f'file://{meeting_point}', rank=rank, world_size=2)
+def train_a_step_that_one_process_breaks(rank: int) -> None:
     torch.manual_seed(0)
     network = MMDistributedDataParallel(nn.Linear(3, 1), device_ids=None)
     wrapper = SkippingOptimWrapper(torch.optim.AdamW(network.parameters(), lr=0.1, fused=True))
@@ -22,16 +21,13 @@ def train_a_step_that_one_process_breaks(rank: int, meeting_point: str) -> None:
         wrapper.update_params(loss)
         assert bool(wrapper.stepped) == stepped
         assert torch.equal(network.module.weight, before) != stepped
-    distributed.destroy_process_group()
 
 
-def test_all_processes_skip_the_step_that_one_breaks(tmp_path):
-    arguments = (str(tmp_path / 'meeting_point'),)
-    torch.multiprocessing.spawn(train_a_step_that_one_process_breaks, arguments, nprocs=2)
+def test_all_processes_skip_the_step_that_one_breaks():
+    in_two_processes(train_a_step_that_one_process_breaks)
 
 
-def train_a_step_that_breaks_what_one_process_holds(rank: int, meeting_point: str) -> None:
-    distributed.init_process_group('gloo', init_method=f'file://{meeting_point}', rank=rank, world_size=2)
+def train_a_step_that_breaks_what_one_process_holds(rank: int) -> None:
     torch.manual_seed(0)
     network = fully_shard(nn.Linear(3, 2), mesh=init_device_mesh('cpu', (2,)), reshard_after_forward=True)
     wrapper = SkippingOptimWrapper(torch.optim.AdamW(network.parameters(), lr=0.1, fused=True))
@@ -44,9 +40,7 @@ def train_a_step_that_breaks_what_one_process_holds(rank: int, meeting_point: st
         wrapper.update_params(output.sum())
         assert bool(wrapper.stepped) == stepped
         assert torch.equal(network.weight.to_local(), before) != stepped
-    distributed.destroy_process_group()
 
 
-def test_all_processes_skip_the_step_that_breaks_what_one_of_them_holds(tmp_path):
-    arguments = (str(tmp_path / 'meeting_point'),)
-    torch.multiprocessing.spawn(train_a_step_that_breaks_what_one_process_holds, arguments, nprocs=2)
+def test_all_processes_skip_the_step_that_breaks_what_one_of_them_holds():
+    in_two_processes(train_a_step_that_breaks_what_one_process_holds)

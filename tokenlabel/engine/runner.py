@@ -15,13 +15,13 @@ from mmengine.registry import OPTIMIZERS, RUNNERS
 from mmengine.runner.base_loop import BaseLoop
 from torch.utils.data import DataLoader
 
-from tokenlabel.engine.forking import let_threads_finish
 from tokenlabel.engine.global_batch import (
     checkpoints_between_steps,
     iterations_per_step,
     kept_accumulation,
     validation_between_steps,
 )
+from tokenlabel.engine.idle_threads import wait_for_idle_threads
 from tokenlabel.engine.initial_weights import load_initial_weights
 from tokenlabel.engine.optim_wrapper import FUSED
 from tokenlabel.engine.resuming.checkpoint_files import newest_checkpoint
@@ -61,7 +61,7 @@ class Runner(mmengine.runner.Runner):
             torch.distributed.init_process_group('gloo')
         super().setup_env(env_cfg)
         if self.distributed:
-            os.register_at_fork(before=let_threads_finish)
+            wait_for_idle_threads()
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: torch.nn.Module) -> torch.nn.Module:
         """Distributed data parallel also on CPUs, where SyncBatchNorm does not exist; `sharding=fsdp` shards instead.

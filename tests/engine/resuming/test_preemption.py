@@ -10,11 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.multiprocessing
 from mmengine.hooks import Hook
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.engine.resuming.interruptions import RANDOM, differences
+from tests.two_processes import in_two_processes
 from tokenlabel.engine.resuming.preemption import StopOnSignal, requeue, start_worker
 
 
@@ -56,8 +56,7 @@ def fake_runner(rank: int, distributed: bool) -> SimpleNamespace:
     return runner
 
 
-def train_until_one_is_signalled(rank: int, folder: str) -> None:
-    torch.distributed.init_process_group('gloo', init_method=f'file://{folder}/meeting', rank=rank, world_size=2)
+def train_until_one_is_signalled(rank: int, folder: Path) -> None:
     runner, hook = fake_runner(rank, distributed=True), StopOnSignal()
     with hook.listening(), pytest.raises(SystemExit):
         hook.before_train(runner)
@@ -65,12 +64,11 @@ def train_until_one_is_signalled(rank: int, folder: str) -> None:
             if runner.iter == 10 and rank == 1:
                 os.kill(os.getpid(), signal.SIGTERM)
             hook.after_train_iter(runner, runner.iter)
-    Path(folder, f'{rank}.txt').write_text(f'{runner.iter}')
-    torch.distributed.destroy_process_group()
+    (folder / f'{rank}.txt').write_text(f'{runner.iter}')
 
 
 def test_all_processes_stop_after_the_same_step_when_one_is_signalled(tmp_path):
-    torch.multiprocessing.spawn(train_until_one_is_signalled, (str(tmp_path),), nprocs=2)
+    in_two_processes(train_until_one_is_signalled, tmp_path)
     # the step of iterations 10 and 11 asks, the next one knows
     assert [(tmp_path / f'{rank}.txt').read_text() for rank in (0, 1)] == ['13', '13']
 

@@ -1,15 +1,12 @@
 """The streaming confusion matrix gives the numbers of MMSegmentation's IoUMetric, whoever saw which image."""
 
 import logging
-import os
-import socket
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.dataset import DefaultSampler
@@ -20,6 +17,7 @@ from torch import distributed
 
 from mmseg_ext.evaluation import StreamingIoU
 from tests.reference.iou import confusion_matrix
+from tests.two_processes import in_two_processes
 
 NAMES = ('sky', 'road', 'car', 'tree', 'cat')
 
@@ -127,9 +125,7 @@ def test_predictions_are_written_with_the_numbers_on_disk(tmp_path):
 def of_two_processes(tmp_path_factory) -> dict:
     """What two processes find, by (number of images, whether the sampler repeats some)."""
     folder = tmp_path_factory.mktemp('processes')
-    with socket.create_server(('127.0.0.1', 0)) as server:
-        port = server.getsockname()[1]
-    torch.multiprocessing.spawn(_score_shares, (port, folder), nprocs=2)
+    in_two_processes(_score_shares, folder)
     return torch.load(folder / 'found.pt', weights_only=False)
 
 
@@ -144,11 +140,8 @@ def test_two_processes_count_each_image_once(of_two_processes, num_images, round
         np.testing.assert_equal(images, alone.images)
 
 
-def _score_shares(rank: int, port: int, folder: Path) -> None:
-    torch.set_num_threads(1)
+def _score_shares(rank: int, folder: Path) -> None:
     MMLogger.get_instance('processes', log_level='ERROR')
-    os.environ |= {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)}
-    distributed.init_process_group('gloo', rank=rank, world_size=2)
     found = {}
     for num_images in (1, 2, 5, 8):
         drawn = samples(num_images)
@@ -163,7 +156,6 @@ def _score_shares(rank: int, port: int, folder: Path) -> None:
             found[num_images, round_up] = both
     if rank == 0:
         torch.save(found, folder / 'found.pt')
-    distributed.destroy_process_group()
 
 
 class watched:

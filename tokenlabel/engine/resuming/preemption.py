@@ -58,7 +58,7 @@ class StopOnSignal(Hook):
             self._stop(runner, signal.Signals(number))
 
     def before_val(self, runner: Runner) -> None:
-        """Validation starts workers, which is done while nothing is under way; see `let_threads_finish`."""
+        """Validation starts workers, which is done while nothing is under way; see `wait_for_idle_threads`."""
         if self._asked is not None:
             self._asked[0].wait()
 
