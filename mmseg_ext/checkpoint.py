@@ -18,13 +18,14 @@ from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader, Runner
 from torch import Tensor, nn
 
+from mmseg_ext.whole_model import load_all
 from tokenlabel.engine.resuming.checkpoint_files import load_from_local
 from tokenlabel.errors import UserError
 from tokenlabel.models.checkpoint import AVERAGED, load_weights, read_checkpoint, state_dict_of
 from tokenlabel.models.layouts import Weights, fit, note_dropping, note_renaming
 
-# What a classifier has and a segmentation backbone has not: the final norm and both heads.
-CLASSIFIER_ONLY = ('norm.', 'fc_norm.', 'head.', 'aux_head.')
+# What classifiers have after their last block, under the names in use.
+CLASSIFIER_ONLY = ('norm.', 'fc_norm.', 'pre_logits.', 'head.', 'head_dist.', 'aux_head.')
 PYRAMID = 'side_layer'
 
 
@@ -158,6 +159,23 @@ def pyramid_place(model: nn.Module) -> str | None:
     return next((name.removesuffix(first) for name, _ in model.named_modules() if name.endswith(first)), None)
 
 
+def in_names_of(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> dict[str, Tensor]:
+    """Weights of a released segmentation model by the names of ours, others as they are.
+
+    Raises:
+        UserError: They hold a token pyramid and the model does not.
+    """
+    if not any(re.match(rf'(module\.)?backbone\.{PYRAMID}', name) for name in state):
+        return dict(state)
+    place = pyramid_place(model)
+    if place is None:
+        raise UserError(f'{source} holds a token pyramid but the model has none: use a TokenPyramid neck')
+    backbone = next(part for name, part in model.named_modules() if f'.{name}'.endswith('.backbone'))
+    warn_of_divisor(backbone, source)
+    pyramid = re.sub(r'^(module\.)+', '', place)  # without wrappers of the model
+    return released_to_ours({name.removeprefix('module.'): x for name, x in state.items()}, pyramid)
+
+
 def ours_to_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Names of a segmentation model of ours -> those of the released ones, whose backbone has the pyramid.
 
@@ -208,26 +226,16 @@ def fit_segmentation(weights: Weights, model: nn.Module) -> None:
     """Checks that the segmentation model takes all of the weights; resamples what depends on its crop.
 
     Raises:
-        UserError: Something is missing, left over or of another shape.
+        UserError: As `load_all`.
     """
     _take_our_names(weights)
-    fit(weights, model, load=lambda model, state: _load_all(model, state, weights.source))
+    fit(weights, model, load=lambda model, state: load_all(model, state, weights.source))
 
 
 def _take_our_names(weights: Weights) -> None:
     before = weights.state
     weights.state = released_to_ours(before)
     note_renaming(weights, before)
-
-
-def _load_all(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines()[1:]]
-        raise UserError(
-            f'{source} does not fit the config ({" ".join(lines)[:300]}): give the config it was trained with'
-        ) from error
 
 
 def _backbone_for_timm(weights: Weights) -> dict:
@@ -286,14 +294,6 @@ class ReleasedNamesHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Renames the pyramid of a released model to where this model has it."""
         state = checkpoint.get('state_dict', checkpoint)
-        if not any(re.match(rf'(module\.)?backbone\.{PYRAMID}', name) for name in state):
-            return
-        place = pyramid_place(runner.model)
-        if place is None:
-            raise UserError('This checkpoint holds a token pyramid but the model has none: use a TokenPyramid neck')
-        pyramid = re.sub(r'^(module\.)+', '', place)  # without wrappers of the model
-        renamed = released_to_ours({name.removeprefix('module.'): x for name, x in state.items()}, pyramid)
+        renamed = in_names_of(runner.model, state, 'The checkpoint')
         state.clear()
         state.update(renamed)
-        backbone = next(part for name, part in runner.model.named_modules() if f'.{name}'.endswith('.backbone'))
-        warn_of_divisor(backbone, 'The checkpoint')

@@ -10,12 +10,9 @@ import torch
 from timm.models import model_entrypoint
 from torch import Tensor, nn
 
-from mmseg_ext.checkpoint import below, local_path, refuse_other_architecture, weights_of
+from mmseg_ext.checkpoint import CLASSIFIER_ONLY, below, local_path, refuse_other_architecture, weights_of
 from tokenlabel.errors import UserError
 from tokenlabel.models.checkpoint import load_weights, read_checkpoint
-
-# What classifiers have after their last block, under the names in use.
-CLASSIFIER_ONLY = ('norm', 'fc_norm', 'pre_logits', 'head', 'head_dist', 'aux_head')
 
 
 def load_timm_backbone(
@@ -47,7 +44,7 @@ def load_timm_backbone(
     unneeded = whole.state_dict().keys() - own
     classifiers = whole.pretrained_cfg.get('classifier') or ()
     classifiers = (classifiers,) if isinstance(classifiers, str) else classifiers
-    heads = tuple(f'{name}.' for name in (*CLASSIFIER_ONLY, *classifiers))
+    heads = (*CLASSIFIER_ONLY, *(f'{name}.' for name in classifiers))
     kept = {name: x for name, x in state.items() if name in own or not (name in unneeded or name.startswith(heads))}
     load_weights(model, kept, source=str(source))
 

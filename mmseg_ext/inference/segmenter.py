@@ -13,12 +13,13 @@ from mmengine.dataset import Compose
 from mmseg.registry import DATASETS, MODELS
 from torch import Tensor, nn
 
-from mmseg_ext.checkpoint import local_path, pyramid_place, released_to_ours, weights_of
+from mmseg_ext.checkpoint import in_names_of, local_path, weights_of
 from mmseg_ext.inference.image_pixels import AnyImage, image_pixels
 from mmseg_ext.inference.peak_memory import peak_bytes
 from mmseg_ext.inference.segmentation import Segmentation
 from mmseg_ext.inference.tiles import Interpolation, SlidingTiles, Tile, WholeTiles, labels_of, tiles
 from mmseg_ext.segmentors import BatchedEncoderDecoder
+from mmseg_ext.whole_model import load_all
 from tokenlabel.engine.config import explains_errors, load_config, register_imports
 from tokenlabel.errors import UserError
 from tokenlabel.models.checkpoint import read_checkpoint
@@ -237,24 +238,12 @@ def load_segmentation_model(model: nn.Module, source: str | Path) -> dict:
         What the checkpoint says of its data set: `classes` and `palette`, where it does.
 
     Raises:
-        UserError: it cannot be read, or holds another model.
+        UserError: it cannot be read, or as `load_all`.
     """
     checkpoint = read_checkpoint(local_path(source))
-    state = weights_of(checkpoint)
-    place = pyramid_place(model)
-    if place is not None:
-        state = released_to_ours(state, place)
+    state = in_names_of(model, weights_of(checkpoint), source)
     state = {name: x for name, x in state.items() if not re.match(r'auxiliary_head\b', name)}
-    try:
-        result = model.load_state_dict(state, strict=False)
-    except RuntimeError as error:  # other shapes, one a line
-        first = ''.join(str(error).splitlines()[1:2]).strip().rstrip('.')
-        raise UserError(f'{source} does not fit the config: {first}; give the config of its training') from error
-    missing = [name for name in result.missing_keys if not name.endswith('num_batches_tracked')]
-    wrong = {'in the file there is no': missing, 'in the model there is no': result.unexpected_keys}
-    faults = [f'{what} {names[0]} ({len(names)} such weights)' for what, names in wrong.items() if names]
-    if faults:
-        raise UserError(f'{source} does not fit the config: {", ".join(faults)}; give the config of its training')
+    load_all(model, state, source)
     meta = checkpoint.get('meta')
     meta = meta if isinstance(meta, dict) else {}
     older = {'classes': meta.get('CLASSES'), 'palette': meta.get('PALETTE')}

@@ -335,6 +335,6 @@ def test_a_segmentation_config_checks_names_and_resamples_to_its_crop(convert):
     assert status == 0, said
     assert 'resampled backbone.pos_embed from [1, 17, 24] to [1, 65, 24]' in said
     Path('config.py').write_text(SEGMENTATION.format(side=32).replace('num_classes=5', 'num_classes=6'))
-    assert 'released.pth does not fit the config' in refusal(
+    assert 'released.pth was trained for 5 classes and the config has 6' in refusal(
         convert, 'released.pth', 'other.pth', 'ours', '--config', 'config.py'
     )
