@@ -1,11 +1,22 @@
 """Files are whole or not there."""
 
+import errno
 import json
 import os
 
 import pytest
 
-from tokenlabel.files import is_temporary, write_atomically, write_json
+from tokenlabel.errors import UserError
+from tokenlabel.files import (
+    is_temporary,
+    open_regular,
+    read_lines,
+    read_text,
+    relative_name,
+    unfinished,
+    write_atomically,
+    write_json,
+)
 
 
 def test_text_and_bytes_are_written_into_a_folder_made_for_them(tmp_path):
@@ -21,10 +32,10 @@ def test_a_failed_write_keeps_the_older_file_and_leaves_nothing_else(tmp_path, m
 
     def fail(source, target):
         assert is_temporary(source)
-        raise OSError('disk full')
+        raise OSError(errno.ENOSPC, 'No space left on device')
 
     monkeypatch.setattr(os, 'replace', fail)
-    with pytest.raises(OSError, match='disk full'):
+    with pytest.raises(UserError, match=r'Cannot write to .*report.json \(No space left on device\): make room'):
         write_atomically(path, 'newer')
     assert path.read_text() == 'older'
     assert os.listdir(tmp_path) == ['report.json']
@@ -36,3 +47,63 @@ def test_numbers_that_json_has_not_are_null(tmp_path):
         'nan': [None, 1.5],
         'infinite': [None, 'text', None],
     }
+
+
+def test_a_place_that_cannot_be_written_to_is_one_sentence(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(UserError, match=r'Cannot write to .*file/report\.json'):
+        write_json(tmp_path / 'file/report.json', {})
+
+
+def test_a_name_as_long_as_names_can_be_is_written(tmp_path):
+    path = tmp_path / ('n' * 251 + '.txt')
+    write_atomically(path, 'text')
+    assert path.read_text() == 'text'
+
+
+def test_files_of_one_folder_that_are_unfinished_at_once_do_not_meet(tmp_path):
+    with unfinished(tmp_path / 'a.png') as one, unfinished(tmp_path / 'b.png') as other:
+        one.write_text('a')
+        other.write_text('b')
+        assert one.suffix == '.png' and is_temporary(one)
+    assert [(tmp_path / f'{name}.png').read_text() for name in 'ab'] == ['a', 'b']
+
+
+def test_a_pipe_is_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    with pytest.raises(OSError, match='not a regular file'):
+        open_regular(tmp_path / 'pipe')
+    with pytest.raises(UserError, match=r'The list .*pipe cannot be read \(not a regular file\): replace or remove it'):
+        read_text(tmp_path / 'pipe', 'The list')
+
+
+@pytest.mark.parametrize('text', [b'one\ntwo', b'\xef\xbb\xbfone\r\n two \r\n\r\n', b'one\rtwo\n\n\n'])
+def test_text_of_any_editor_is_read_alike(tmp_path, text):
+    (tmp_path / 'names.txt').write_bytes(text)
+    assert read_lines(tmp_path / 'names.txt') == ['one', 'two']
+
+
+def test_a_blank_line_between_others_counts(tmp_path):
+    (tmp_path / 'names.txt').write_text('one\n\nthree\n')
+    assert read_lines(tmp_path / 'names.txt') == ['one', '', 'three']
+
+
+@pytest.mark.parametrize(
+    ('content', 'words'), [(b'gr\xfc\xdf', 'no UTF-8 text'), (None, r'\(no such file or directory\): check the path')]
+)
+def test_text_that_cannot_be_read_is_one_sentence(tmp_path, content, words):
+    if content is not None:
+        (tmp_path / 'names.txt').write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        read_text(tmp_path / 'names.txt')
+
+
+@pytest.mark.parametrize('name', ['', '.', '/etc/passwd', '../x', 'a/../../x', 'a\0b', '//x'])
+def test_names_that_could_lie_elsewhere_are_refused(name):
+    with pytest.raises(UserError, match='does not lie below a folder'):
+        relative_name(name, 'archive.tar')
+
+
+@pytest.mark.parametrize('name', ['a/b.jpg', './a/b.jpg', 'a//b.jpg', 'a/./b.jpg'])
+def test_names_below_a_folder_are_one_name_however_written(name):
+    assert relative_name(name, 'archive.tar') == 'a/b.jpg'

@@ -1,10 +1,110 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Reading files that may be anything, and writing files so that nobody ever sees half of one."""
 
+import errno
+import itertools
 import json
 import math
 import os
+import re
 import socket
-from pathlib import Path
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from tokenlabel.errors import UserError
+
+_numbers = itertools.count()  # of temporary files: threads write into one folder at once
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Opens a regular file for reading.
+
+    A pipe, socket or device could be waited for for ever, and is refused without waiting.
+
+    Raises:
+        OSError: it is missing, may not be read, or is no regular file; see `explained`.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, 'not a regular file', str(path))
+        return os.fdopen(descriptor, 'rb')
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def explained(error: OSError) -> str:
+    """What went wrong with a file, in a few words and with what to do, to follow its name and `cannot be read`."""
+    reason = (error.strerror or str(error) or type(error).__name__).strip()
+    remedies = {
+        FileNotFoundError: 'check the path',
+        NotADirectoryError: 'check the path',
+        IsADirectoryError: 'give a file',
+        PermissionError: 'check its permissions',
+    }
+    remedy = next((remedy for kind, remedy in remedies.items() if isinstance(error, kind)), 'replace or remove it')
+    return f'({reason[:1].lower()}{reason[1:]}): {remedy}'
+
+
+def read_text(path: str | Path, what: str = 'The file') -> str:
+    """A text file as people's editors write it: UTF-8, with or without a byte order mark; line ends become LF.
+
+    Args:
+        path: the file.
+        what: what it is, to begin a message.
+
+    Raises:
+        UserError: it cannot be read, or is no UTF-8.
+    """
+    try:
+        with open_regular(path) as file:
+            text = file.read().decode('utf-8-sig')
+    except OSError as error:
+        raise UserError(f'{what} {path} cannot be read {explained(error)}.') from error
+    except UnicodeDecodeError as error:
+        where = f'{error.reason} at byte {error.start}'
+        raise UserError(f'{what} {path} is no UTF-8 text ({where}): save it as UTF-8.') from error
+    return text.replace('\r\n', '\n').replace('\r', '\n')
+
+
+def read_lines(path: str | Path, what: str = 'The file') -> list[str]:
+    """The lines of a text file without space around them; blank lines at the end do not count.
+
+    Raises:
+        UserError: as `read_text`.
+    """
+    lines = [line.strip() for line in read_text(path, what).split('\n')]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
+
+
+def relative_name(name: str, source: str | Path) -> str:
+    """A name that a file gives, such as a key or a member of an archive, as the posix path below a folder that it is.
+
+    Args:
+        name: what the file says.
+        source: the file, for messages.
+
+    Returns:
+        The name without `.`, empty parts and a leading `./`.
+
+    Raises:
+        UserError: it is absolute, empty, holds `..` or a zero byte, so that it could name a place elsewhere.
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or '..' in path.parts or not path.parts or '\0' in name:
+        raise UserError(
+            f'{source} names {name!r}, which does not lie below a folder: names are relative paths without `..`; '
+            'write the file anew with such names.'
+        )
+    return path.as_posix()
 
 
 def write_atomically(path: str | Path, data: bytes | str) -> None:
@@ -13,19 +113,53 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
     Args:
         path: its folder is made where missing.
         data: contents; text is written as UTF-8.
+
+    Raises:
+        UserError: the disk is full, or the place cannot be written to.
+    """
+    with unfinished(path) as temporary, open(temporary, 'wb') as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def unfinished(path: str | Path) -> Iterator[Path]:
+    """A temporary name for a file that takes its own once the block ends well, and is removed otherwise.
+
+    Args:
+        path: where the file goes in the end; its folder is made where missing. The suffix stays.
+
+    Raises:
+        UserError: the disk is full, or the place cannot be written to.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f'.{path.name}.{socket.gethostname()}-{os.getpid()}.tmp')
+    # without the file's own name, which may be as long as names can be
+    temporary = path.with_name(f'.{socket.gethostname()}-{os.getpid()}-{next(_numbers)}.tmp{path.suffix}')
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            with open(temporary, 'rb') as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
+@contextmanager
+def disk_errors(path: str | Path, remedy: str = 'make room, or choose another place') -> Iterator[None]:
+    """Turns a full, failing or forbidden disk into a `UserError`.
+
+    Args:
+        path: what is being written.
+        remedy: what to do.
+    """
     try:
-        with open(unfinished, 'wb') as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    sync_folder(path.parent)
+        yield
+    except ConnectionError:  # of other processes, not of the disk
+        raise
+    except OSError as error:
+        raise UserError(f'Cannot write to {path} ({error.strerror or error}): {remedy}.') from error
 
 
 def write_json(path: str | Path, data: object) -> None:
@@ -34,13 +168,16 @@ def write_json(path: str | Path, data: object) -> None:
     Args:
         path: its folder is made where missing.
         data: what `json.dumps` takes.
+
+    Raises:
+        UserError: as `write_atomically`.
     """
     write_atomically(path, json.dumps(_finite(data), indent=2, allow_nan=False) + '\n')
 
 
 def is_temporary(file: Path) -> bool:
-    """Whether a file is what `write_atomically` leaves behind when it is killed."""
-    return file.name.startswith('.') and file.name.endswith('.tmp')
+    """Whether a file is what `unfinished` leaves behind when it is killed."""
+    return re.fullmatch(r'\..*\.tmp(\.\w+)?', file.name) is not None
 
 
 def sync_folder(folder: Path) -> None:

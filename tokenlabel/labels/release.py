@@ -19,14 +19,14 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from tokenlabel.errors import UserError
-from tokenlabel.files import write_atomically
+from tokenlabel.files import disk_errors, write_atomically
 from tokenlabel.labels.annotator import class_names
 from tokenlabel.labels.annotator.annotation import SECONDS_BETWEEN_LOOKS, worker_deaths
 from tokenlabel.labels.release_archive import SUFFIX, Archive, open_archive, stems
 from tokenlabel.labels.source_images import image_size
 from tokenlabel.labels.store import DEFAULT_BATCH_SIZE, LabelStore, LabelWriter, image_keys
 from tokenlabel.labels.store.background_writer import BackgroundWriter
-from tokenlabel.labels.store.files import disk_errors
+from tokenlabel.labels.store.files import RESUME
 from tokenlabel.labels.store.keys import encode_keys
 from tokenlabel.labels.store.shards import read_rows
 from tokenlabel.labels.view_rule import Squash, ViewRule, rule_record
@@ -126,7 +126,7 @@ def export_release(
             on_map()
 
     batches = [range(i, min(i + DEFAULT_BATCH_SIZE, len(keys))) for i in range(0, len(keys), DEFAULT_BATCH_SIZE)]
-    with disk_errors(folder), ThreadPoolExecutor(threads) as pool:
+    with disk_errors(folder, RESUME), ThreadPoolExecutor(threads) as pool:
         try:
             deque(pool.map(write, batches), maxlen=0)
         except BaseException:

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import mmap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from tokenlabel.files import write_atomically
 FORMAT = 'tokenlabel label store'
 VERSION = 1
 ARRAYS = ('scores', 'classes', 'sizes')
+RESUME = 'make room or choose another folder, then run again to resume'  # where the disk fails
 
 
 def read_meta(path: str | Path) -> dict[str, Any] | None:
@@ -95,14 +94,3 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file in hexadecimal."""
     with open(path, 'rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full or failing disk into a `UserError`."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f'Cannot write to {path} ({error.strerror}): make room or choose another folder, then run again to resume.'
-        ) from error

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from tokenlabel.errors import UserError
-from tokenlabel.files import is_temporary, write_atomically
+from tokenlabel.files import disk_errors, is_temporary, write_atomically
 from tokenlabel.labels.store.files import (
     ARRAYS,
     FORMAT,
+    RESUME,
     VERSION,
-    disk_errors,
     file_digest,
     file_name,
     layout,
@@ -181,7 +181,7 @@ class LabelWriter:
         if self._is_finished():
             self._sweep()
             return
-        with disk_errors(self.path), locked_folder(self.path):
+        with disk_errors(self.path, RESUME), locked_folder(self.path):
             missing = len(self.keys) - self.num_done
             if missing:
                 raise UserError(f'{self.path} lacks the maps of {missing} images: resume it first.')
@@ -216,7 +216,7 @@ class LabelWriter:
                 raise UserError(f'{self.path} is not a label store and not empty ({foreign[0]}): give another folder.')
         buffer = io.BytesIO()
         np.save(buffer, encoded)
-        with disk_errors(self.path):
+        with disk_errors(self.path, RESUME):
             self.path.mkdir(parents=True, exist_ok=True)
             with locked_folder(self.path):
                 quicker = read_meta(self.path)
@@ -243,7 +243,7 @@ class LabelWriter:
         for number in [*own, *(number for number in reversed(shards) if number not in own)]:
             if number in self._claimed or self._is_written(number):
                 continue
-            with disk_errors(self.path):
+            with disk_errors(self.path, RESUME):
                 shard = claim_shard(self.path, self.meta, number)
             if shard is None:
                 continue
@@ -275,7 +275,7 @@ class LabelWriter:
         return arrays
 
     def _write(self, number: int, row: int, batches: Sequence[dict[str, np.ndarray]]) -> None:
-        with disk_errors(self.path):
+        with disk_errors(self.path, RESUME):
             shard = self._claimed.get(number) or claim_shard(self.path, self.meta, number)
             if shard is None:
                 raise UserError(f'Another process is writing shard {number} of {self.path}: let it finish, or stop it.')

@@ -1,0 +1,46 @@
+"""What a command says and how it ends when something is wrong."""
+
+import pytest
+
+from tokenlabel.errors import UserError, reports_errors
+
+
+@reports_errors
+def command(error: BaseException | None = None) -> int:
+    if error is not None:
+        raise error
+    return 3
+
+
+def ends_with(capsys, error: BaseException) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as ended:
+        command(error)
+    return ended.value.code, capsys.readouterr().err
+
+
+def test_nothing_wrong_changes_nothing():
+    assert command() == 3
+
+
+def test_bad_input_is_one_sentence_and_status_2(capsys):
+    assert ends_with(capsys, UserError('no such file: check the path')) == (2, 'error: no such file: check the path\n')
+
+
+def test_bad_input_met_by_a_worker_is_the_same_sentence(capsys):
+    of_worker = (
+        'Caught UserError in DataLoader worker process 0.\nTraceback ...\ntokenlabel.errors.UserError: no image\n'
+    )
+    assert ends_with(capsys, UserError(of_worker)) == (2, 'error: no image\n')
+
+
+def test_a_defect_shows_its_traceback_and_how_to_report_it(capsys):
+    status, text = ends_with(capsys, RuntimeError('unexpected'))
+    assert status == 1
+    assert 'Traceback' in text and 'RuntimeError: unexpected' in text
+    assert 'this is a bug of tokenlabel' in text.splitlines()[-1]
+
+
+def test_ctrl_c_is_one_line_and_status_130_of_the_leading_process(capsys, monkeypatch):
+    assert ends_with(capsys, KeyboardInterrupt()) == (130, 'Stopped.\n')
+    monkeypatch.setenv('RANK', '1')
+    assert ends_with(capsys, KeyboardInterrupt()) == (130, '')
