@@ -12,6 +12,7 @@ from timm.data.readers.reader_image_folder import ReaderImageFolder
 from tokenlabel.data.image_reader import IMAGE_SUFFIXES, ImageReader, folder_classes, label_classes
 from tokenlabel.data.tar_images import find_shards, open_tars
 from tokenlabel.errors import UserError
+from tokenlabel.files import open_regular
 
 
 def open_images(source: str | Path, split: str = 'train') -> ImageReader:
@@ -80,7 +81,7 @@ class FolderImages(ImageReader):
         super().__init__(root, keys, *folder_classes([names[target] for _, target in reader.samples]))
 
     def _open(self, index: int) -> BinaryIO:
-        return open(Path(self.source, self.keys[index]), 'rb')
+        return open_regular(Path(self.source, self.keys[index]))
 
 
 class HubImages(ImageReader):
@@ -125,7 +126,7 @@ class HubImages(ImageReader):
 
     def _open(self, index: int) -> BinaryIO:
         image = self._data[index][self._image]
-        return io.BytesIO(image['bytes']) if image['bytes'] else open(image['path'], 'rb')
+        return io.BytesIO(image['bytes']) if image['bytes'] else open_regular(image['path'])
 
 
 def _path_keys(images, name: str) -> list[str] | None:
