@@ -43,8 +43,8 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         super().__init__(to_float32, color_type, imdecode_backend, None, ignore_empty, backend_args=backend_args)
         if color_type not in COLOR_TYPES:
             raise UserError(
-                f'LoadImageFromFile has color_type={color_type!r}: images become 8 bits and upright whatever their files '
-                f'hold, so choose one of {", ".join(COLOR_TYPES)}.'
+                f'LoadImageFromFile has color_type={color_type!r}: images become upright and of 8 bits, so choose one '
+                f'of {", ".join(COLOR_TYPES)}.'
             )
         if imdecode_backend not in BACKENDS:
             raise UserError(

@@ -47,9 +47,10 @@ class TokenLabelClassifier(BaseModel):
         grid: rows and columns of tokens in the last training batch; None before, and where the network has no tokens.
 
     Raises:
-        UserError: an unknown architecture, one for images that are not RGB, token targets for a network that cannot have a token head, an annotator that
-            is told another mean and std than the images have, CutMix or Mixup beside what does not go with them, a
-            network without gradient checkpointing, or an unknown backend to compile with.
+        UserError: an unknown architecture, one for images that are not RGB, token targets for a network that cannot
+            have a token head, an annotator that is told another mean and std than the images have, CutMix or Mixup
+            beside what does not go with them, a network without gradient checkpointing, or an unknown backend to
+            compile with.
     """
 
     def __init__(

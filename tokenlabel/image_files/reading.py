@@ -5,6 +5,7 @@ those is in `tokenlabel.image_files.eight_bits`. Orientation (EXIF) is applied, 
 pictures in a file the first is read.
 """
 
+import logging
 import threading
 import warnings
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'PPM', 'JPEG2000')
 MAX_PIXELS = 2**29
 ORIENTATION = 0x0112
 WIDTH, HEIGHT, BITS, SAMPLES, TILE_WIDTH, TILE_HEIGHT = 256, 257, 258, 277, 322, 323  # tags of TIFF files
+logging.getLogger('PIL').addHandler(logging.NullHandler())  # what it logs of bad files is in our errors
 AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
