@@ -13,7 +13,6 @@ from tokenlabel.errors import UserError
 from tokenlabel.image_files.reading import read_numbers
 from tokenlabel.image_files.unreadable import because
 
-LOSSY = ('JPEG', 'MPO', 'WEBP')  # ids of two classes would mix where these meet
 IGNORED = 255  # what MMSegmentation's losses and metrics leave out
 
 
@@ -99,14 +98,14 @@ def _read(path: str | Path, backend_args: dict | None) -> np.ndarray:
     """Pixels of a picture as they are stored, uint8 or wider."""
     try:
         with open_stored(path, backend_args) as stream:
-            stored, kind = read_numbers(stream)
+            stored, lossy = read_numbers(stream)
     except FileNotFoundError as error:
         raise UserError(f'Annotation {path} is missing: add it, or remove its image.') from error
     except OSError as error:
         raise UserError(f'Annotation {path} cannot be read as a picture {because(error)}.') from error
-    if kind in LOSSY:
+    if lossy is not None:
         raise UserError(
-            f'Annotation {path} is a {kind} file, which changes ids where classes meet: make it anew as PNG.'
+            f'Annotation {path} is compressed as {lossy}, which changes ids where classes meet: make it anew as PNG.'
         )
     if stored.dtype.kind not in 'bui' or (stored.dtype.kind == 'i' and stored.min() < 0):
         raise UserError(f'Annotation {path} holds {stored.dtype} numbers where class ids from 0 on are expected.')

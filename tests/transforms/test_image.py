@@ -17,6 +17,7 @@ from torchvision.transforms import InterpolationMode
 
 from tokenlabel.errors import UserError
 from tokenlabel.image_files.reading import open_image
+from tokenlabel.image_files.unreadable import UnreadableImage
 from tokenlabel.transforms.image import (
     EvalTransform,
     TrainTransform,
@@ -239,6 +240,11 @@ def test_an_unknown_interpolation_is_refused():
 def test_a_crop_share_outside_0_to_1_is_refused(crop_pct):
     with pytest.raises(UserError, match='crop_pct'):
         EvalTransform(32, crop_pct)
+
+
+def test_an_image_too_thin_to_be_resized_is_refused():
+    with pytest.raises(UnreadableImage, match='60000 x 1 pixels are too thin'):
+        EvalTransform(224)(Image.new('RGB', (60000, 1)))
 
 
 class TestDraft:

@@ -22,6 +22,7 @@ from tokenlabel.image_files.unreadable import UnreadableImage
 
 # By their contents, whatever their names are. None of these starts a program, as Pillow's EPS does.
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'PPM', 'JPEG2000')
+LOSSY = ('JPEG', 'MPO', 'JPEG2000', 'WEBP')  # of numbers that are no brightness, other ones come back
 # A file of a few kilobytes may declare any size. This many take 1.6 GB: an image of 23000 x 23000 is read.
 MAX_PIXELS = 2**29
 ORIENTATION = 0x0112
@@ -116,20 +117,22 @@ def image_size(stream: BinaryIO) -> tuple[int, int]:
     return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
 
 
-def read_numbers(stream: BinaryIO, max_pixels: int | None = MAX_PIXELS) -> tuple[np.ndarray, str]:
+def read_numbers(stream: BinaryIO, max_pixels: int | None = MAX_PIXELS) -> tuple[np.ndarray, str | None]:
     """What an image file stores, upright: numbers [H, W] of one channel or of a palette, or channels [H, W, C].
 
     Returns:
-        The array, and the file's format in Pillow's words.
+        The array, and by which lossy method the file is compressed; None for none.
 
     Raises:
         UnreadableImage: as `open_image`.
     """
     image = _opened(stream, max_pixels)
-    kind, grey_step = image.format, _grey_step(image)
+    methods = (image.format, str(image.info.get('compression')).removeprefix('tiff_').upper())
+    lossy = next((method for method in methods if method in LOSSY), None)
+    grey_step = _grey_step(image)
     with _pillow():
         numbers = np.asarray(image)
-        return upright(numbers // grey_step if grey_step > 1 else numbers, _orientation(image)), kind
+        return upright(numbers // grey_step if grey_step > 1 else numbers, _orientation(image)), lossy
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

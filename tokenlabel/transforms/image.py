@@ -24,7 +24,8 @@ from torchvision.transforms import ColorJitter, InterpolationMode
 from torchvision.transforms import functional as F
 
 from tokenlabel.errors import UserError
-from tokenlabel.image_files.reading import decode, rgb_pixels
+from tokenlabel.image_files.reading import MAX_PIXELS, decode, rgb_pixels
+from tokenlabel.image_files.unreadable import UnreadableImage
 from tokenlabel.transforms import opencv_operations
 from tokenlabel.transforms.batch_operations import FILL, OPERATIONS, encode_operations
 from tokenlabel.transforms.view import View
@@ -115,6 +116,7 @@ class EvalTransform:
 
     Raises:
         UserError: crop_pct out of its range, or an unknown interpolation.
+        UnreadableImage: on a call, an image so thin that it would fill memory once its shorter side is resized.
     """
 
     def __init__(self, size: int | Sequence[int], crop_pct: float = 0.9, interpolation: str = 'bicubic'):
@@ -127,6 +129,8 @@ class EvalTransform:
         self.interpolation = _interpolation(interpolation)
 
     def __call__(self, image: Image.Image) -> tuple[Tensor, View]:
+        if max(self.resized) ** 2 * max(image.size) > MAX_PIXELS * min(image.size):
+            raise UnreadableImage(f'{image.width} x {image.height} pixels are too thin to resize', 'cut it to pieces')
         if self.resized[0] == self.resized[1]:
             image = F.resize(image, self.resized[0], self.interpolation)
         else:

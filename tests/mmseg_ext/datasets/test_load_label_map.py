@@ -112,8 +112,10 @@ def test_a_flipped_bit_behind_the_last_row_is_found(tmp_path):
 
 def test_lossy_files_are_refused(tmp_path):
     Image.new('L', (8, 8)).save(tmp_path / 'a.jpg')
-    with pytest.raises(UserError, match=r'a\.jpg is a JPEG file, which changes ids where classes meet: .* PNG'):
-        read_label_map(tmp_path / 'a.jpg')
+    Image.new('L', (8, 8)).save(tmp_path / 'a.tif', compression='jpeg')
+    for name in ('a.jpg', 'a.tif'):
+        with pytest.raises(UserError, match=r'is compressed as JPEG, which changes ids where classes meet: .* PNG'):
+            read_label_map(tmp_path / name)
 
 
 def test_a_mask_is_turned_as_its_image_is(tmp_path):
