@@ -67,7 +67,7 @@ def test_pictures_of_every_mode_give_white_for_white(mode):
         white = white.convert('RGB')
     pixels = rgb_of_picture(white.convert(mode))
     assert pixels.shape == (2, 3, 3) and pixels.dtype == np.uint8
-    assert pixels.min() == 255
+    assert pixels.min() >= 254  # CIELAB in 8 bits is not exact
 
 
 @pytest.mark.parametrize('mode', ['L', 'RGBA', 'F', 'I;16'])

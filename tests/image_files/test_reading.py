@@ -30,7 +30,7 @@ def test_only_the_reader_opens_images():
 
 
 @pytest.mark.parametrize('kind', FILES)
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(share=st.floats(0, 1))
 def test_a_file_that_is_cut_off_is_refused_or_whole(kind, share):
     data = FILES[kind]
@@ -42,7 +42,7 @@ def test_a_file_that_is_cut_off_is_refused_or_whole(kind, share):
 
 
 @pytest.mark.parametrize('kind', FILES)
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(st.data())
 def test_damage_ends_in_no_other_error(kind, data):
     damaged = bytearray(FILES[kind])
@@ -55,7 +55,7 @@ def test_damage_ends_in_no_other_error(kind, data):
             assert '\n' not in str(error)
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(st.data())
 def test_every_flipped_bit_of_a_png_is_found(data):
     place = data.draw(st.integers(8, len(FILES['PNG']) - 1))
