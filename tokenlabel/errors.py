@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from tokenlabel.processes import speaks_first
+from tokenlabel.processes import end_with_launcher, speaks_first
 
 P = ParamSpec('P')
 R = TypeVar('R')
@@ -30,11 +30,12 @@ def reports_errors(main: Callable[P, R]) -> Callable[P, R]:
 
     A `UserError` becomes `error: <sentence>` on stderr and exit status 2, without a traceback. Ctrl-C becomes one line
     and exit status 130, of the leading process alone. Anything else is a defect: its traceback, a line that says so,
-    and exit status 1. Of several processes of one launch the first to fail speaks.
+    and exit status 1. Of several processes that torchrun started the first to fail speaks, and all end with it.
     """
 
     @functools.wraps(main)
     def reporting(*args: P.args, **kwargs: P.kwargs) -> R:
+        end_with_launcher()
         try:
             return main(*args, **kwargs)
         except UserError as error:
