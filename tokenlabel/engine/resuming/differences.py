@@ -59,13 +59,10 @@ def differences(runner: Runner, checkpoint: dict, rate: float | None, stored_rat
     found = _in_settings('', _settings(meta.get('cfg')), settings_of(runner)) if 'cfg' in meta else []
     if rate != stored_rate and stored_rate is not None and not any('optimizer.lr ' in one for one in found):
         found.append(f'learning rate before schedules {_short(stored_rate)} -> {_short(rate)}')
-    seed = runner._randomness_cfg.get('seed')
-    if (
-        seed is not None
-        and meta.get('seed') not in (None, seed)
-        and not any('randomness.seed ' in one for one in found)
-    ):
-        found.append(f'seed {_short(meta["seed"])} -> {seed}')
+    seed, stored_seed = runner._randomness_cfg.get('seed'), meta.get('seed')
+    changed = None not in (seed, stored_seed) and seed != stored_seed
+    if changed and not any('randomness.seed ' in one for one in found):
+        found.append(f'seed {_short(stored_seed)} -> {seed}')
     facts, stored = facts_of(runner), meta.get('facts')
     stored = stored if isinstance(stored, dict) else {}
     if 'classes' not in stored and isinstance(meta.get('dataset_meta'), dict):  # of earlier versions

@@ -47,7 +47,8 @@ class RandomNumbersOfTraining(Hook):
     """Training goes on with the random numbers that the checkpoint's next step would have used.
 
     Each process gets back its own states, unless the config has another seed now. What validation draws does not count:
-    the generators are put back before a checkpoint is written after it. So the numbers of a step do not depend on whether the run validated or resumed.
+    the generators are put back before a checkpoint is written after it. So the numbers of a step do not depend on
+    whether the run validated or resumed.
     """
 
     priority = 'HIGHEST'  # before any checkpoint is written, and before FirstBatchPicture
