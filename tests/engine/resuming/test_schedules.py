@@ -75,7 +75,10 @@ class ThirdGroupRests(PARAM_SCHEDULERS.get('ExponentialLR')):
 
     def _get_value(self) -> list[float]:
         kept = [group['lr'] for group in self.optimizer.param_groups]
-        return [old if number == 3 else new for number, (old, new) in enumerate(zip(kept, super()._get_value()))]
+        return [
+            old if number == 3 else new
+            for number, (old, new) in enumerate(zip(kept, super()._get_value(), strict=True))
+        ]
 
 
 @pytest.mark.filterwarnings('ignore:Detected call of')
