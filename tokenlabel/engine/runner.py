@@ -29,6 +29,7 @@ from tokenlabel.engine.initial_weights import load_initial_weights
 from tokenlabel.engine.optim_wrapper import FUSED
 from tokenlabel.engine.resuming.checkpoint_files import newest_checkpoint
 from tokenlabel.engine.resuming.checkpoint_hook import ValidateWhatWasNot, checkpoint_folder
+from tokenlabel.engine.resuming.optimizer_state import ArrangeOptimizerState
 from tokenlabel.engine.resuming.preemption import StopOnSignal, start_worker
 from tokenlabel.engine.resuming.random_states import RandomNumbersOfTraining
 from tokenlabel.engine.resuming.restarts import go_on_after_restart
@@ -179,7 +180,12 @@ class Runner(mmengine.runner.Runner):
         counts = iterations_per_step(self.cfg, self.world_size)
         super().register_hooks(checkpoints_between_steps(default_hooks, counts), custom_hooks)
         self._stop_on_signal = StopOnSignal()
-        for hook in (RandomNumbersOfTraining(), ValidateWhatWasNot(), self._stop_on_signal):
+        for hook in (
+            ArrangeOptimizerState(),
+            RandomNumbersOfTraining(),
+            ValidateWhatWasNot(),
+            self._stop_on_signal,
+        ):
             self.register_hook(hook)
 
     def register_hook(self, hook: Hook | dict, priority: int | str | None = None) -> None:

@@ -82,14 +82,6 @@ def test_an_unchanged_config_is_not_remarked(run):
     assert said(runner.work_dir) == []
 
 
-def test_another_optimizer_starts_without_moments(run):
-    run('one', 4)
-    sgd = {'optim_wrapper.optimizer': dict(_delete_=True, type='SGD', lr=0.1, momentum=0.9)}
-    resumed = run('one', 6, resume=True, **sgd)
-    assert "optim_wrapper.optimizer.type 'AdamW' -> 'SGD'" in said(resumed.work_dir)[0]
-    assert all(set(state) == {'momentum_buffer'} for state in resumed.optim_wrapper.optimizer.state.values())
-
-
 def test_states_follow_their_parameters_into_another_order(run):
     """Where `paramwise_cfg` is left out, one group holds the parameters that had one each."""
     first = run('one', 4)

@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from mmengine.optim import OptimWrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from torch import nn
@@ -20,7 +18,7 @@ SCHEDULES = {
         dict(type='ExponentialLR', gamma=0.97, by_epoch=False),
         dict(type='LinearParamScheduler', param_name='weight_decay', start_factor=0.1, end=25, by_epoch=False),
     ],
-    'one cycle': [dict(type='OneCycleLR', eta_max=0.1, total_steps=40, by_epoch=False)],
+    'one cycle': [dict(type='OneCycleLR', eta_max=0.1, total_steps=60, by_epoch=False)],
     'restarts': [dict(type='CosineRestartLR', periods=[10, 30], restart_weights=[1, 0.5], eta_min=0, by_epoch=False)],
     'momentum': [WARMUP, dict(type='CosineAnnealingMomentum', eta_min=0.5, T_max=40, by_epoch=False)],
     'in epochs': [WARMUP, dict(type='StepLR', step_size=2, gamma=0.5, by_epoch=True)],
@@ -58,8 +56,7 @@ def values(wrapper: OptimWrapper, schedulers: list) -> list:
 @pytest.mark.filterwarnings('ignore:Detected call of')
 @pytest.mark.parametrize('kind', [torch.optim.AdamW, torch.optim.SGD])
 @pytest.mark.parametrize('name', SCHEDULES)
-@settings(max_examples=6)
-@given(iterations=st.integers(0, 39))
+@pytest.mark.parametrize('iterations', [0, 7, 39])
 def test_advanced_schedulers_are_where_stepping_leads(name, kind, iterations):
     stepped, advanced = built(SCHEDULES[name], kind), built(SCHEDULES[name], kind)
     step(stepped[1], iterations)

@@ -56,7 +56,7 @@ def differences(runner: Runner, checkpoint: dict, rate: float | None, stored_rat
         stored_rate: the same of the checkpoint.
     """
     meta = checkpoint['meta']
-    found = _in_settings('', _settings(meta.get('cfg')), settings_of(runner)) if 'cfg' in meta else []
+    found = _in_settings('', _settings(meta.get('cfg')), _settings(runner.cfg.pretty_text)) if 'cfg' in meta else []
     if rate != stored_rate and stored_rate is not None and not any('optimizer.lr ' in one for one in found):
         found.append(f'learning rate before schedules {_short(stored_rate)} -> {_short(rate)}')
     seed, stored_seed = runner._randomness_cfg.get('seed'), meta.get('seed')
@@ -88,19 +88,6 @@ def announce(runner: Runner, filename: str, found: list[str]) -> None:
             f'The config differs from the one that {filename} was written with, and is what counts: '
             f'{"; ".join(found[:NUM_NAMED])}{more}.'
         )
-
-
-def settings_of(runner: Runner) -> dict:
-    """The config of a run as plain data, as `differences` compares it."""
-    return _settings(runner.cfg.pretty_text)
-
-
-def stored_setting(checkpoint: dict, *keys: str) -> object:
-    """A setting of the run that wrote a checkpoint, such as ('optim_wrapper', 'optimizer', 'type'); None if unknown."""
-    value = _settings(checkpoint['meta'].get('cfg'))
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
 
 
 def _settings(text: object) -> dict:

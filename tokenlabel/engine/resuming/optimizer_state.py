@@ -2,7 +2,9 @@
 
 import inspect
 
+from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
@@ -25,23 +27,55 @@ def parameter_names(wrapper: OptimWrapper, model: nn.Module) -> list[str]:
     return [names.get(id(parameter), '') for parameter in parameters]
 
 
-def load_optimizer_state(wrapper: OptimWrapper, stored: dict, names: list[str], stored_names: list[str] | None) -> None:
+@HOOKS.register_module()
+class ArrangeOptimizerState(Hook):
+    """Brings the optimizer's states of a checkpoint into the order in which this run numbers its parameters.
+
+    Which follows from `optim_wrapper.paramwise_cfg` and its kin. States go by the names of their parameters; without
+    names, of an earlier version, their order stands.
+    """
+
+    priority = 'HIGHEST'
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        meta, stored = checkpoint.get('meta'), checkpoint.get('optimizer')
+        orders = meta.get('optimizer_parameters') if isinstance(meta, dict) else None
+        wrappers = wrappers_of(runner)
+        if not (runner._resume and isinstance(orders, list) and isinstance(stored, dict)):
+            return
+        for order, (name, wrapper) in zip(orders, wrappers.items(), strict=False):
+            one, names = of_optimizer(stored, name), parameter_names(wrapper, runner.model)
+            if _names_states(order, one) and order != names:
+                numbers = {parameter: number for number, parameter in enumerate(order)}
+                states = {
+                    number: one['state'][numbers[parameter]]
+                    for number, parameter in enumerate(names)
+                    if numbers.get(parameter) in one['state']
+                }
+                one |= {'state': states, 'param_groups': wrapper.optimizer.state_dict()['param_groups']}
+
+
+def _names_states(order: object, stored: object) -> bool:
+    """Whether a checkpoint names each parameter of an optimizer once, as far as can be seen before it is checked."""
+    if not isinstance(order, list) or not all(isinstance(name, str) for name in order):
+        return False
+    if not isinstance(stored, dict) or not isinstance(stored.get('state'), dict):
+        return False
+    groups = stored.get('param_groups')
+    if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
+        return False
+    return len(order) == len(set(order)) == sum(len(group.get('params', ())) for group in groups)
+
+
+def load_optimizer_state(wrapper: OptimWrapper, stored: dict) -> None:
     """Loads moments, step counts and loss scale; learning rate, decay, betas and so on stay as they are configured.
 
     Args:
         wrapper: as it was built from the config.
-        stored: the state dict of a wrapper.
-        names: of its parameters, see `parameter_names`.
-        stored_names: of the stored ones; None where they are not known, and then their order is taken to be the same.
+        stored: the state dict of a wrapper, in the order of this one.
     """
     own = wrapper.state_dict()
-    state = stored['state']
-    if stored_names is not None and stored_names != names:
-        numbers = {name: number for number, name in enumerate(stored_names)}
-        state = {
-            number: state[numbers[name]] for number, name in enumerate(names) if name and numbers.get(name) in state
-        }
-    own['state'] = state
+    own['state'] = stored['state']
     _take_counters(wrapper, own['param_groups'], stored['param_groups'])
     scaler, stored_scaler = own.get('loss_scaler'), stored.get('loss_scaler')
     if scaler and stored_scaler and wrapper._scale_update_param is None:  # a scale that follows the gradients

@@ -2,9 +2,10 @@
 
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from tokenlabel.engine.resuming.differences import announce, differences, facts_of, stored_setting
+from tokenlabel.engine.resuming.differences import announce, differences, facts_of
 from tokenlabel.engine.resuming.optimizer_state import load_optimizer_state, of_optimizer, parameter_names, wrappers_of
 from tokenlabel.engine.resuming.schedules import advance, continue_states, follows_a_metric
+from tokenlabel.errors import UserError
 
 # What a run says about itself, in the hub that its log lines come from: not to be taken from another.
 OWN_INFO = {
@@ -39,22 +40,18 @@ def restore(runner: Runner, checkpoint: dict, filename: str) -> None:
         runner: with loop, optimizers and schedules as they were built from the config.
         checkpoint: what was read from `filename`.
         filename: for messages.
+
+    Raises:
+        UserError: a schedule ends before the checkpoint's iteration and has no value there.
     """
     meta = checkpoint['meta']
     runner.train_loop._epoch, runner.train_loop._iter = meta['epoch'], meta['iter']
     found = differences(runner, checkpoint, *_rates(runner, checkpoint))
     _take_seed(runner, meta.get('seed'))
     _take_log(runner, checkpoint.get('message_hub'))
-    wrappers, orders = wrappers_of(runner), meta.get('optimizer_parameters')
-    orders = orders if isinstance(orders, list) and len(orders) == len(wrappers) else [None] * len(wrappers)
-    for number, (name, wrapper) in enumerate(wrappers.items()):
-        if 'optimizer' not in checkpoint:
-            break
-        # of another kind, whose states have other names
-        kind = stored_setting(checkpoint, 'optim_wrapper', 'optimizer', 'type')
-        if kind is None or kind == runner.cfg.get('optim_wrapper', {}).get('optimizer', {}).get('type', kind):
-            stored, order = of_optimizer(checkpoint['optimizer'], name), orders[number]
-            load_optimizer_state(wrapper, stored, parameter_names(wrapper, runner.model), order)
+    for name, wrapper in wrappers_of(runner).items():
+        if 'optimizer' in checkpoint:
+            load_optimizer_state(wrapper, of_optimizer(checkpoint['optimizer'], name))
     _move_schedules(runner, checkpoint)
     announce(runner, filename, found)
     runner.logger.info(f'resumed epoch: {runner.epoch}, iter: {runner.iter}')
@@ -97,7 +94,13 @@ def _move_schedules(runner: Runner, checkpoint: dict) -> None:
         own = of_optimizer(schedulers, name) if isinstance(schedulers, dict) else schedulers
         states = checkpoint.get('param_schedulers')
         if not follows_a_metric(own):
-            advance(own, runner.epoch, runner.iter, per_epoch)
+            try:
+                advance(own, runner.epoch, runner.iter, per_epoch)
+            except ValueError as error:  # of one that has a last step
+                raise UserError(
+                    f'A schedule of the config does not reach iteration {runner.iter} ({error}): lengthen it '
+                    '(param_scheduler), or resume from an earlier checkpoint.'
+                ) from error
         elif states is not None and 'optimizer' in checkpoint:
             stored = of_optimizer(checkpoint['optimizer'], name)
             base = stored.get('base_param_settings')
