@@ -3,6 +3,7 @@
 import inspect
 
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -22,6 +23,7 @@ def of_optimizer(stored: dict | list, name: str | None) -> dict | list:
 
 def parameter_names(wrapper: OptimWrapper, model: nn.Module) -> list[str]:
     """Names of the parameters in the order in which the optimizer numbers them."""
+    model = model.module if is_model_wrapper(model) else model
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     parameters = [parameter for group in wrapper.optimizer.param_groups for parameter in group['params']]
     return [names.get(id(parameter), '') for parameter in parameters]
@@ -40,19 +42,19 @@ class ArrangeOptimizerState(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         meta, stored = checkpoint.get('meta'), checkpoint.get('optimizer')
         orders = meta.get('optimizer_parameters') if isinstance(meta, dict) else None
-        wrappers = wrappers_of(runner)
         if not (runner._resume and isinstance(orders, list) and isinstance(stored, dict)):
             return
-        for order, (name, wrapper) in zip(orders, wrappers.items(), strict=False):
-            one, names = of_optimizer(stored, name), parameter_names(wrapper, runner.model)
-            if _names_states(order, one) and order != names:
+        for order, (name, wrapper) in zip(orders, wrappers_of(runner).items(), strict=False):
+            one = stored if name is None else stored.get(name)
+            names, groups = parameter_names(wrapper, runner.model), wrapper.optimizer.state_dict()['param_groups']
+            if _names_states(order, one) and (order, _sizes(one['param_groups'])) != (names, _sizes(groups)):
                 numbers = {parameter: number for number, parameter in enumerate(order)}
                 states = {
                     number: one['state'][numbers[parameter]]
                     for number, parameter in enumerate(names)
                     if numbers.get(parameter) in one['state']
                 }
-                one |= {'state': states, 'param_groups': wrapper.optimizer.state_dict()['param_groups']}
+                one |= {'state': states, 'param_groups': groups}
 
 
 def _names_states(order: object, stored: object) -> bool:
@@ -64,7 +66,13 @@ def _names_states(order: object, stored: object) -> bool:
     groups = stored.get('param_groups')
     if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
         return False
-    return len(order) == len(set(order)) == sum(len(group.get('params', ())) for group in groups)
+    if not all(isinstance(group.get('params'), list) for group in groups):
+        return False
+    return len(order) == len(set(order)) == sum(_sizes(groups))
+
+
+def _sizes(groups: list[dict]) -> list[int]:
+    return [len(group['params']) for group in groups]
 
 
 def load_optimizer_state(wrapper: OptimWrapper, stored: dict) -> None:
