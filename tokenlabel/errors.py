@@ -7,6 +7,8 @@ import traceback
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from tokenlabel.processes import end_with_launcher, speaks_first
+
 P = ParamSpec('P')
 R = TypeVar('R')
 
@@ -28,23 +30,26 @@ def reports_errors(main: Callable[P, R]) -> Callable[P, R]:
 
     A `UserError` becomes `error: <sentence>` on stderr and exit status 2, without a traceback. Ctrl-C becomes one line
     and exit status 130, of the leading process alone. Anything else is a defect: its traceback, a line that says so,
-    and exit status 1.
+    and exit status 1. Of several processes that torchrun started the first to fail speaks, and all end with it.
     """
 
     @functools.wraps(main)
     def reporting(*args: P.args, **kwargs: P.kwargs) -> R:
+        end_with_launcher()
         try:
             return main(*args, **kwargs)
         except UserError as error:
-            print(f'error: {sentence_of(error)}', file=sys.stderr)
+            if speaks_first():
+                print(f'error: {sentence_of(error)}', file=sys.stderr)
             raise SystemExit(2) from error
         except KeyboardInterrupt:
             if os.environ.get('RANK', '0') == '0':
                 print('Stopped.', file=sys.stderr)
             raise SystemExit(130) from None
         except Exception:
-            traceback.print_exc()
-            print(BUG, file=sys.stderr)
+            if speaks_first():
+                traceback.print_exc()
+                print(BUG, file=sys.stderr)
             raise SystemExit(1) from None
 
     return reporting
