@@ -173,7 +173,9 @@ def _check_archive(file: BinaryIO, path: Path, size: int) -> None:
         if any(name.endswith('/constants.pkl') for name in names):
             return  # a TorchScript program, which torch refuses to read
         if any(member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 for member in members):
-            raise UserError(f'{path} is a packed or encrypted archive, as torch writes none: unpack it, or copy it anew')
+            raise UserError(
+                f'{path} is a packed or encrypted archive, as torch writes none: unpack it, or copy it anew'
+            )
         if len(names) < len(members) or sum(member.file_size for member in members) > size:
             raise EOFError('its members overlap')
         if any(member.CRC for member in members):  # torch can be told to compute none; all of them are 0 then

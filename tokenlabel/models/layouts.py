@@ -134,7 +134,11 @@ def fit(weights: Weights, model: nn.Module, load: Callable[[nn.Module, dict], No
     sized = [name for name, x in own.items() if name not in missing and x.shape != weights.state[name].shape]
     heads = [name for name in sized if name.rpartition('.')[2] in ('weight', 'bias') and len(own[name].shape) < 3]
     if missing or heads:
-        what = f'has no {missing[0]}' if missing else f'has {heads[0]} of {weights.state[heads[0]].shape[:1].numel()} classes'
+        what = (
+            f'has no {missing[0]}'
+            if missing
+            else f'has {heads[0]} of {weights.state[heads[0]].shape[:1].numel()} classes'
+        )
         raise UserError(f'{weights.source} does not fit the config: it {what}; give the config it was trained with')
     for name in sized:
         before, after = weights.state[name].shape, own[name].shape
