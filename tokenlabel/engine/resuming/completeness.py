@@ -291,14 +291,9 @@ def _check_average(checkpoint: Mapping, runner: Runner, refuse: Refuse) -> None:
         return
     weights, average = checkpoint['state_dict'], checkpoint['ema_state_dict']
     of_average = {name.removeprefix('module.'): x for name, x in average.items() if name.startswith('module.')}
-    if [
-        name for name in weights if _shape(weights[name]) != _shape(of_average.get(name))
-    ] or of_average.keys() - weights:
+    shapes = [{name: getattr(x, 'shape', None) for name, x in several.items()} for several in (weights, of_average)]
+    if shapes[0] != shapes[1]:
         refuse('holds raw and EMA weights that do not fit each other (state_dict, ema_state_dict)')
     steps = average.get('steps')
     if not isinstance(steps, Tensor) or steps.shape != () or steps.is_floating_point() or steps < 0:
         refuse('does not count the steps of its EMA weights (ema_state_dict.steps)')
-
-
-def _shape(value: object) -> torch.Size | None:
-    return value.shape if isinstance(value, Tensor) else None
