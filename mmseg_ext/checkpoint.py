@@ -6,7 +6,8 @@
 import logging
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from http.client import HTTPException
+from pathlib import Path, PurePosixPath
 from urllib.error import URLError
 from urllib.parse import urlparse
 
@@ -115,17 +116,23 @@ def local_path(source: str | Path) -> Path:
     address = urlparse(str(source))
     if address.scheme not in ('http', 'https'):
         return Path(source)
-    path = Path(torch.hub.get_dir(), 'checkpoints', Path(address.path).name)
+    name = PurePosixPath(address.path).name
+    if not name or name == '..' or '\0' in name:
+        raise UserError(f'{source} does not end in the name of a file: give the address of a checkpoint')
+    path = Path(torch.hub.get_dir(), 'checkpoints', name)
+    failure = None
     if get_local_rank() == 0 and not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(str(source), path)
-        except (URLError, OSError) as error:
-            raise UserError(
-                f'{source} cannot be downloaded ({error}): save it as {path}, or set '
-                'model.backbone.init_cfg.checkpoint to a file you have'
-            ) from error
-    barrier()
+        except (URLError, OSError, HTTPException, ValueError) as error:  # the latter of addresses that are none
+            failure = error
+    barrier()  # also where it failed, so that no process waits for this one
+    if failure is not None:
+        raise UserError(
+            f'{source} cannot be downloaded ({failure}): save it as {path}, or set '
+            'model.backbone.init_cfg.checkpoint to a file you have'
+        ) from failure
     return path
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from tokenlabel.engine.optim_wrapper import SkipsNonFiniteSteps
 from tokenlabel.errors import UserError
 from tokenlabel.files import write_atomically
-from tokenlabel.models.checkpoint_contents import first_non_finite
+from tokenlabel.models.checkpoint_contents import first_non_finite, is_number
 
 
 @dataclass
@@ -59,7 +59,7 @@ class StopOnNonFiniteSteps(Hook):
                 'them: optim_wrapper.type=SkippingOptimWrapper or SkippingAmpOptimWrapper would.'
             )
         earlier = runner.message_hub.log_scalars.get('train/skipped_steps')
-        if earlier is not None and runner.iter:
+        if earlier is not None and runner.iter and is_number(earlier.current()):
             self._num_skipped = int(earlier.current())
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
@@ -122,7 +122,7 @@ class RefuseNonFiniteWeights(Hook):
     Steps that are skipped cannot make such weights, but an OptimWrapper of another kind can, or a learning rate.
     """
 
-    priority = 'VERY_HIGH'
+    priority = 'LOWEST'  # after EMAHook, which adds its own
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if runner.rank:  # of sharded weights the first process has all

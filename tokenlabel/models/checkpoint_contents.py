@@ -1,7 +1,7 @@
 """What a checkpoint may hold, whoever wrote it: plain tensors, names, and notes of the right types."""
 
-import math
 import numbers
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -34,17 +34,17 @@ def check_contents(contents: dict, path: str | Path, size: int) -> None:
     """
 
     def refuse(what: str) -> None:
-        raise UserError(f'{path} {what}: save it anew where it was made, or give another checkpoint')
+        raise UserError(f'{path} {one_line(what)}: save it anew where it was made, or give another checkpoint')
 
     for name in ('meta', 'state_dict', 'ema_state_dict'):
         if contents.get(name, 0) is None:
             del contents[name]
     for name in ('state_dict', 'ema_state_dict', 'meta', 'tokenlabel'):
         if not isinstance(contents.get(name, {}), Mapping):
-            refuse(f'has an entry `{name}` that is no dictionary but {_shown(contents[name])}')
+            refuse(f'has an entry `{name}` that is no dictionary but {shown(contents[name])}')
     for names in (contents, *(contents.get(name) for name in WEIGHTS)):
         if odd := [name for name in names or () if not isinstance(name, str)]:
-            refuse(f'has an entry named {_shown(odd[0])}, which is no string')
+            refuse(f'has an entry named {shown(odd[0])}, which is no string')
     _check_values(contents, size, refuse)
     _check_notes(contents.get('tokenlabel', {}), refuse)
     meta = contents.get('meta', {})
@@ -64,8 +64,8 @@ def refuse_non_finite(weights: Mapping[str, object], source: str | Path) -> None
     """
     if name := first_non_finite(weights):
         raise UserError(
-            f'{source} holds weights that are NaN or infinite (the first: {name}), and whatever they compute means '
-            'nothing: give a checkpoint from before its training went wrong'
+            f'{source} holds weights that are NaN or infinite (the first: {one_line(name)}), and whatever they compute '
+            'means nothing: give a checkpoint from before its training went wrong'
         )
 
 
@@ -88,7 +88,20 @@ def is_finite(tensor: Tensor) -> bool:
 
 def is_number(value: object) -> bool:
     """Whether it is a finite real number; truth values are none."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    is_real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return is_real and abs(value) <= sys.float_info.max
+
+
+def shown(value: object) -> str:
+    """A value in a few words, whatever it is."""
+    if isinstance(value, str | int | float | bool | None):
+        return repr(value)[:60]
+    return f'a {type(value).__name__}'
+
+
+def one_line(text: str) -> str:
+    """Text with names from a file in it, which may hold line ends and have any length."""
+    return ' '.join(text.split())[:400]
 
 
 def _check_values(contents: Mapping, size: int, refuse: Callable[[str], None]) -> None:
@@ -122,7 +135,7 @@ def _check_notes(noted: Mapping, refuse: Callable[[str], None]) -> None:
 
     def check(key: str, is_right: Callable[[object], bool], kind: str) -> None:
         if noted.get(key) is not None and not is_right(noted[key]):
-            refuse(f'notes {key}={_shown(noted[key])} in its entry `tokenlabel`, which is {kind}')
+            refuse(f'notes {key}={shown(noted[key])} in its entry `tokenlabel`, which is {kind}')
 
     check('architecture', lambda value: isinstance(value, str), 'no name')
     check('num_classes', lambda value: type(value) is int and value >= 0, 'no number of classes')
@@ -138,12 +151,12 @@ def _check_dataset_meta(found: object, refuse: Callable[[str], None]) -> None:
     if found is None:
         return
     if not isinstance(found, Mapping):
-        refuse(f'has an entry `dataset_meta` that is no dictionary but {_shown(found)}')
+        refuse(f'has an entry `dataset_meta` that is no dictionary but {shown(found)}')
     classes, palette = found.get('classes'), found.get('palette')
     if isinstance(classes, _PLAIN) and not _are_names(classes):
-        refuse(f'gives {_shown(classes)} as names of classes, which are no list of names')
+        refuse(f'gives {shown(classes)} as names of classes, which are no list of names')
     if isinstance(palette, _PLAIN) and not (isinstance(palette, list | tuple) and all(map(_is_colour, palette))):
-        refuse(f'gives {_shown(palette)} as colours of classes, which are no lists of red, green and blue up to 255')
+        refuse(f'gives {shown(palette)} as colours of classes, which are no lists of red, green and blue up to 255')
 
 
 _PLAIN = (str, bytes, int, float, Mapping, list, tuple, set, Tensor)
@@ -161,10 +174,3 @@ def _is_colour(value: object) -> bool:
 
 def _is_part_of_colour(value: object) -> bool:
     return not isinstance(value, _PLAIN) or (type(value) is int and 0 <= value <= 255)
-
-
-def _shown(value: object) -> str:
-    """A value in a few words, whatever it is."""
-    if isinstance(value, str | int | float | bool | None):
-        return repr(value)[:60]
-    return f'a {type(value).__name__}'

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tokenlabel.errors import UserError
-from tokenlabel.models.checkpoint_contents import is_finite, is_number
+from tokenlabel.models.checkpoint_contents import is_finite, is_number, one_line, shown
 
 WEIGHTS_ONLY = (
     'start from its weights instead, with initial_weights (pretraining), load_from or '
@@ -28,6 +28,7 @@ WEIGHTS_ONLY = (
 )
 ANOTHER_RUN = 'resume with the config that it was trained with, or start from its weights instead of resuming'
 DAMAGED = 'resume from another checkpoint of the run'
+LONGEST = 100_000_000  # iterations; ImageNet in batches of 64 for 5000 epochs
 
 
 @HOOKS.register_module()
@@ -57,7 +58,7 @@ def check_complete(checkpoint: Mapping, runner: Runner) -> None:
     source = runner._load_from or 'The checkpoint'
 
     def refuse(what: str, remedy: str = DAMAGED) -> NoReturn:
-        raise UserError(f'{source} {what}: {remedy}.')
+        raise UserError(f'{source} {one_line(what)}: {remedy}.')
 
     meta = checkpoint.get('meta', {})
     state = {'optimizer', 'message_hub'} - checkpoint.keys() | {'iter', 'epoch'} - meta.keys()
@@ -67,7 +68,7 @@ def check_complete(checkpoint: Mapping, runner: Runner) -> None:
         refuse(f'holds no whole state of a run to resume (without {", ".join(sorted(state))})', WEIGHTS_ONLY)
     if not isinstance(checkpoint.get('state_dict'), Mapping):
         refuse('holds no weights (state_dict)')
-    _check_progress(meta, checkpoint['param_schedulers'] if runner.param_schedulers else [], refuse)
+    _check_progress(meta, refuse)
     _check_log(checkpoint['message_hub'], refuse)
     _check_optimizers(checkpoint['optimizer'], runner, refuse)
     _check_schedulers(checkpoint.get('param_schedulers'), runner.param_schedulers, refuse)
@@ -78,10 +79,10 @@ def check_complete(checkpoint: Mapping, runner: Runner) -> None:
 Refuse = Callable[..., NoReturn]
 
 
-def _check_progress(meta: Mapping, schedulers: object, refuse: Refuse) -> None:
+def _check_progress(meta: Mapping, refuse: Refuse) -> None:
     for key in ('iter', 'epoch'):
-        if type(meta[key]) is not int or meta[key] < 0:
-            refuse(f'was written after {key} {meta[key]!r:.60}, which is no count')
+        if type(meta[key]) is not int or not 0 <= meta[key] < LONGEST:
+            refuse(f'was written after {key} {shown(meta[key])}, which is no number of steps that a run takes')
 
 
 def _check_log(hub: object, refuse: Refuse) -> None:
@@ -94,14 +95,16 @@ def _check_log(hub: object, refuse: Refuse) -> None:
     for name, history in hub['log_scalars'].items():
         try:
             values, counts = (np.asarray(x, float) for x in (history._log_history, history._count_history))
-            if values.ndim != 1 or values.shape != counts.shape:
+            if values.ndim != 1 or values.shape != counts.shape or not len(values):
                 raise ValueError
-            hub['log_scalars'][name] = HistoryBuffer(values, counts, int(history._max_length))
+            hub['log_scalars'][name] = HistoryBuffer(values, counts, max(1, int(history._max_length)))
         except (AttributeError, TypeError, ValueError, OverflowError, AssertionError):
             refuse(f'holds a history of {name} that is none (message_hub)')
     for name, value in hub['runtime_info'].items():
         if name.startswith('best_score') and not isinstance(value, Real):
             refuse(f'holds a {name} that is no number (message_hub)')
+        if name == 'keep_ckpt_ids' and not (isinstance(value, list) and all(type(step) is int for step in value)):
+            refuse('does not say which checkpoints it keeps (message_hub.keep_ckpt_ids)')
     for name, value in hub['resumed_keys'].items():
         if not isinstance(value, bool):
             refuse(f'does not say whether {name} is resumed (message_hub)')
@@ -148,7 +151,7 @@ def _check_optimizer(
     if any(type(number) is not int for number in numbers) or len(set(numbers)) < len(numbers):
         refuse(f'does not number the parameters of the {what}')
     if odd := [number for number in stored['state'] if number not in set(numbers)]:
-        refuse(f'holds a state of the {what} for parameter {odd[0]!r:.60}, which is in no group')
+        refuse(f'holds a state of the {what} for parameter {shown(odd[0])}, which is in no group')
     expected = state_of_one(wrapper.optimizer)
     for number, parameter in zip(numbers, parameters, strict=True):
         name = names.get(id(parameter), f'parameter {number}')
@@ -187,8 +190,8 @@ def _check_state(
         refuse(f'holds no {key} of the {what}')
     for key, value in state.items():
         model = expected.get(key)
-        if isinstance(model, Tensor) and model.ndim == 0 and is_number(value):
-            continue  # of torch before 1.12
+        if isinstance(model, Tensor) and model.ndim == 0 and is_number(value):  # of torch before 1.12
+            value = torch.tensor(float(value), dtype=model.dtype)
         if not isinstance(value, Tensor) and not (model is value is None or is_number(value)):
             refuse(f'holds a {type(value).__name__} as {key} of the {what}')
         if isinstance(model, Tensor) and not isinstance(value, Tensor):
@@ -201,8 +204,8 @@ def _check_state(
                 refuse(f'holds {key} of the {what} as {_form(value)} instead of {right}', ANOTHER_RUN)
         if not is_finite(value) or (value.ndim == 0 and value < 0):
             refuse(f'holds {key} of the {what} with values that cannot be')
-        if isinstance(state, dict):  # by itself: what shared memory in the file, too, is stepped on its own
-            state[key] = value.detach().clone() if value.ndim == 0 else value.detach()
+        # by itself: what shares memory in the file is stepped on its own
+        state[key] = value.detach().clone() if value.ndim == 0 else value.detach()
 
 
 def _form(tensor: Tensor) -> str:
@@ -215,9 +218,10 @@ def _check_options(theirs: object, mine: Mapping, what: str, refuse: Refuse) -> 
         refuse(f'holds no options of {what}')
     if 'lr' in mine and 'lr' not in theirs:
         refuse(f'holds no lr of {what}')
-    for key, value in theirs.items():
-        if key != 'params' and key in mine and not _is_alike(value, mine[key]):
-            refuse(f'holds {value!r:.60} as {key} of {what}')
+    for key in mine.keys() - {'params'}:
+        # those that a later torch has added are the run's own
+        if not _is_alike(theirs.setdefault(key, mine[key]), mine[key]):
+            refuse(f'holds {shown(theirs[key])} as {key} of {what}')
 
 
 def _is_alike(theirs: object, mine: object) -> bool:
@@ -265,6 +269,7 @@ def _check_random_states(states: object, refuse: Refuse) -> None:
     for rank, state in enumerate(states):
         try:
             random.Random().setstate(state['python'])
+            float(state['python'][2] or 0)
             np.random.RandomState().set_state(state['numpy'])
             torch.Generator().set_state(state['torch'].cpu())
             if 'cuda' in state:
@@ -291,8 +296,11 @@ def _check_average(checkpoint: Mapping, runner: Runner, refuse: Refuse) -> None:
         return
     weights, average = checkpoint['state_dict'], checkpoint['ema_state_dict']
     of_average = {name.removeprefix('module.'): x for name, x in average.items() if name.startswith('module.')}
-    shapes = [{name: getattr(x, 'shape', None) for name, x in several.items()} for several in (weights, of_average)]
-    if shapes[0] != shapes[1]:
+    forms = [
+        {name: _form(x) if isinstance(x, Tensor) else None for name, x in several.items()}
+        for several in (weights, of_average)
+    ]
+    if forms[0] != forms[1]:
         refuse('holds raw and EMA weights that do not fit each other (state_dict, ema_state_dict)')
     steps = average.get('steps')
     if not isinstance(steps, Tensor) or steps.shape != () or steps.is_floating_point() or steps < 0:
