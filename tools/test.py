@@ -61,8 +61,7 @@ def use_test_time_augmentation(config: Config, path: Path) -> None:
 
 def stored_class_names(path: Path) -> list[str] | None:
     """Names of the classes that a checkpoint of ours keeps: images are numbered by them."""
-    ours = read_checkpoint(path).get('tokenlabel')
-    return ours.get('class_names') if isinstance(ours, dict) else None
+    return read_checkpoint(path).get('tokenlabel', {}).get('class_names')
 
 
 def score_real_labels(runner: Runner, file: str | None) -> None:

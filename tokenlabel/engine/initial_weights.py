@@ -1,5 +1,6 @@
 """Where training starts from: weights of another run, resolution or number of classes."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -47,8 +48,8 @@ def checkpoint_in(path: str | Path) -> Path:
     Raises:
         UserError: there is none, or the folder does not tell which.
     """
-    found = last_checkpoint(path) if Path(path).is_dir() else path
-    if found is None or not Path(found).is_file():
+    found = last_checkpoint(path) if os.path.isdir(path) else path
+    if found is None or not os.path.exists(found):
         raise UserError(
             f'There is no checkpoint at {path} to start from: name a checkpoint or the work dir of a run with '
             '--cfg-options initial_weights=PATH, or None to start from scratch.'

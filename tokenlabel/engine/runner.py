@@ -26,9 +26,11 @@ from tokenlabel.engine.global_batch import (
 )
 from tokenlabel.engine.idle_threads import wait_for_idle_threads
 from tokenlabel.engine.initial_weights import load_initial_weights
+from tokenlabel.engine.non_finite_steps import RefuseNonFiniteWeights
 from tokenlabel.engine.optim_wrapper import FUSED
 from tokenlabel.engine.resuming.checkpoint_files import newest_checkpoint
 from tokenlabel.engine.resuming.checkpoint_hook import ValidateWhatWasNot, checkpoint_folder
+from tokenlabel.engine.resuming.completeness import RefuseIncomplete
 from tokenlabel.engine.resuming.optimizer_state import ArrangeOptimizerState
 from tokenlabel.engine.resuming.preemption import StopOnSignal, start_worker
 from tokenlabel.engine.resuming.random_states import RandomNumbersOfTraining
@@ -41,6 +43,7 @@ from tokenlabel.engine.run_folder import folder_errors, raise_in_log_files
 from tokenlabel.engine.sharding import is_sharded, shard, shard_optimizer, take_part_in_saving, whole_state_dicts
 from tokenlabel.errors import UserError
 from tokenlabel.files import disk_errors, sync_folder
+from tokenlabel.models.checkpoint import refuse_other_kinds
 
 # What the configs' OptimWrappers become.
 SKIPPING = {'OptimWrapper': 'SkippingOptimWrapper', 'AmpOptimWrapper': 'SkippingAmpOptimWrapper'}
@@ -181,12 +184,14 @@ class Runner(mmengine.runner.Runner):
         super().register_hooks(checkpoints_between_steps(default_hooks, counts), custom_hooks)
         self._stop_on_signal = StopOnSignal()
         for hook in (
-            ArrangeOptimizerState(),
+            ArrangeOptimizerState(),  # before the states are compared with this run's parameters
+            RefuseIncomplete(),
             RandomNumbersOfTraining(),
             ValidateWhatWasNot(),
             self._stop_on_signal,
         ):
             self.register_hook(hook)
+        self.register_hook(RefuseNonFiniteWeights())
 
     def register_hook(self, hook: Hook | dict, priority: int | str | None = None) -> None:
         """Registers a hook; ours where MMEngine's CheckpointHook is asked for."""
@@ -292,16 +297,19 @@ class Runner(mmengine.runner.Runner):
             self.logger.warning(f'{filename} is of iteration {self.iter}, the last: there is nothing left to train.')
 
     def load_checkpoint(self, filename: str, map_location='cpu', strict: bool = True, **kwargs) -> dict:
-        """As MMEngine, but a weight that is missing, left over or of another shape is an error.
+        """As MMEngine, but a weight that is missing, left over, or of another shape or kind is an error.
 
         Raises:
-            UserError: the file is missing, truncated, carries code, or belongs to another model.
+            UserError: as `load_from_local`, or the checkpoint belongs to another model.
         """
         try:
-            return super().load_checkpoint(filename, map_location, strict, **kwargs)
+            checkpoint = super().load_checkpoint(filename, map_location, strict, **kwargs)
         except RuntimeError as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise UserError(
                 f'Checkpoint {filename} does not fit this model ({" ".join(lines)[:300]}): use the config it was '
                 'trained with.'
             ) from error
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        refuse_other_kinds(model.state_dict(), checkpoint.get('state_dict', checkpoint), filename)
+        return checkpoint

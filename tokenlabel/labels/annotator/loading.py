@@ -206,12 +206,11 @@ def _checkpoint_classes(
     classifier = getattr(config, 'classifier', None)
     classifier = classifier[0] if isinstance(classifier, tuple) else classifier
     contents = read_checkpoint(checkpoint)
-    weight = state_dict_of(contents, ema).get(f'{classifier}.weight')
+    weight = state_dict_of(contents, ema, checkpoint).get(f'{classifier}.weight')
     if weight is None:
         return num_classes, None
-    if num_classes not in (None, len(weight)):
-        raise UserError(
-            f'{checkpoint} classifies into {len(weight)} classes, not {num_classes}: leave out --num-classes.'
-        )
+    count = weight.shape[:1].numel()
+    if num_classes not in (None, count):
+        raise UserError(f'{checkpoint} classifies into {count} classes, not {num_classes}: leave out --num-classes.')
     names = contents.get('tokenlabel', {}).get('class_names')
-    return len(weight), names if names and len(names) == len(weight) else None
+    return count, names if names and len(names) == count else None
