@@ -164,6 +164,14 @@ class Runner(mmengine.runner.Runner):
         validation_between_steps(loop, iterations_per_step(self.cfg, self.world_size))
         return loop
 
+    def build_val_loop(self, loop: dict | BaseLoop) -> BaseLoop:
+        """Builds the loop, whose metrics learn where the images lie."""
+        return _name_images(super().build_val_loop(loop))
+
+    def build_test_loop(self, loop: dict | BaseLoop) -> BaseLoop:
+        """As `build_val_loop`."""
+        return _name_images(super().build_test_loop(loop))
+
     @staticmethod
     def build_dataloader(
         dataloader: dict | DataLoader, seed: int | None = None, diff_rank_seed: bool = False
@@ -238,3 +246,11 @@ class Runner(mmengine.runner.Runner):
                 f'Checkpoint {filename} does not fit this model ({" ".join(lines)[:300]}): use the config it was '
                 'trained with.'
             ) from error
+
+
+def _name_images(loop: BaseLoop) -> BaseLoop:
+    """Tells metrics that write something of each image which images there are, so that its name is the image's path."""
+    for metric in getattr(getattr(loop, 'evaluator', None), 'metrics', ()):
+        if hasattr(metric, 'name_images_of'):
+            metric.name_images_of(loop.dataloader.dataset)
+    return loop
