@@ -51,7 +51,7 @@ def open_images(source: str | Path, split: str = 'train') -> ImageReader:
         raise UserError(
             f'{source} is compressed, so that images cannot be read in any order: unpack it to a plain .tar.'
         )
-    if root.is_dir():
+    if os.path.isdir(root):
         found = find_files(source, IMAGE_SUFFIXES)
         # Folders go first: tars may be left over beside what was unpacked from them.
         if found.names:

@@ -20,7 +20,7 @@ from tokenlabel.files import explained, read_json, relative_name
 from tokenlabel.folder_walk import IMAGE_SUFFIXES, Skipped, is_hidden, natural_key, report, report_skipped
 from tokenlabel.tar_files import TarFiles
 
-_MAX_SHARDS = 10**6
+_MAX_SHARDS, _MAX_BRACES = 10**6, 100  # in a pattern
 # what the last word of `key.mask.png` may be, where the image itself need not be there as an image
 _COMPANIONS = re.compile(
     r'(masks?|seg|segmentation|semantic|instances?|panoptic|labels?|gt|targets?|annotations?|depth|normals?|edges?|flow'
@@ -175,10 +175,12 @@ def find_shards(path: str) -> list[Path]:
     Raises:
         UserError: there are none, or not all that the pattern names.
     """
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         shards = tars_in(Path(path))
     else:
         shards = {}
+        if path.count('{') > _MAX_BRACES:
+            raise UserError(f'wds/{path} has more than {_MAX_BRACES} braces: give fewer.')
         # one after the other: a pattern names any number, and the first that is missing ends it
         for count, name in enumerate(_expand_braces(path)):
             if count == _MAX_SHARDS:
@@ -194,7 +196,7 @@ def find_shards(path: str) -> list[Path]:
 
 
 def _check_is_file(shard: Path) -> None:
-    if not shard.is_file():
+    if not os.path.isfile(shard):
         raise UserError(f'No WebDataset shards at {shard}: give wds/ and a local folder of tars, a .tar or a pattern.')
 
 
