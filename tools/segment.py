@@ -95,6 +95,9 @@ def segment_images(segmenter: Segmenter, images: Sequence[Path], args: argparse.
 
 def segment_video(segmenter: Segmenter, args: argparse.Namespace, console: Console) -> int:
     """Writes a video of overlays and the areas in every frame; the exit status."""
+    for path in (args.source, args.out):
+        if printable(str(path)) != str(path):  # OpenCV crashes
+            raise UserError(f'{path} has a name that is no UTF-8, which videos must have: rename it')
     video = mmcv.VideoReader(str(args.source))
     fps = video.fps if video.opened and 0 < video.fps < 1000 else FALLBACK_FPS
     legend_rows = min(len(args.classes or segmenter.class_names), VIDEO_LEGEND)

@@ -120,6 +120,12 @@ def test_a_pipe_instead_of_an_image_is_not_waited_for(tool, model, tmp_path, cap
     assert 'x.jpg is no regular file' in capsys.readouterr().err
 
 
+def test_a_video_whose_name_is_no_utf_8_is_refused(tool, model, tmp_path, capsys):
+    (tmp_path / 'caf\udce9.mp4').write_bytes(b'')
+    assert run(tool, tmp_path / 'caf\udce9.mp4', '--out', tmp_path / 'out', *model) == 2
+    assert 'has a name that is no UTF-8' in capsys.readouterr().err
+
+
 def test_one_image_and_some_classes(tool, model, images, tmp_path):
     assert run(tool, images / 'a.jpg', '--out', tmp_path / 'all', *model) == 0
     largest = table(tmp_path / 'all/areas.csv')[0]
