@@ -88,13 +88,9 @@ class _Reading:
     def read(self) -> None:
         """Read all of it."""
         self._add('', 0, os.fstat(self.descriptor).st_size, 0)
-        places = dict(zip(self.index.names, zip(self.index.offsets, self.index.sizes, strict=True), strict=True))
-        for name, target in self.links:
-            if target in places:
-                self.index.add(name, *places[target])
-            else:
-                self.index.skipped.add('links to what is not there', name)
-        stems = {os.path.splitext(name)[0] for name in self.index.names}
+        if self.links:
+            self._add_links()
+        stems = {posixpath.splitext(name)[0] for name in self.index.names} if self.labels_with_dots else ()
         for key, label in self.labels_with_dots:
             if key in stems:
                 self._add_label(key, label)
@@ -125,6 +121,15 @@ class _Reading:
                 self._add_label(key, entry._replace(name=name))
             else:
                 self.labels_with_dots.append((key, entry._replace(name=name)))
+
+    def _add_links(self) -> None:
+        """Add the images that links lead to, under the links' names."""
+        places = dict(zip(self.index.names, zip(self.index.offsets, self.index.sizes, strict=True), strict=True))
+        for name, target in self.links:
+            if target in places:
+                self.index.add(name, *places[target])
+            else:
+                self.index.skipped.add('links to what is not there', name)
 
     def _add_label(self, key: str, label: Member) -> None:
         suffix = posixpath.splitext(label.name)[1].lower()
