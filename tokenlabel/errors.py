@@ -1,6 +1,7 @@
 """The one exception for bad input, and how commands report it."""
 
 import functools
+import io
 import os
 import sys
 import traceback
@@ -36,6 +37,10 @@ def reports_errors(main: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(main)
     def reporting(*args: P.args, **kwargs: P.kwargs) -> R:
         end_with_launcher()
+        for stream in (sys.stdout, sys.stderr):
+            # names of files may be no UTF-8, or more than a terminal's encoding has
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors='backslashreplace')
         try:
             return main(*args, **kwargs)
         except UserError as error:

@@ -220,6 +220,14 @@ class Runner(mmengine.runner.Runner):
         validation_between_steps(loop, iterations_per_step(self.cfg, self.world_size))
         return loop
 
+    def build_val_loop(self, loop: dict | BaseLoop) -> BaseLoop:
+        """Builds the loop, whose metrics learn where the images lie."""
+        return _name_images(super().build_val_loop(loop))
+
+    def build_test_loop(self, loop: dict | BaseLoop) -> BaseLoop:
+        """As `build_val_loop`."""
+        return _name_images(super().build_test_loop(loop))
+
     @staticmethod
     def build_dataloader(
         dataloader: dict | DataLoader, seed: int | None = None, diff_rank_seed: bool = False
@@ -313,3 +321,11 @@ class Runner(mmengine.runner.Runner):
         model = self.model.module if is_model_wrapper(self.model) else self.model
         refuse_other_kinds(model.state_dict(), checkpoint.get('state_dict', checkpoint), filename)
         return checkpoint
+
+
+def _name_images(loop: BaseLoop) -> BaseLoop:
+    """Tells metrics that write something of each image which images there are, so that its name is the image's path."""
+    for metric in getattr(getattr(loop, 'evaluator', None), 'metrics', ()):
+        if hasattr(metric, 'name_images_of'):
+            metric.name_images_of(loop.dataloader.dataset)
+    return loop

@@ -14,6 +14,7 @@ from timm.models import get_pretrained_cfg
 from torch import nn
 
 from tokenlabel.errors import UserError
+from tokenlabel.files import read_names
 from tokenlabel.labels.annotator.dense_classifier import DenseClassifier
 from tokenlabel.labels.view_rule import RULES, CenterCrop, Native, ViewRule
 from tokenlabel.models.checkpoint import load_checkpoint, read_checkpoint, state_dict_of
@@ -134,12 +135,9 @@ def read_class_names(path: str | Path, num_classes: int) -> list[str]:
     """Names of the annotator's classes from a text file, one a line, in the order of its scores.
 
     Raises:
-        UserError: the file cannot be read, or it has another number of names.
+        UserError: the file cannot be read, or it has another number of names, or a blank one.
     """
-    try:
-        names = Path(path).read_text(encoding='utf-8').splitlines()
-    except (OSError, ValueError) as error:
-        raise UserError(f'{path} cannot be read as class names ({error}).') from error
+    names = read_names(path, 'The list of classes')
     if len(names) != num_classes:
         raise UserError(f'{path} names {len(names)} classes, but the annotator has {num_classes}: give one a line.')
     return names
