@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
-from tokenlabel.standard_streams import finish_stdout, nobody_reads, prepare_streams, say
+from tokenlabel.standard_streams import finish_stdout, nobody_reads, prepare_streams, say, stdout_fails
 from tokenlabel.stopping import farewell, status_of, stops_at_signals
 
 P = ParamSpec('P')
@@ -96,7 +96,7 @@ def lack(error: Exception) -> str | None:
     if is_out_of_memory(error):
         return f'Memory ran out ({reason}): choose a smaller batch, smaller images or fewer workers.'
     if isinstance(error, OSError) and error.errno in REFUSALS:
-        where = 'A file' if error.filename is None else error.filename
+        where = error.filename or ('Standard output' if stdout_fails() else 'A file')
         return f'{where} cannot be read or written ({error.strerror}): {REFUSALS[error.errno]}.'
     if isinstance(error, RuntimeError) and 'DataLoader worker' in str(error) and 'Caught ' not in str(error):
         return f'A process that loads data died, for want of memory perhaps ({reason}): choose fewer workers.'

@@ -29,7 +29,7 @@ from tokenlabel.labels.annotator.progress_bar import AnnotationBar
 from tokenlabel.labels.class_map import match_classes
 from tokenlabel.labels.store import LabelWriter, image_keys
 from tokenlabel.labels.view_rule import RULES, Squash, rule_record
-from tokenlabel.processes import own_place
+from tokenlabel.launch_environment import own_place
 from tokenlabel.stopping import when_stopped
 
 from annotator_arguments import add_annotator_arguments, annotator_of

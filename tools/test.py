@@ -24,7 +24,7 @@ from tokenlabel.errors import UserError, reports_errors
 from tokenlabel.files import write_json
 from tokenlabel.models.checkpoint import load_checkpoint, read_checkpoint
 from tokenlabel.outputs import check_output_file, check_output_folder
-from tokenlabel.processes import launched_place
+from tokenlabel.launch_environment import launched_place
 from tokenlabel.stopping import when_stopped
 
 from command_line import Parser

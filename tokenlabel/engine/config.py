@@ -16,7 +16,7 @@ from mmengine.utils import import_modules_from_strings
 
 from tokenlabel.engine.config_scope import enable_mmseg_scope
 from tokenlabel.errors import UserError
-from tokenlabel.processes import launched_place
+from tokenlabel.launch_environment import launched_place
 
 # Top-level keys that are read: the Runner's own arguments, what it looks up in its config, and what the tools read.
 RUNNER_KEYS = set(inspect.signature(mmengine.runner.Runner.__init__).parameters) - {'self', 'cfg'}
