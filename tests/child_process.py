@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 
 class ForkedCommand:
     """A function that runs in a forked process as a command does, its output in files.
@@ -35,13 +33,14 @@ class ForkedCommand:
 
     def _run(self, main: Callable, arguments: tuple, stdout: int | None) -> int:
         os.setsid()
-        torch.set_num_threads(1)
+        if 'torch' in sys.modules:  # whose threads are not forked
+            sys.modules['torch'].set_num_threads(1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         for descriptor, file in enumerate(self.files, 1):
             opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
             os.dup2(opened if stdout is None or descriptor == 2 else stdout, descriptor)
-        sys.stdout, sys.stderr = (open(n, 'w', buffering=-1, encoding='utf-8', closefd=False) for n in (1, 2))
+        sys.stdout, sys.stderr = (os.fdopen(os.dup(number), 'w', encoding='utf-8') for number in (1, 2))
         sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr
         try:
             return main(*arguments) or 0

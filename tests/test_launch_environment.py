@@ -52,7 +52,7 @@ def test_other_launchers_are_checked_alike():
         launched_place('slurm', {})
     with pytest.raises(UserError, match='--launcher mpi needs OMPI_COMM_WORLD_RANK'):
         launched_place('mpi', {})
-    with pytest.raises(UserError, match='RANK to .x.'):
+    with pytest.raises(UserError, match=r'RANK to .x.'):
         launched_place('slurm', SLURM | {'SLURM_PROCID': 'x'})
-    with pytest.raises(UserError, match='WORLD_SIZE to .x.'):
+    with pytest.raises(UserError, match=r'WORLD_SIZE to .x.'):
         launched_place('none', {'WORLD_SIZE': 'x'})

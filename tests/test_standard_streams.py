@@ -36,7 +36,7 @@ def test_a_full_disk_under_standard_output_is_one_sentence(tmp_path, lines):
     assert done.returncode == 2
     assert (
         done.stderr
-        == 'error: Standard output cannot be read or written (No space left on device): make room, or choose '
+        == 'error: Standard output, or another file, cannot be read or written (No space left on device): make room, or choose '
         'another place.\n'
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
-from tokenlabel.standard_streams import finish_stdout, nobody_reads, prepare_streams, say, stdout_fails
+from tokenlabel.standard_streams import finish_stdout, nobody_reads, prepare_streams, say
 from tokenlabel.stopping import farewell, status_of, stops_at_signals
 
 P = ParamSpec('P')
@@ -26,6 +26,8 @@ REFUSALS = {
     errno.EDQUOT: 'make room, or choose another place',
     errno.EFBIG: 'make room, or choose another place',
     errno.EROFS: 'choose another place',
+    errno.ENAMETOOLONG: 'give a shorter name',
+    errno.ELOOP: 'give a name without links to itself',
     errno.EACCES: 'check its permissions',
     errno.EPERM: 'check its permissions',
     errno.EIO: 'check the disk',
@@ -96,7 +98,7 @@ def lack(error: Exception) -> str | None:
     if is_out_of_memory(error):
         return f'Memory ran out ({reason}): choose a smaller batch, smaller images or fewer workers.'
     if isinstance(error, OSError) and error.errno in REFUSALS:
-        where = error.filename or ('Standard output' if stdout_fails() else 'A file')
+        where = error.filename or 'Standard output, or another file,'
         return f'{where} cannot be read or written ({error.strerror}): {REFUSALS[error.errno]}.'
     if isinstance(error, RuntimeError) and 'DataLoader worker' in str(error) and 'Caught ' not in str(error):
         return f'A process that loads data died, for want of memory perhaps ({reason}): choose fewer workers.'

@@ -25,12 +25,12 @@ def check_output_file(path: str | Path, suffixes: Collection[str] = ()) -> None:
     path = Path(path)
     if suffixes and path.suffix.lower() not in suffixes:
         raise UserError(f'{path} is no kind of picture: end its name with {_listed(suffixes)}.')
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UserError(f'{path} is a folder, where a file is to be written: give the name of a file.')
-    if path.exists() and not path.is_file():
+    if os.path.exists(path) and not os.path.isfile(path):
         raise UserError(f'{path} is no regular file: give another name.')
     with disk_errors(path):
-        if path.is_file() and not os.access(path, os.W_OK):
+        if os.path.isfile(path) and not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         _try_folder(path.parent, path.name)
 
@@ -52,7 +52,7 @@ def _try_folder(folder: Path, name: str = '') -> None:
     while not os.path.lexists(place):
         missing.append(place.name)
         place = place.parent
-    if not place.is_dir():
+    if not os.path.isdir(place):
         raise UserError(f'{place} is a file, where a folder is needed: give another place, or rename it.')
     for part in missing:
         with suppress(FileNotFoundError):

@@ -33,15 +33,6 @@ def nobody_reads() -> bool:
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
-def stdout_fails() -> bool:
-    """Whether standard output does not take what it still holds."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        return True
-    return False
-
-
 def finish_stdout() -> None:
     """Writes what standard output still holds; what it does not take is dropped, of which Python would complain."""
     try:

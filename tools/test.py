@@ -22,9 +22,9 @@ from tokenlabel.engine.metrics import ReassessedTopK
 from tokenlabel.engine.runner import Runner
 from tokenlabel.errors import UserError, reports_errors
 from tokenlabel.files import write_json
+from tokenlabel.launch_environment import launched_place
 from tokenlabel.models.checkpoint import load_checkpoint, read_checkpoint
 from tokenlabel.outputs import check_output_file, check_output_folder
-from tokenlabel.launch_environment import launched_place
 from tokenlabel.stopping import when_stopped
 
 from command_line import Parser
