@@ -34,11 +34,8 @@ def test_a_full_disk_under_standard_output_is_one_sentence(tmp_path, lines):
     done = run_forked(tmp_path, prints, lines, stdout=full)
     os.close(full)
     assert done.returncode == 2
-    assert (
-        done.stderr
-        == 'error: Standard output, or another file, cannot be read or written (No space left on device): make room, or choose '
-        'another place.\n'
-    )
+    assert done.stderr.startswith('error: Standard output, or another file, cannot be read or written (No space left')
+    assert done.stderr.count('\n') == 1
 
 
 def test_bad_input_is_said_also_where_standard_output_is_full(tmp_path):
