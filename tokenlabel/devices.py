@@ -17,11 +17,12 @@ def usable_device(device: str | torch.device | None = None) -> torch.device:
     Raises:
         UserError: there is no such device here.
     """
-    name = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    usual = 'cuda' if torch.cuda.is_available() else 'cpu'
+    name = usual if device is None else device
     try:
         found = torch.device(name)
     except (RuntimeError, TypeError) as error:
-        raise UserError(f'{name} is no device: give cpu, cuda or cuda:N.') from error
+        raise UserError(f'{str(name)!r} is no device: give cpu, cuda or cuda:N.') from error
     if found.type not in KINDS:
         raise UserError(f'{name} is no device to compute on: give cpu, cuda or cuda:N.')
     if found.type == 'cuda' and (found.index or 0) >= torch.cuda.device_count():
