@@ -18,6 +18,8 @@ from mmseg_ext.evaluation import worst_images
 from tokenlabel.engine.config_scope import enable_mmseg_scope
 from tokenlabel.engine.runner import Runner
 
+pytestmark = pytest.mark.distributions
+
 ROOT = Path(__file__).parents[2]
 CONFIG = """
 _base_ = ['{base}']

@@ -17,6 +17,8 @@ from tokenlabel.engine.config import load_config, register_imports
 from tokenlabel.engine.resuming.seeded_samples import SeededSamples
 from tokenlabel.engine.runner import Runner
 
+pytestmark = pytest.mark.distributions
+
 CONFIG = Path(__file__).parents[3] / 'configs/demo/fpn.py'
 # As for the public data sets, on 64 x 64 images.
 AUGMENTED = [

@@ -15,6 +15,8 @@ from tokenlabel.errors import UserError
 
 from benchmark_loss import peak_memory
 
+pytestmark = pytest.mark.distributions
+
 SLIDE = dict(mode='slide', crop_size=(64, 48), stride=(43, 32))
 SQUARE = dict(mode='slide', crop_size=(64, 64), stride=(48, 48), windows_per_batch=1)
 RESIZE = dict(type='Resize', scale=(160, 96), keep_ratio=True)
