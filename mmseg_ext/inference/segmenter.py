@@ -20,8 +20,9 @@ from mmseg_ext.inference.segmentation import Segmentation
 from mmseg_ext.inference.tiles import Interpolation, SlidingTiles, Tile, WholeTiles, labels_of, tiles
 from mmseg_ext.segmentors import BatchedEncoderDecoder
 from mmseg_ext.whole_model import load_all
+from tokenlabel.devices import usable_device
 from tokenlabel.engine.config import explains_errors, load_config, register_imports
-from tokenlabel.errors import UserError
+from tokenlabel.errors import UserError, is_out_of_memory
 from tokenlabel.models.checkpoint import read_checkpoint
 from tokenlabel.models.layouts import dataset_meta_of
 from tokenlabel.visualization import class_palette
@@ -77,7 +78,7 @@ class Segmenter:
         name = getattr(config, 'filename', None) if isinstance(config, Config) else config
         config = copy.deepcopy(config) if isinstance(config, Config) else load_config(config)
         register_imports(config)
-        self.device = _device(device)
+        self.device = usable_device(device)
         self.memory_limit = memory_limit
         self._band_bytes = min(BAND_BYTES, (memory_limit or GIB) // BAND_PART)
         with explains_errors(name or 'given'):
@@ -110,7 +111,9 @@ class Segmenter:
         thick = _thickened(pixels)
         try:
             labels = self._labels(thick)[:height, :width]
-        except torch.OutOfMemoryError as error:
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
             raise UserError(f'{self.device} has no memory left: give a smaller memory_limit') from error
         return Segmentation(pixels, np.ascontiguousarray(labels), self.class_names, self.palette)
 
@@ -296,16 +299,6 @@ def _build(config: ConfigDict) -> nn.Module:
         part.pop('pretrained', None)
         part.pop('init_cfg', None)
     return MODELS.build(config)
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    try:
-        device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-    except RuntimeError as error:
-        raise UserError(f'{device} is no device: give cpu, cuda or cuda:N') from error
-    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f'there is no device {device}, but {torch.cuda.device_count()} GPUs: give another, or cpu')
-    return device
 
 
 def _meta(inputs: Tensor) -> dict:

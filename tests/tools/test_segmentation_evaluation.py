@@ -158,7 +158,7 @@ def test_a_test_that_ends_early_leaves_neither_metrics_nor_report(
 
     monkeypatch.setattr(Runner, 'test', stop)
     config = write_config()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit, match='130'):
         evaluate(config, write_checkpoint(config), '--out', tmp_path / 'metrics.json', '--report', tmp_path / 'report')
     assert not (tmp_path / 'metrics.json').exists() and not (tmp_path / 'report').exists()
 

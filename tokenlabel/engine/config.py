@@ -16,6 +16,7 @@ from mmengine.utils import import_modules_from_strings
 
 from tokenlabel.engine.config_scope import enable_mmseg_scope
 from tokenlabel.errors import UserError
+from tokenlabel.launch_environment import launched_place
 
 # Top-level keys that are read: the Runner's own arguments, what it looks up in its config, and what the tools read.
 RUNNER_KEYS = set(inspect.signature(mmengine.runner.Runner.__init__).parameters) - {'self', 'cfg'}
@@ -83,6 +84,7 @@ def load_run_config(args: argparse.Namespace) -> Config:
         UserError: as `load_config`.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    launched_place(args.launcher)
     config = load_config(args.config, args.cfg_options)
     config.work_dir = str(args.work_dir or config.get('work_dir') or Path('work_dirs', args.config.stem))
     config.launcher = args.launcher
