@@ -69,7 +69,7 @@ class Ascending:
     """Numbers of which none is below the one before."""
 
     def __contains__(self, values: Sequence[float]) -> bool:
-        return all(first <= second for first, second in zip(values, values[1:], strict=False))
+        return list(values) == sorted(values)
 
     def __str__(self) -> str:
         return 'the least first'
@@ -105,9 +105,9 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         except TypeError:
             return function(*args, **kwargs)  # Python says best what is missing or too much
         for name, value in given.items():
-            if name in hints() and signature.parameters[name].kind is not inspect.Parameter.VAR_KEYWORD:
-                if not fits(value, hints()[name]):
-                    raise UserError(f'{owner}.{name} is {shown(value)}: give {described(hints()[name])}.')
+            is_one = signature.parameters[name].kind is not inspect.Parameter.VAR_KEYWORD
+            if is_one and name in hints() and not fits(value, hints()[name]):
+                raise UserError(f'{owner}.{name} is {shown(value)}: give {described(hints()[name])}.')
         return function(*args, **kwargs)
 
     return checking
