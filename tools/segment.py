@@ -24,7 +24,6 @@ from pathlib import Path
 import cv2
 import mmcv
 import numpy as np
-from mmengine.config import DictAction
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from timm.utils.misc import natural_key
@@ -32,7 +31,7 @@ from timm.utils.misc import natural_key
 from mmseg_ext import Segmenter
 from mmseg_ext.inference.segmentation import ClassArea
 from tokenlabel.data.image_reader import IMAGE_SUFFIXES
-from tokenlabel.engine.config import load_config
+from tokenlabel.engine.config import ConfigOptions, load_config
 from tokenlabel.errors import UserError, reports_errors
 from tokenlabel.labels.annotator.progress_bar import ImagesPerSecond
 
@@ -239,7 +238,7 @@ def parser() -> argparse.ArgumentParser:
         help='of one image beyond the weights, such as 800M; huge images are done by tiles. none: in one piece always '
         '(default: 4G)',
     )
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='config entries to change: a.b=1 c.d=[2,3]')
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, help='config entries to change: a.b=1 c.d=[2,3]')
     return parser
 
 

@@ -128,7 +128,7 @@ def main() -> None:
         raise UserError(f'--report is of segmentation models, and {args.config} has none: leave it out.')
     if args.real and segmentation:
         raise UserError('--real scores classifiers of ImageNet: leave it out.')
-    with explains_errors(args.config):
+    with explains_errors(args.config, config):
         metrics = evaluate_segmentor(config, args) if segmentation else evaluate_classifier(config, args)
     if args.out and is_main_process():
         write_json(args.out, metrics)

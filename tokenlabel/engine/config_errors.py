@@ -82,7 +82,7 @@ def explains_errors(path: str | Path, config: Config | None = None) -> Iterator[
             raise
         if isinstance(error, KeyError) and 'registry' in str(error):
             unknown = str(error.args[0]).split('. ')[0]
-            raise UserError(f'Config {path} names an unknown type in {place}: {unknown}.') from error
+            raise UserError(f'Config {path} names an unknown type: {unknown} ({place}).') from error
         raise UserError(f'Config {path} cannot be built: {place}: {_reason(error)}.') from error
 
 

@@ -114,7 +114,7 @@ class Parts:
         if found is None:
             close = near(kind, known, 0.6)
             hint = f'did you mean `{close}`?' if close else 'is it registered by a module of custom_imports?'
-            self.refuse(f'names an unknown type in {path}: {kind} is not in the {name} registry; {hint}')
+            self.refuse(f'names an unknown type: {kind} is not in the {name} registry ({path}): {hint}')
         return found
 
     def call(self, settings: object, path: str, target: Callable, given: Iterable[str] = ()) -> None:

@@ -207,7 +207,7 @@ class _Schema(Parts):
         if isinstance(settings, Mapping):
             self.value(settings.get('convert_to_iter_based', False), f'{path}.convert_to_iter_based', bool)
             begin, end = settings.get('begin', 0), settings.get('end')
-            if end is not None and end <= begin:
+            if isinstance(begin, int | float) and isinstance(end, int | float) and end <= begin:
                 self.refuse(f'has a schedule that begins at {begin} and ends at {end}: correct {path}.')
 
     def hooks(self) -> None:
