@@ -81,7 +81,7 @@ class Segmenter:
         self.device = usable_device(device)
         self.memory_limit = memory_limit
         self._band_bytes = min(BAND_BYTES, (memory_limit or GIB) // BAND_PART)
-        with explains_errors(name or 'given'):
+        with explains_errors(name or 'given', config):
             self.model = _build(config.model)
             self._pipeline = Compose(resizing_pipeline(config))
         stored = load_segmentation_model(self.model, checkpoint)
