@@ -31,7 +31,7 @@ from tokenlabel.labels.statistics import describe_store, image_labels, store_sta
 from tokenlabel.labels.store import LabelMap, LabelStore, image_keys
 from tokenlabel.labels.store.files import num_shards
 from tokenlabel.labels.targets import token_targets
-from tokenlabel.labels.verification import num_files, verify_store
+from tokenlabel.labels.verification import lacks_checksum, num_files, verify_store
 from tokenlabel.labels.view_rule import CenterCrop, Squash
 from tokenlabel.transforms.view import View
 from tokenlabel.visualization import crop_targets_figure, save_figure
@@ -42,6 +42,7 @@ from annotator_arguments import add_annotator_arguments, annotator_of, positive,
 @reports_errors
 def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
+    sys.stdout.reconfigure(errors='backslashreplace')  # names need not be UTF-8
     try:
         return args.run(args)
     except KeyboardInterrupt:
@@ -68,6 +69,8 @@ def verify(args: argparse.Namespace) -> int:
         print(problem)
     if not problems:
         print(f'{args.store} is sound.')
+        if lacks_checksum(args.store):
+            print(f'{args.store / "meta.json"} has no checksum of its own, as an earlier version wrote it.')
     return int(bool(problems))
 
 

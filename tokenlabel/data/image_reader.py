@@ -43,6 +43,11 @@ class ImageReader(Reader):
         if len(set(keys)) < len(keys):
             key, count = Counter(keys).most_common(1)[0]
             raise UserError(f'{source} holds {count} images of the name {key}: names have to be unique.')
+        if class_to_idx and targets.max() >= len(class_to_idx):
+            raise UserError(
+                f'{source} says that {keys[int(targets.argmax())]} has class {targets.max()}, but names '
+                f'{len(class_to_idx)} classes: correct its labels, or name all classes.'
+            )
 
     @property
     def labelled(self) -> bool:
@@ -83,7 +88,8 @@ def folder_classes(folders: Sequence[str]) -> tuple[np.ndarray, dict[str, int]]:
 def label_classes(labels: Sequence[str | None]) -> tuple[np.ndarray, dict[str, int]]:
     """Targets and classes of images by their labels, numbers or names; -1 for None."""
     known = {label for label in labels if label is not None}
-    if all(re.fullmatch(r'-?\d+', label) for label in known):
+    # longer numbers are names, as no array is to have so many classes
+    if all(re.fullmatch(r'-?\d{1,7}', label) for label in known):
         return np.array([-1 if label is None else int(label) for label in labels], dtype=np.int64), {}
     return _number(labels)
 

@@ -5,8 +5,9 @@ Each is called with a batch on the training device, the token grid and the numbe
 `needs_image_labels` whether it reads the images' labels, and `k` how many scores per location it wants (None: all).
 """
 
+import math
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from mmengine.registry import TASK_UTILS
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 from tokenlabel.errors import UserError
 from tokenlabel.labels.annotator import Annotator, load_annotator
-from tokenlabel.labels.targets import TokenTargets, distillation_targets, image_targets, token_targets
+from tokenlabel.labels.targets import Geometry, TokenTargets, distillation_targets, image_targets, token_targets
 from tokenlabel.transforms.view import View
 
 
@@ -38,7 +39,9 @@ class TokenLabels:
     def __init__(
         self, smoothing: float = 0.0, geometry: str = 'exact', k: int | None = None, temperature: float = 1.0
     ) -> None:
-        _check_sharpness(k, temperature)
+        _check_options(smoothing, k, temperature)
+        if geometry not in get_args(Geometry):
+            raise UserError(f"model.targets.geometry is {geometry!r}: give 'exact' or 'released'.")
         self.smoothing = smoothing
         self.geometry = geometry
         self.k = k
@@ -88,7 +91,7 @@ class AnnotatorTokenLabels:
         mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN,
         std: tuple[float, ...] = IMAGENET_DEFAULT_STD,
     ) -> None:
-        _check_sharpness(k, temperature)
+        _check_options(smoothing, k, temperature)
         self.arguments = annotator
         self.smoothing = smoothing
         self.k = k
@@ -112,6 +115,11 @@ class AnnotatorTokenLabels:
         return self
 
     def __call__(self, batch: dict[str, Tensor], grid: tuple[int, int], num_classes: int) -> TokenTargets:
+        if self.num_classes > num_classes:
+            raise UserError(
+                f'The annotator has {self.num_classes} classes but the network {num_classes}: set '
+                f'model.network.num_classes={self.num_classes}.'
+            )
         scores, classes = self.score_maps(batch['image'])
         return token_targets(
             scores,
@@ -162,6 +170,7 @@ class ImageLabels:
     k = None
 
     def __init__(self, smoothing: float = 0.0, on_tokens: bool = False) -> None:
+        _check_options(smoothing)
         self.smoothing = smoothing
         self.trains_tokens = on_tokens
 
@@ -185,7 +194,7 @@ class AnnotatorImageLabels:
     needs_image_labels = False
 
     def __init__(self, smoothing: float = 0.0, k: int | None = None, temperature: float = 1.0) -> None:
-        _check_sharpness(k, temperature)
+        _check_options(smoothing, k, temperature)
         self.smoothing = smoothing
         self.k = k
         self.temperature = temperature
@@ -201,8 +210,17 @@ class AnnotatorImageLabels:
         )
 
 
-def _check_sharpness(k: int | None, temperature: float) -> None:
-    if k is not None and k < 1:
-        raise UserError(f'model.targets.k is {k}: give the number of scores to use, from 1 on.')
-    if not temperature > 0:
-        raise UserError(f'model.targets.temperature is {temperature}: give a number above 0.')
+def _check_options(smoothing: float = 0.0, k: int | None = None, temperature: float = 1.0) -> None:
+    def refuse(name: str, value: Any, remedy: str) -> None:
+        raise UserError(f'model.targets.{name} is {value!r}: {remedy}.')
+
+    if not _is_number(smoothing) or not 0 <= smoothing < 1:
+        refuse('smoothing', smoothing, 'give a number from 0 on and below 1')
+    if k is not None and (type(k) is not int or k < 1):
+        refuse('k', k, 'give the number of scores to use, from 1 on')
+    if not _is_number(temperature) or not 0 < temperature < math.inf:
+        refuse('temperature', temperature, 'give a number above 0')
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,12 +1,19 @@
 """The image keys of a label store: unique names, sorted by their UTF-8 bytes."""
 
 import os
+import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tokenlabel.errors import UserError
+from tokenlabel.files import relative_name
+from tokenlabel.labels.store.files import RESTORE, map_array
+
+CHUNK = 2**14  # keys looked at together: their bytes stay in the cache of a CPU
+SLASH, DOT = b'/.'
 
 
 class Names(Sequence[str]):
@@ -44,8 +51,9 @@ class Keys(Names):
     def rows(self, keys: Iterable[str]) -> np.ndarray:
         """Position of each key, int64; -1 where it is not in the store."""
         width = self.encoded.dtype.itemsize
-        encoded = [_encode(key) for key in keys]
-        # A longer key than the longest in the store is in none; the empty key, which no store holds, stands for it.
+        # What no store can hold, or is longer than all that this one holds, is not in it; nor is the empty key, which
+        # stands for it.
+        encoded = [_encode(key) if is_name(key) else b'' for key in keys]
         queries = np.array([key if len(key) <= width else b'' for key in encoded], dtype=self.encoded.dtype)
         rows = np.minimum(np.searchsorted(self.encoded, queries), len(self) - 1)
         return np.where(self.encoded[rows] == queries, rows, -1).astype(np.int64)
@@ -60,10 +68,13 @@ def encode_keys(keys: Sequence[str]) -> np.ndarray:
     """Keys as a zero-padded UTF-8 array [n] in the same order; its sorting is that of the store.
 
     Raises:
-        UserError: no keys, an empty key or a key that occurs twice.
+        UserError: no keys, or a key that is empty, occurs twice or is no path below a folder.
     """
     if not len(keys):
         raise UserError('No images to annotate.')
+    for key in keys:
+        if not is_name(key):
+            raise UserError(f'The image list names {key!r}, which no file can be called: rename it.')
     encoded = Names.of(keys).encoded
     ordered = np.sort(encoded)
     twice = np.flatnonzero(ordered[1:] == ordered[:-1])
@@ -71,12 +82,59 @@ def encode_keys(keys: Sequence[str]) -> np.ndarray:
         raise UserError(f'Image {decode_key(ordered[twice[0]])} is listed twice.')
     if not ordered[0]:
         raise UserError('An image has no name.')
+    _check_paths(encoded, 'The image list')
+    return encoded
+
+
+def read_keys(path: Path, meta: dict) -> np.ndarray:
+    """The keys of the store at `path`, bytes [n], over their memory-mapped file.
+
+    Raises:
+        UserError: the file is missing, cannot be read, or holds other than as many paths as `meta` says, sorted and
+            each once.
+    """
+    file = path / 'keys.npy'
+    encoded = map_array(file, (np.dtype('S'), (None,)))
+    if len(encoded) != meta['num_images']:
+        raise UserError(f'{file} is damaged: {len(encoded)} keys, not {meta["num_images"]}; {RESTORE}.')
+    if not encoded[0]:
+        raise UserError(f'{file} has an image without a name: {RESTORE}.')
+    for begin in range(0, len(encoded) - 1, CHUNK):
+        chunk = encoded[begin : begin + CHUNK + 1]
+        disorder = np.flatnonzero(chunk[1:] <= chunk[:-1])
+        if len(disorder):
+            key = decode_key(chunk[disorder[0] + 1])
+            raise UserError(f'{file} is not sorted, or names an image twice: {key}; {RESTORE}.')
+    _check_paths(encoded, file)
     return encoded
 
 
 def decode_key(key: bytes) -> str:
     """The name whose bytes these are."""
     return key.decode('utf-8', 'surrogateescape')
+
+
+def is_name(key: str) -> bool:
+    """Whether a file can be called so: no zero byte, and no half of a character but for bytes that are not UTF-8."""
+    return '\0' not in key and (key.isascii() or not re.search('[\ud800-\udc7f\udd00-\udfff]', key))
+
+
+def _check_paths(encoded: np.ndarray, source: str | Path) -> None:
+    """Raise `UserError` where a key is no path below a folder, as it may become part of one, or not in normal form."""
+    width = encoded.dtype.itemsize
+    for begin in range(0, len(encoded), CHUNK):
+        text = np.ascontiguousarray(encoded[begin : begin + CHUNK]).view(np.uint8).reshape(-1, width)
+        padded = np.pad(text, ((0, 0), (1, 3)))
+        padded[:, 0] = SLASH
+        slash, end, dot = padded == SLASH, padded == 0, padded == DOT
+        ends = slash | end
+        # parts that are '', '.' or '..'
+        nothing = ends[:, 1:-2] | dot[:, 1:-2] & (ends[:, 2:-1] | dot[:, 2:-1] & ends[:, 3:])
+        wrong = (slash[:, :-3] & nothing).any(1) | (end[:, :-4] & ~end[:, 1:-3]).any(1)
+        if wrong.any():
+            key = decode_key(encoded[begin + int(wrong.argmax())])
+            name = relative_name(key, source)
+            raise UserError(f'{source} names {key!r}, which is {name} in normal form: write it anew with such names.')
 
 
 def _encode(key: str) -> bytes:
