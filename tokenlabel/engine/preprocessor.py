@@ -93,8 +93,8 @@ class ImagePreprocessor(BaseDataPreprocessor):
         return {'batch': batch}
 
 
-def _check_ids(name: str, ids: Tensor | None, count: int, images: Tensor | None) -> None:
-    if ids is None or ids.is_cuda or not ids.numel():
+def _check_ids(name: str, ids: object, count: int, images: Tensor | None) -> None:
+    if not isinstance(ids, Tensor) or ids.device.type != 'cpu' or not ids.numel():
         return
     low, high = (int(value) for value in ids.aminmax())
     if low < 0 or high >= count:

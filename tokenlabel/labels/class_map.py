@@ -137,7 +137,7 @@ def _numbering(classes: Classes | None, whose: str, path: Path) -> Callable[[str
     def number(name: str) -> int:
         if name in names:
             return names[name]
-        if name.isdecimal() and (classes is None or int(name) < count):
+        if re.fullmatch(r'\d{1,9}', name) and (classes is None or int(name) < count):
             return int(name)
         close = difflib.get_close_matches(name, names, n=3)
         hint = f'did you mean {", ".join(close)}?' if close else f'there are {count} classes.'

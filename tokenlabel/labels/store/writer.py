@@ -221,7 +221,9 @@ class LabelWriter:
             raise UserError(f'{self.path} is a file: give a folder for the label store.')
         ours = ('keys.npy', 'lock')
         if self.path.is_dir():
-            foreign = [file.name for file in self.path.iterdir() if file.name not in ours and not is_temporary(file)]
+            with disk_errors(self.path, RESUME):
+                names = [file.name for file in self.path.iterdir() if not is_temporary(file)]
+            foreign = [name for name in names if name not in ours]
             if foreign and read_meta(self.path) is None:
                 raise UserError(f'{self.path} is not a label store and not empty ({foreign[0]}): give another folder.')
         buffer = io.BytesIO()
