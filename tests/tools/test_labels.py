@@ -65,7 +65,7 @@ def test_the_tool_runs_as_a_command(run_tool, label_store):
 
 
 @pytest.mark.parametrize(
-    ('file', 'data'), [('meta.json', b'[' * 200_000), ('meta.json', b'{}'), ('keys.npy', b''), ('scores-00000.npy', b'x')]
+    ('file', 'data'), [('meta.json', b'[' * 200_000), ('meta.json', b''), ('keys.npy', b''), ('scores-00000.npy', b'')]
 )
 def test_a_damaged_store_is_a_line_of_verify_and_a_sentence_of_all_else(
     label_store, images, tmp_path, capsys, file, data

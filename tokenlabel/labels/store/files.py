@@ -4,6 +4,7 @@ import hashlib
 import math
 import mmap
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,10 @@ from tokenlabel.files import explained, open_regular
 ARRAYS = ('scores', 'classes', 'sizes')
 # type and shape of an array; a type of length 0, as `S`, and a size None stand for any
 Layout = tuple[np.dtype, tuple[int | None, ...]]
+MAGIC = b'\x93NUMPY\1\0'  # and the format, 1.0
+HEADER = re.compile(
+    rb"\{'descr': '([<>|=\w\[\]]{1,12})', 'fortran_order': False, 'shape': \(((?:\d{1,18},? ?)*)\), \} *\n"
+)
 RESTORE = 'restore it from a copy, or make the store again'
 RESUME = 'make room or choose another folder, then run again to resume'  # where the disk fails
 
@@ -122,20 +127,19 @@ def _opened(path: Path, expected: Layout) -> Iterator[tuple[BinaryIO, Layout, in
 
 
 def _header(path: Path, file: BinaryIO) -> Layout:
+    """Type and shape from the header of a file, left behind it. NumPy would evaluate the header as Python, which takes
+    time and raises nearly anything where it is damaged."""
     try:
-        version = np.lib.format.read_magic(file)
-        if version != (1, 0):
-            raise ValueError(f'its header has the format {version[0]}.{version[1]}, where 1.0 belongs')
-        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
-        if fortran_order:
-            raise ValueError('its values are in Fortran order')
+        start = file.read(10)
+        match = HEADER.fullmatch(file.read(int.from_bytes(start[8:], 'little')))
     except OSError as error:
         raise UserError(f'{path} cannot be read {explained(error)}.') from error
-    except Exception as error:
-        # NumPy evaluates the header as Python, which raises nearly anything where it is damaged
-        reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-        raise UserError(f'{path} is damaged ({reason}): {RESTORE}.') from error
-    return dtype, shape
+    if start[:8] != MAGIC or match is None:
+        raise UserError(f'{path} is damaged (it begins as no array of a label store does): {RESTORE}.')
+    try:
+        return np.dtype(match[1].decode()), tuple(map(int, re.findall(rb'\d+', match[2])))
+    except (TypeError, ValueError) as error:
+        raise UserError(f'{path} is damaged (it is of no type that there is): {RESTORE}.') from error
 
 
 def _fits(there: Layout, expected: Layout) -> bool:

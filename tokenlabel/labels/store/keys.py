@@ -1,7 +1,6 @@
 """The image keys of a label store: unique names, sorted by their UTF-8 bytes."""
 
 import os
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from tokenlabel.files import relative_name
 from tokenlabel.labels.store.files import RESTORE, map_array
 
 CHUNK = 2**14  # keys looked at together: their bytes stay in the cache of a CPU
-SLASH, DOT = b'/.'
 
 
 class Names(Sequence[str]):
@@ -51,9 +49,9 @@ class Keys(Names):
     def rows(self, keys: Iterable[str]) -> np.ndarray:
         """Position of each key, int64; -1 where it is not in the store."""
         width = self.encoded.dtype.itemsize
-        # What no store can hold, or is longer than all that this one holds, is not in it; nor is the empty key, which
-        # stands for it.
-        encoded = [_encode(key) if is_name(key) else b'' for key in keys]
+        # What no file can be called, or is longer than all that the store holds, is not in it. Nor is the empty key,
+        # which stands for such.
+        encoded = [_query(key) for key in keys]
         queries = np.array([key if len(key) <= width else b'' for key in encoded], dtype=self.encoded.dtype)
         rows = np.minimum(np.searchsorted(self.encoded, queries), len(self) - 1)
         return np.where(self.encoded[rows] == queries, rows, -1).astype(np.int64)
@@ -72,10 +70,13 @@ def encode_keys(keys: Sequence[str]) -> np.ndarray:
     """
     if not len(keys):
         raise UserError('No images to annotate.')
-    for key in keys:
-        if not is_name(key):
-            raise UserError(f'The image list names {key!r}, which no file can be called: rename it.')
-    encoded = Names.of(keys).encoded
+    try:
+        encoded = Names.of(keys).encoded
+        zero = next((key for key in keys if '\0' in key), None)
+    except UnicodeEncodeError as error:
+        encoded, zero = None, error.object
+    if zero is not None:
+        raise UserError(f'The image list names {zero!r}, which no file can be called: rename it.')
     ordered = np.sort(encoded)
     twice = np.flatnonzero(ordered[1:] == ordered[:-1])
     if len(twice):
@@ -114,29 +115,35 @@ def decode_key(key: bytes) -> str:
     return key.decode('utf-8', 'surrogateescape')
 
 
-def is_name(key: str) -> bool:
-    """Whether a file can be called so: no zero byte, and no half of a character but for bytes that are not UTF-8."""
-    return '\0' not in key and (key.isascii() or not re.search('[\ud800-\udc7f\udd00-\udfff]', key))
-
-
 def _check_paths(encoded: np.ndarray, source: str | Path) -> None:
     """Raise `UserError` where a key is no path below a folder, as it may become part of one, or not in normal form."""
     width = encoded.dtype.itemsize
     for begin in range(0, len(encoded), CHUNK):
-        text = np.ascontiguousarray(encoded[begin : begin + CHUNK]).view(np.uint8).reshape(-1, width)
-        padded = np.pad(text, ((0, 0), (1, 3)))
-        padded[:, 0] = SLASH
-        slash, end, dot = padded == SLASH, padded == 0, padded == DOT
-        ends = slash | end
-        # parts that are '', '.' or '..'
-        nothing = ends[:, 1:-2] | dot[:, 1:-2] & (ends[:, 2:-1] | dot[:, 2:-1] & ends[:, 3:])
-        wrong = (slash[:, :-3] & nothing).any(1) | (end[:, :-4] & ~end[:, 1:-3]).any(1)
-        if wrong.any():
-            key = decode_key(encoded[begin + int(wrong.argmax())])
+        chunk = np.ascontiguousarray(encoded[begin : begin + CHUNK])
+        text = np.zeros((len(chunk), width + 2), np.uint8)
+        text[:, 0] = ord('/')
+        text[:, 1:-1] = chunk.view(np.uint8).reshape(len(chunk), width)
+        data = text.tobytes()
+        num_letters = int(np.char.str_len(chunk).sum()) + len(chunk)
+        # where none of these occurs, no part is '', '.' or '..'
+        if len(data) - data.count(0) == num_letters and not any(odd in data for odd in (b'//', b'/.', b'/\0')):
+            continue
+        for key in map(decode_key, chunk):
             name = relative_name(key, source)
-            raise UserError(f'{source} names {key!r}, which is {name} in normal form: write it anew with such names.')
+            if name != key:
+                raise UserError(
+                    f'{source} names {key!r}, which is {name} in normal form: write it anew with such names.'
+                )
 
 
 def _encode(key: str) -> bytes:
     # Names that are not UTF-8 reach Python as lone surrogates.
     return key.encode('utf-8', 'surrogateescape')
+
+
+def _query(key: str) -> bytes:
+    """A key to look up; empty for what no file can be called."""
+    try:
+        return b'' if '\0' in key else key.encode('utf-8', 'surrogateescape')
+    except UnicodeEncodeError:
+        return b''
