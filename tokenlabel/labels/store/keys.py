@@ -123,10 +123,11 @@ def _check_paths(encoded: np.ndarray, source: str | Path) -> None:
         text = np.zeros((len(chunk), width + 2), np.uint8)
         text[:, 0] = ord('/')
         text[:, 1:-1] = chunk.view(np.uint8).reshape(len(chunk), width)
-        data = text.tobytes()
+        text = text.ravel()
+        after_slashes = text[np.flatnonzero(text == ord('/')) + 1]
         num_letters = int(np.char.str_len(chunk).sum()) + len(chunk)
-        # where none of these occurs, no part is '', '.' or '..'
-        if len(data) - data.count(0) == num_letters and not any(odd in data for odd in (b'//', b'/.', b'/\0')):
+        # where no part is empty or begins with a dot, none is '.' or '..'
+        if np.count_nonzero(text) == num_letters and not np.isin(after_slashes, list(b'\0./')).any():
             continue
         for key in map(decode_key, chunk):
             name = relative_name(key, source)

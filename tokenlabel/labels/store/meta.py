@@ -57,6 +57,11 @@ class MetaFile:
             return None
         except OSError as error:
             raise UserError(f'{file} cannot be read {explained(error)}.') from error
+        return cls.parse(file, data)
+
+    @classmethod
+    def parse(cls, file: Path, data: bytes) -> 'MetaFile':
+        """That of these bytes; `file` is their name, for messages. Raises `UserError` as `read_meta`."""
         meta = _parsed(file, data)
         has_checksum, recorded = CHECKSUM in meta, meta.pop(CHECKSUM, None)
         _check(file, meta)
