@@ -18,10 +18,20 @@ from tokenlabel.labels.verification import verify_store
 FILES = ['keys.npy', 'scores-00001.npy', 'classes-00000.npy', 'sizes-00001.npy']
 
 
-@pytest.fixture
-def store(tmp_path) -> LabelStore:
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch):
+    monkeypatch.setattr('os.fsync', lambda file: None)
+
+
+@pytest.fixture(scope='module')
+def sound(tmp_path_factory) -> LabelStore:
     """Nine images in two shards."""
-    return finished(tmp_path / 'store', names(9))
+    return finished(tmp_path_factory.mktemp('sound') / 'store', names(9))
+
+
+@pytest.fixture
+def store(sound, tmp_path) -> LabelStore:
+    return LabelStore(shutil.copytree(sound.path, tmp_path / 'store'))
 
 
 def save(path: Path, array: np.ndarray) -> None:

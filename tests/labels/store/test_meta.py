@@ -2,7 +2,7 @@
 
 import json
 import os
-from pathlib import Path
+import shutil
 from unittest import mock
 
 import pytest
@@ -14,24 +14,20 @@ from tokenlabel.labels.store.meta import MetaFile
 from tokenlabel.labels.verification import lacks_checksum, verify_store
 
 
-def make_store(folder: Path) -> LabelStore:
+@pytest.fixture(scope='module')
+def sound(tmp_path_factory) -> LabelStore:
     """Nine images in two shards, the third without a map; every kind of value occurs in its record."""
     options = {
         'annotator': {'name': 'tiny', 'digest': 'abc', 'mean': [0.5, 1e-05], 'tta': None},
         'view': {'rule': 'center-crop', 'size': 32, 'crop_pct': 0.875},
         'class_names': ['a', 'é', 'c', 'd', 'e', 'f', 'g'],
     }
-    return finished(folder / 'store', names(9), frozenset([2]), **options)
-
-
-@pytest.fixture(scope='module')
-def sound(tmp_path_factory) -> LabelStore:
-    return make_store(tmp_path_factory.mktemp('sound'))
+    return finished(tmp_path_factory.mktemp('sound') / 'store', names(9), frozenset([2]), **options)
 
 
 @pytest.fixture
-def store(tmp_path) -> LabelStore:
-    return make_store(tmp_path)
+def store(sound, tmp_path) -> LabelStore:
+    return LabelStore(shutil.copytree(sound.path, tmp_path / 'store'))
 
 
 def write(store: LabelStore, text: str | bytes) -> None:
