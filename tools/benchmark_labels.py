@@ -19,7 +19,8 @@ from tokenlabel.labels.annotator import load_annotator, map_side
 from tokenlabel.labels.annotator.annotation import annotate
 from tokenlabel.labels.annotator.inference import PRECISIONS, Inference
 from tokenlabel.labels.store import LabelStore, LabelWriter, image_keys
-from tokenlabel.labels.store.files import ARRAYS, file_name, layout, num_shards, write_meta
+from tokenlabel.labels.store.files import ARRAYS, file_name, file_names, layout, num_shards
+from tokenlabel.labels.store.meta import write_meta
 from tokenlabel.labels.view_rule import Squash, rule_record
 
 from benchmark_timing import report, seconds, versions
@@ -136,7 +137,8 @@ def benchmark_opening(args: argparse.Namespace, folder: Path) -> None:
             if name == 'sizes':  # without one an image would have no map
                 array[:] = 500
                 array.flush()  # or its pages would count as the workers' own
-    write_meta(path, writer.meta | {'complete': True})
+    checksums = dict.fromkeys(file_names(writer.meta), '0' * 64)
+    write_meta(path, writer.meta | {'complete': True, 'checksums': checksums})
 
     spawn = multiprocessing.get_context('spawn')
     print(f'opening a store of {args.entries:,} images, and what memory a worker process gains by it:')

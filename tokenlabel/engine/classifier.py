@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tokenlabel.arguments import checked
 from tokenlabel.engine.compilation import compiled_for_training
+from tokenlabel.engine.preprocessor import ImagePreprocessor
 from tokenlabel.engine.targets import AnnotatorTokenLabels
 from tokenlabel.errors import UserError
 from tokenlabel.labels.targets import TokenTargets
@@ -78,6 +79,10 @@ class TokenLabelClassifier(BaseModel):
                 self.model.token_score_weight = 0.0
         self.loss_function = TokenLabelLoss(**loss)
         self._check_mixing(self.loss_function.ground_truth)
+        if isinstance(self.data_preprocessor, ImagePreprocessor):
+            ids = ['classes'] * self.targets.needs_label_maps
+            ids += ['label'] * (self.targets.needs_image_labels or self.loss_function.ground_truth)
+            self.data_preprocessor.class_counts = dict.fromkeys(ids, self.num_classes)
         if grad_checkpointing:
             self._checkpoint_gradients()
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
