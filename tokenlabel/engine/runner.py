@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.model import MMDistributedDataParallel, convert_sync_batchnorm, is_model_wrapper, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIMIZERS, RUNNERS
+from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
 from torch.utils.data import DataLoader
 
@@ -29,7 +30,7 @@ from tokenlabel.engine.resuming.checkpoint_hook import ValidateWhatWasNot
 from tokenlabel.engine.resuming.preemption import StopOnSignal, start_worker
 from tokenlabel.engine.resuming.random_states import RandomNumbersOfTraining
 from tokenlabel.engine.resuming.restarts import go_on_after_restart
-from tokenlabel.engine.resuming.seeded_samples import in_our_order
+from tokenlabel.engine.resuming.seeded_samples import check_ends, in_our_order
 from tokenlabel.engine.sharding import is_sharded, shard, shard_optimizer, take_part_in_saving, whole_state_dicts
 from tokenlabel.errors import UserError
 from tokenlabel.files import sync_folder
@@ -51,6 +52,8 @@ class Runner(mmengine.runner.Runner):
     model in every weight. `initial_weights` are where training starts, at any resolution and with any classes, and
     `keep_global_batch=True` keeps the recipe's batch and learning rate on any number of processes.
     """
+
+    _hooks_met = False  # whether `before_run` has been called, and `after_run` not yet
 
     def setup_env(self, env_cfg: dict) -> None:
         """Starts the process group on gloo where there is no GPU; MMEngine's launchers want one."""
@@ -140,6 +143,18 @@ class Runner(mmengine.runner.Runner):
         for hook in (RandomNumbersOfTraining(), ValidateWhatWasNot(), self._stop_on_signal):
             self.register_hook(hook)
 
+    def call_hook(self, fn_name: str, **kwargs) -> None:
+        """As MMEngine; a hook meets the runner once before a run, and finds weights under `state_dict` in any file."""
+        if fn_name == 'before_run':
+            if self._hooks_met:
+                return
+            self._hooks_met = True
+        if fn_name == 'after_load_checkpoint' and 'state_dict' not in kwargs['checkpoint']:
+            kwargs['checkpoint'] = {'state_dict': kwargs['checkpoint']}
+        super().call_hook(fn_name, **kwargs)
+        if fn_name == 'after_run':
+            self._hooks_met = False
+
     def register_hook(self, hook: Hook | dict, priority: int | str | None = None) -> None:
         """Registers a hook; ours where MMEngine's CheckpointHook is asked for."""
         if isinstance(hook, dict) and hook.get('type') == 'CheckpointHook':
@@ -159,9 +174,35 @@ class Runner(mmengine.runner.Runner):
             return super().train()
 
     def build_train_loop(self, loop: dict | BaseLoop) -> BaseLoop:
-        """Builds the loop; validation, which may write checkpoints, falls between steps."""
+        """Builds the loop; validation, which may write checkpoints, falls between steps.
+
+        Raises:
+            UserError: as `check_ends`.
+        """
         loop = super().build_train_loop(loop)
+        if not isinstance(loop, IterBasedTrainLoop):
+            check_ends(loop.dataloader, 'train')
         validation_between_steps(loop, iterations_per_step(self.cfg, self.world_size))
+        return loop
+
+    def build_val_loop(self, loop: dict | BaseLoop) -> BaseLoop:
+        """As MMEngine.
+
+        Raises:
+            UserError: as `check_ends`.
+        """
+        loop = super().build_val_loop(loop)
+        check_ends(loop.dataloader, 'val')
+        return loop
+
+    def build_test_loop(self, loop: dict | BaseLoop) -> BaseLoop:
+        """As MMEngine.
+
+        Raises:
+            UserError: as `check_ends`.
+        """
+        loop = super().build_test_loop(loop)
+        check_ends(loop.dataloader, 'test')
         return loop
 
     @staticmethod
@@ -227,14 +268,17 @@ class Runner(mmengine.runner.Runner):
     def load_checkpoint(self, filename: str, map_location='cpu', strict: bool = True, **kwargs) -> dict:
         """As MMEngine, but a weight that is missing, left over or of another shape is an error.
 
+        Hooks that have a say in it, such as `EMAHook`, meet the runner first.
+
         Raises:
             UserError: the file is missing, truncated, carries code, or belongs to another model.
         """
+        self.call_hook('before_run')
         try:
             return super().load_checkpoint(filename, map_location, strict, **kwargs)
         except RuntimeError as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise UserError(
                 f'Checkpoint {filename} does not fit this model ({" ".join(lines)[:300]}): use the config it was '
-                'trained with.'
+                'trained with, or, to start from all of it but heads of other classes, name it as initial_weights.'
             ) from error
