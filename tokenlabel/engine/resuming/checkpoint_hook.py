@@ -1,6 +1,8 @@
 """Checkpoints that a run can go on from exactly, however it ended."""
 
+import math
 import os
+from numbers import Real
 from pathlib import Path
 
 from mmengine.dist import all_gather_object, is_main_process
@@ -18,6 +20,17 @@ class ResumableCheckpointHook(CheckpointHook):
 
     With the random states of every process in the checkpoint; an old checkpoint goes once the new one is on disk.
     """
+
+    def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
+        """As MMEngine; a score that is no number, as of classes that do not occur, is not the best and hides none."""
+        info = runner.message_hub.runtime_info
+        for name in [name for name, best in info.items() if name.startswith('best_score') and _is_nan(best)]:
+            info.pop(name)
+        scores = {name: None if _is_nan(value) else value for name, value in metrics.items()}
+        unscored = [name for name in getattr(self, 'key_indicators', ()) if name in scores and scores[name] is None]
+        if unscored:
+            runner.logger.warning(f'{", ".join(unscored)} is no number: these weights are not taken for the best.')
+        super().after_val_epoch(runner, scores)
 
     def save(self, runner: Runner) -> Path:
         """Saves the iteration that just ended, unless it has been; returns the file."""
@@ -51,6 +64,10 @@ class ResumableCheckpointHook(CheckpointHook):
             if is_main_process() and self.file_backend.isfile(old):
                 self.file_backend.remove(old)
         hub.update_info('keep_ckpt_ids', kept)
+
+
+def _is_nan(score: object) -> bool:
+    return isinstance(score, Real) and math.isnan(score)
 
 
 @HOOKS.register_module()
