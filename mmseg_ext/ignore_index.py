@@ -18,46 +18,66 @@ PADS = ('seg_pad_val', 'pad_val')  # what MMSegmentation's configs state as 255 
 def settle_ignore_index(config: Config) -> int:
     """Gives data sets, pipelines, padding, heads and metrics one label to ignore, and returns it.
 
-    A config states it once, such as `train_dataloader.dataset.ignore_index`, and the places that state none get it:
+    A data set states it, such as `train_dataloader.dataset.ignore_index`, and the places that state none get it:
     MMSegmentation has a key for each of them, all of which default to 255, and padding with another label than the
-    heads ignore ends in its loss.
+    heads ignore ends in its loss. Where no data set does, heads, pipelines or metrics may state a label that is no
+    class. Padding follows.
 
     Args:
         config: A segmentation config whose `custom_imports` are done; changed in place.
 
     Raises:
-        UserError: Two places state different labels, or one that no mask can hold.
+        UserError: Two places state different labels, one a label that no mask can hold, or heads, pipelines or metrics
+            alone that of a class.
     """
     places = list(_places(config))
-    stated = {}
+    stated, pads = {}, {}
     for settings, key, path in places:
         label = None if settings.get(key) is None else _label(settings, key)
-        if label is None or (key in PADS and label == IGNORED):
+        if label is None:
             continue
         if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label <= IGNORED:
             raise UserError(f'{path} is {label!r}: set one of the numbers that a mask can hold, 0 to 255.')
-        stated.setdefault(label, path)
+        (pads if key in PADS else stated).setdefault(label, path)
     if len(stated) > 1:
         (first, one), (second, other), *_ = stated.items()
         raise UserError(
             f'{one} is {first} and {other} is {second}, so that one label is ignored here and learned or scored there: '
             'set both to the same, or state it once, for the data set.'
         )
-    label = next(iter(stated), IGNORED)
+    label, place = next(iter(stated.items()), (IGNORED, 'the label to ignore'))
+    of_data = any(settings.get('ignore_index') == label for settings, _ in _data_sets(config))
+    num_classes = [head.get('num_classes') for head, _ in heads_of(config)]
+    if not of_data and any(isinstance(number, int) and label < number for number in num_classes):
+        raise UserError(
+            f'{place} is {label}, the number of a class, and the data sets do not ignore it: set ignore_index={label} '
+            'for them, or leave it out.'
+        )
+    for padded, path in pads.items():
+        if padded not in (label, IGNORED):
+            raise UserError(
+                f'{place} is {label} and {path} is {padded}, so that padding would be learned as class {padded}: leave '
+                'the latter out.'
+            )
     if label != IGNORED:
         for settings, key, _ in places:
             settings[key] = _with_label(settings, key, label)
     return label
 
 
+def _data_sets(config: Config) -> list[tuple[dict, str]]:
+    """The data sets that wrap no others, each with its place."""
+    found = [one for split in SPLITS for one in datasets_of(config, split)]
+    return [(dataset, path) for dataset, path, wraps in found if not wraps]
+
+
 def _places(config: Config) -> Iterator[tuple[dict, str, str]]:
     """What states a label to ignore, as settings, key and place."""
     pipelines = [(config.get('tta_pipeline'), 'tta_pipeline')]
+    for dataset, path in _data_sets(config):
+        yield dataset, 'ignore_index', f'{path}.ignore_index'
     for split in SPLITS:
-        for dataset, path, wraps in datasets_of(config, split):
-            pipelines.append((dataset.get('pipeline'), f'{path}.pipeline'))
-            if not wraps:
-                yield dataset, 'ignore_index', f'{path}.ignore_index'
+        pipelines += [(dataset.get('pipeline'), f'{path}.pipeline') for dataset, path, _ in datasets_of(config, split)]
         for metric, path in metrics_of(config, split):
             for key in _ignoring_keys(METRICS, metric):
                 yield metric, key, f'{path}.{key}'

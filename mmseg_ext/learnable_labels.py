@@ -52,8 +52,8 @@ class SampledLabels:
 
     @property
     def absent(self) -> list[int]:
-        """The classes that do not occur."""
-        return sorted(set(range(len(self.classes))) - set(self.present))
+        """The classes that do not occur, without one that is ignored."""
+        return sorted(set(range(len(self.classes))) - {self.ignore_index, *self.present})
 
 
 def check_learnable(samples: list[SampledLabels], split: str) -> None:

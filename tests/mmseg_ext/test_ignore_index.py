@@ -27,8 +27,8 @@ def config(**changes) -> Config:
         dict(
             model=dict(
                 data_preprocessor=dict(type='SegDataPreProcessor', seg_pad_val=255),
-                decode_head=dict(type='UPerHead'),
-                auxiliary_head=[dict(type='FCNHead'), dict(type='STDCHead')],
+                decode_head=dict(type='UPerHead', num_classes=2),
+                auxiliary_head=[dict(type='FCNHead', num_classes=2), dict(type='STDCHead')],
             ),
             train_dataloader=loader,
             val_dataloader=loader,
@@ -75,6 +75,20 @@ def test_two_labels_are_refused_by_their_places(places):
     first, second = (place.replace('.', r'\.') for place in places)
     with pytest.raises(UserError, match=rf'({first} is 2 and {second} is 3|{second} is 3 and {first} is 2)'):
         settle_ignore_index(config(**dict(zip(places, (2, 3), strict=True))))
+
+
+@pytest.mark.parametrize('place', ['model.decode_head.ignore_index', 'val_evaluator.0.ignore_index'])
+def test_a_class_that_heads_or_metrics_alone_ignore_is_refused(place):
+    with pytest.raises(UserError, match=rf'{place} is 0, the number of a class, and the data sets do not ignore it'):
+        settle_ignore_index(config(**{place: 0}))
+    assert settle_ignore_index(config(**{place: 0, 'train_dataloader.dataset.ignore_index': 0})) == 0
+
+
+@pytest.mark.parametrize('key', ['model.data_preprocessor.seg_pad_val', 'train_dataloader.dataset.pipeline.4.pad_val'])
+def test_padding_that_would_be_learned_is_refused(key):
+    value = dict(img=0, seg=1) if key.endswith('.pad_val') else 1
+    with pytest.raises(UserError, match='padding would be learned as class 1'):
+        settle_ignore_index(config(**{key: value}))
 
 
 @pytest.mark.parametrize('label', [-1, 256, 2.5, '2', True, [2]])
