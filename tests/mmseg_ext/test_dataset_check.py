@@ -100,7 +100,7 @@ def test_only_some_annotations_of_a_large_data_set_are_read(tmp_path, monkeypatc
 
 
 def test_ids_of_files_count_the_classes_of_the_data_set_and_not_the_chosen_ones(tmp_path):
-    pair(tmp_path, ids=(1, 3, 150))
+    pair(tmp_path, ids=(1, 3, 150), size=(96, 96))
     check_datasets(config(tmp_path, metainfo=dict(classes=('wall', 'sky'))))
 
 
@@ -118,7 +118,7 @@ def test_a_head_that_tells_edges_has_its_own_classes(tmp_path):
 
 
 def test_ids_that_someone_s_own_transform_makes_or_that_a_head_ignores_are_left_to_them(tmp_path, monkeypatch):
-    pair(tmp_path, ids=(1, 2, 200))
+    pair(tmp_path, ids=(1, 2, 200), size=(96, 96))
     monkeypatch.setitem(TRANSFORMS._module_dict, 'Mine', type('Mine', (), {}))
     loading = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
     refused('holds id 200', tmp_path, pipeline=loading)

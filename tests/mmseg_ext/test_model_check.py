@@ -1,5 +1,6 @@
 """What of a segmentation model cannot train is said before the run, by its place in the config."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -14,14 +15,21 @@ from tokenlabel.errors import UserError
 CONFIGS = Path(__file__).parents[2] / 'configs'
 
 
-@pytest.fixture
-def config(tmp_path, monkeypatch) -> Config:
-    """A tiny UperNet of 150 classes, in batches of two crops of 64 x 64."""
-    monkeypatch.setitem(MODULE2PACKAGE, 'mmseg', MODULE2PACKAGE['mmseg'])
-    (tmp_path / 'tiny.py').write_text(f"_base_ = ['{CONFIGS}/upernet_lvvit_t.py']\n{tiny_segmentation.TEXT}")
-    config = load_config(tmp_path / 'tiny.py')
-    register_imports(config)
+@pytest.fixture(scope='module')
+def read_config(tmp_path_factory) -> Config:
+    path = tmp_path_factory.mktemp('model') / 'tiny.py'
+    path.write_text(f"_base_ = ['{CONFIGS}/upernet_lvvit_t.py']\n{tiny_segmentation.TEXT}")
+    package = MODULE2PACKAGE['mmseg']
+    config = load_config(path)
+    MODULE2PACKAGE['mmseg'] = package
     return config
+
+
+@pytest.fixture
+def config(read_config) -> Config:
+    """A tiny UperNet of 150 classes, in batches of two crops of 64 x 64."""
+    register_imports(read_config)
+    return copy.deepcopy(read_config)
 
 
 def refused(config: Config, message: str, processes: int = 1, on_gpus: bool = False) -> None:
