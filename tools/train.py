@@ -42,7 +42,7 @@ def main() -> None:
         config.resume = True
         config.load_from = None if args.resume == 'auto' else args.resume
     processes = int(os.environ.get('WORLD_SIZE', os.environ.get('SLURM_NTASKS', 1) if args.launcher == 'slurm' else 1))
-    with explains_errors(args.config):
+    with explains_errors(args.config, config):
         if config.get('default_scope') == 'mmseg':
             # here, as pretraining does without MMSegmentation
             from mmseg_ext.preparation import prepare_training
