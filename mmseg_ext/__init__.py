@@ -3,8 +3,9 @@
 A config that lists `custom_imports = dict(imports=['mmseg_ext'], allow_failed_imports=False)` can use the backbones
 `LVViT` and `TimmTokens`, the necks `TokenPyramid` and `TokenPyramidFPN`, the segmentor `BatchedEncoderDecoder` and
 `BatchedTTAModel` around it, the metric `StreamingIoU`, the optimiser constructor `TimmLayerDecay`, the data sets
-`ImageMaskFolders` and `DigitScenes`, the transform `LoadLabelMap` and the hook `ReleasedNamesHook`. MMSegmentation's
-`CrossEntropyLoss` is mended under its own name.
+`ImageMaskFolders` and `DigitScenes`, the transforms `LoadImageFromFile` (in the place of MMCV's),
+`LoadImageFromNDArray` and `LoadLabelMap`, and the hook `ReleasedNamesHook`. MMSegmentation's `CrossEntropyLoss` is
+mended under its own name.
 In Python, `Segmenter(config, checkpoint)(image)` segments images of any kind.
 """
 

@@ -6,13 +6,15 @@ from pathlib import Path
 from mmengine.config import Config
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, TRANSFORMS
-from PIL import Image, UnidentifiedImageError
 
 from mmseg_ext.config_parts import EDGE_HEADS, datasets_of, heads_of, steps_of
 from mmseg_ext.datasets.load_label_map import IGNORED, read_label_map, stored_ids
 from mmseg_ext.ignore_index import settle_ignore_index
 from mmseg_ext.learnable_labels import SampledLabels, check_learnable, many_for
+from mmseg_ext.stored_files import open_stored
 from tokenlabel.errors import UserError
+from tokenlabel.image_files.reading import image_size
+from tokenlabel.image_files.unreadable import named
 
 SAMPLES = 20  # annotations that are read of each data set; each costs some milliseconds
 MORE_SAMPLES = 200  # where a class has not been found in them
@@ -197,10 +199,6 @@ def _reads_as_stored(pipeline: list[dict]) -> bool:
 
 def _shape(path: str) -> tuple[int, int]:
     """Height and width of an image as it is shown, in pixels, from its header alone."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(0x0112, 1) >= 5  # a photograph taken upright
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise UserError(f'{path} cannot be read as an image ({error}); replace or remove it.') from error
-    return (width, height) if turned else (height, width)
+    with named(path), open_stored(path) as stream:
+        width, height = image_size(stream)
+    return height, width

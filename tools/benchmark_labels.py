@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from tokenlabel.data.readers import open_images
+from tokenlabel.image_files.reading import decode, open_image
 from tokenlabel.labels.annotator import load_annotator, map_side
 from tokenlabel.labels.annotator.annotation import annotate
 from tokenlabel.labels.annotator.inference import PRECISIONS, Inference
@@ -75,7 +76,8 @@ def benchmark_annotating(args: argparse.Namespace, folder: Path) -> None:
     def into_files() -> None:
         mean, std = (torch.tensor(value, device=args.device).view(3, 1, 1) for value in (annotator.mean, annotator.std))
         for path in sorted(images.rglob('*.jpg')):
-            pixels = Image.open(path).convert('RGB').resize((args.img_size, args.img_size), Image.Resampling.BICUBIC)
+            with open(path, 'rb') as file:
+                pixels = decode(open_image(file)).resize((args.img_size, args.img_size), Image.Resampling.BICUBIC)
             inputs = torch.from_numpy(np.array(pixels)).to(args.device).permute(2, 0, 1)[None] / 255
             scores, classes = annotator.dense((inputs - mean) / std)[0].topk(5, dim=0)
             target = folder / 'files' / path.parent.name / f'{path.stem}.pt'

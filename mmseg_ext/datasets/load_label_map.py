@@ -1,18 +1,19 @@
 """Reading the class ids of an annotation, and saying so where they cannot be right."""
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
-import mmengine.fileio
 import numpy as np
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
-from PIL import Image, UnidentifiedImageError
 
+from mmseg_ext.stored_files import open_stored
 from tokenlabel.errors import UserError
+from tokenlabel.image_files.reading import read_numbers
+from tokenlabel.image_files.unreadable import because
 
+LOSSY = ('JPEG', 'MPO', 'WEBP')  # ids of two classes would mix where these meet
 IGNORED = 255  # what MMSegmentation's losses and metrics leave out
 
 
@@ -119,12 +120,16 @@ def stored_ids(path: str | Path, backend_args: dict | None = None) -> dict[int, 
 def _read(path: str | Path, backend_args: dict | None) -> np.ndarray:
     """Pixels of a picture as they are stored, uint8 or wider."""
     try:
-        with Image.open(io.BytesIO(mmengine.fileio.get(path, backend_args=backend_args))) as picture:
-            stored = np.asarray(picture)
+        with open_stored(path, backend_args) as stream:
+            stored, kind = read_numbers(stream)
     except FileNotFoundError as error:
         raise UserError(f'Annotation {path} is missing: add it, or remove its image.') from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise UserError(f'Annotation {path} cannot be read as a picture ({error}): replace or remove it.') from error
+    except OSError as error:
+        raise UserError(f'Annotation {path} cannot be read as a picture {because(error)}.') from error
+    if kind in LOSSY:
+        raise UserError(
+            f'Annotation {path} is a {kind} file, which changes ids where classes meet: make it anew as PNG.'
+        )
     if stored.dtype.kind not in 'bui' or (stored.dtype.kind == 'i' and stored.min() < 0):
         raise UserError(f'Annotation {path} holds {stored.dtype} numbers where class ids from 0 on are expected.')
     return stored

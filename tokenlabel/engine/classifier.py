@@ -21,6 +21,8 @@ from tokenlabel.losses import TokenLabelLoss, token_accuracy
 from tokenlabel.models.token_head import TokenLogits
 from tokenlabel.models.token_label_model import TokenLabelModel, has_token_logits
 
+RGB = 3  # channels of every image
+
 
 @MODELS.register_module()
 class TokenLabelClassifier(BaseModel):
@@ -47,9 +49,10 @@ class TokenLabelClassifier(BaseModel):
         grid: rows and columns of tokens in the last training batch; None before, and where the network has no tokens.
 
     Raises:
-        UserError: an unknown architecture, token targets for a network that cannot have a token head, an annotator that
-            is told another mean and std than the images have, CutMix or Mixup beside what does not go with them, a
-            network without gradient checkpointing, or an unknown backend to compile with.
+        UserError: an unknown architecture, one for images that are not RGB, token targets for a network that cannot
+            have a token head, an annotator that is told another mean and std than the images have, CutMix or Mixup
+            beside what does not go with them, a network without gradient checkpointing, or an unknown backend to
+            compile with.
     """
 
     @checked
@@ -64,6 +67,10 @@ class TokenLabelClassifier(BaseModel):
         channels_last: bool = False,
     ) -> None:
         super().__init__(data_preprocessor or {'type': 'ImagePreprocessor'})
+        if (channels := network.get('in_chans', RGB)) != RGB:
+            raise UserError(
+                f'model.network.in_chans is {channels}, and every image is read as RGB, grey ones too: leave it out.'
+            )
         self.targets = TASK_UTILS.build(targets)
         self.model = create_network(**network, token_head=self.targets.trains_tokens)
         self.architecture = network['model_name'].split('.')[0]  # without the tag of pretrained weights
