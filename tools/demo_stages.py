@@ -7,17 +7,23 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tokenlabel.data.digit_scenes import write_digit_scenes
 from tokenlabel.engine.resuming.checkpoint_files import last_checkpoint
 from tokenlabel.errors import UserError
+from tokenlabel.files import disk_errors
 
 ROOT = Path(__file__).resolve().parent.parent
 ANNOTATOR = ('resnet10t', '--model-kwargs', 'channels=[32,64,96,128]', 'stem_width=16', 'output_stride=8')
 ITERATION = re.compile(r'Iter\(train\) \[ *(\d+)/(\d+)\].*?eta: (\S+).*?  loss: (\S+)')
+
+
+_running: set[subprocess.Popen] = set()
 
 
 @dataclass(frozen=True)
@@ -154,22 +160,53 @@ class Stages:
         if self.threads:
             environment['OMP_NUM_THREADS'] = str(self.threads)
         log = self.work_dir / 'logs' / f'{name.replace("/", "_")}.log'
-        log.parent.mkdir(parents=True, exist_ok=True)
+        with disk_errors(log):
+            log.parent.mkdir(parents=True, exist_ok=True)
         with (
+            disk_errors(log),
             open(log, 'w') as file,
             subprocess.Popen(
                 words, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
             ) as process,
         ):
             last = ''
-            for line in process.stdout:
-                file.write(line)
-                last = line.strip() or last
-                if found := ITERATION.search(line):
-                    done, total, eta, loss = found.groups()
-                    self.say(f'  iteration {done:>5}/{total}   loss {loss}   {eta} left')
+            with ended_with_us(process):
+                for line in process.stdout:
+                    file.write(line)
+                    last = line.strip() or last
+                    if found := ITERATION.search(line):
+                        done, total, eta, loss = found.groups()
+                        self.say(f'  iteration {done:>5}/{total}   loss {loss}   {eta} left')
         if process.returncode:
             raise UserError(f'{words[0]} failed ({last}): see {log}.')
+
+
+@contextmanager
+def ended_with_us(process: subprocess.Popen) -> Iterator[None]:
+    """Where the block ends early, or `concurrent_runs` is stopped, the process ends as at SIGTERM."""
+    _running.add(process)
+    try:
+        yield
+    except BaseException:
+        process.terminate()
+        raise
+    finally:
+        _running.discard(process)
+
+
+@contextmanager
+def concurrent_runs(num_jobs: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads for runs at a time. After an error no further run begins; Ctrl-C or a signal ends those at work."""
+    pool = ThreadPoolExecutor(num_jobs)
+    try:
+        yield pool
+    except KeyboardInterrupt:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in list(_running):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def schedule(iterations: int | None) -> list[str]:

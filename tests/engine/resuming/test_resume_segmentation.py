@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.registry import DATASETS
 
@@ -14,6 +15,9 @@ from tests.engine.resuming.interruptions import EndAt, differences
 from tokenlabel.data.sampler import EndlessSampler
 from tokenlabel.engine.resuming.seeded_samples import SeededSamples
 from tokenlabel.engine.runner import Runner
+from tokenlabel.errors import UserError
+
+pytestmark = pytest.mark.distributions
 
 
 @pytest.fixture
@@ -38,6 +42,16 @@ def test_killed_during_a_validation_it_validates_again_and_ends_with_the_same_we
     assert scores(killed) == scores(whole)
     assert differences(whole / 'iter_6.pth', killed / 'iter_6.pth') == []
     assert best(killed) == best(whole) and len(best(whole)) == 1
+
+
+def test_what_does_not_fit_the_optimizer_is_not_resumed(run):
+    folder = run('killed', EndAt(3))
+    whole = torch.load(folder / 'iter_2.pth', weights_only=False)
+    name = next(name for name, state in whole['optimizer']['state'].items() if state['exp_avg'].ndim == 2)
+    whole['optimizer']['state'][name]['exp_avg'] = torch.ones(7)
+    torch.save(whole, folder / 'iter_2.pth')
+    with pytest.raises(UserError, match=r'iter_2\.pth holds exp_avg of the optimizer for .* as float32 \[7\] instead'):
+        run('killed', resume=True)
 
 
 def scores(folder: Path) -> list[tuple[int, float]]:

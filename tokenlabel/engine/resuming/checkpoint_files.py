@@ -8,10 +8,12 @@ import numpy as np
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.logging import HistoryBuffer, MMLogger
 from mmengine.runner import CheckpointLoader
+from torch import Tensor
 
 from tokenlabel.errors import UserError
 from tokenlabel.files import read_text
-from tokenlabel.models.checkpoint import read_checkpoint
+from tokenlabel.models.checkpoint_contents import refuse_non_finite
+from tokenlabel.models.checkpoint_file import read_checkpoint
 
 LAST_CHECKPOINT = 'last_checkpoint'  # the file of a work dir that names its newest checkpoint
 
@@ -20,10 +22,17 @@ LAST_CHECKPOINT = 'last_checkpoint'  # the file of a work dir that names its new
 def load_from_local(filename: str, map_location=None) -> dict:
     """What MMEngine reads checkpoint files with: `read_checkpoint`, with the log history that resuming needs.
 
+    Weights that are a file's own entries come back under `state_dict`, where hooks look for them.
+
     Raises:
-        UserError: the file is missing, truncated or carries code.
+        UserError: as `read_checkpoint`, or weights are NaN or infinite.
     """
-    return read_checkpoint(filename, map_location, rebuild=log_history_globals())
+    checkpoint = read_checkpoint(filename, map_location, rebuild=log_history_globals())
+    if checkpoint and all(isinstance(value, Tensor) for value in checkpoint.values()):
+        checkpoint = {'state_dict': checkpoint}
+    for part in ('state_dict', 'ema_state_dict'):
+        refuse_non_finite(checkpoint.get(part, {}), filename)
+    return checkpoint
 
 
 def newest_checkpoint(work_dir: str | Path, folder: str | Path | None = None) -> Path | None:
@@ -98,14 +107,33 @@ def _newest_first(work_dir: Path, folder: Path) -> tuple[list[Path], str | None]
     return files, fault
 
 
+SCALARS = tuple(np.dtype(kind) for kind in (np.float64, np.float32, np.int64, np.int32, np.uint8, np.bool_))
+
+
 def log_history_globals() -> list:
     """What MMEngine's log history refers to when pickled: its class, that class's own methods, and NumPy numbers."""
-    scalars = (np.float64, np.float32, np.int64, np.int32, np.uint8, np.bool_)
-    reconstruct, scalar = np.zeros(0).__reduce__()[0], np.float64(0).__reduce__()[0]
-    older = [(reconstruct, 'numpy.core.multiarray._reconstruct'), (scalar, 'numpy.core.multiarray.scalar')]
-    dtypes = [type(np.dtype(kind)) for kind in scalars]
-    arrays = [reconstruct, scalar, np.ndarray, np.dtype, *dtypes]
-    return [HistoryBuffer, (history_method, 'builtins.getattr'), *arrays, *older]
+    scalar = np.float64(0).__reduce__()[0]
+    functions = [('_reconstruct', empty_array), ('scalar', scalar)]
+    named = [(x, f'numpy.{core}.multiarray.{name}') for core in ('core', '_core') for name, x in functions]
+    arrays = [np.ndarray, (scalar_type, 'numpy.dtype'), *map(type, SCALARS), *named]
+    return [HistoryBuffer, (history_method, 'builtins.getattr'), *arrays]
+
+
+def scalar_type(name: str, *options) -> np.dtype:
+    """`np.dtype` for the numbers of a log history and nothing else.
+
+    Raises:
+        UserError: another type was asked for.
+    """
+    kind = next((kind for kind in SCALARS if name in (kind.str, kind.str[1:])), None)
+    if kind is None:
+        raise UserError(f'it asks for the NumPy type {name!r:.60}')
+    return np.dtype(kind.str, copy=True)  # which unpickling then sets the byte order of
+
+
+def empty_array(*_) -> np.ndarray:
+    """What NumPy fills in a second step: its shape comes with the values then, and is no larger than they are."""
+    return np.empty(0, np.uint8)
 
 
 def history_method(owner: type, name: str):
