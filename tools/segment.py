@@ -238,7 +238,8 @@ def parser() -> argparse.ArgumentParser:
         help='of one image beyond the weights, such as 800M; huge images are done by tiles. none: in one piece always '
         '(default: 4G)',
     )
-    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, help='config entries to change: a.b=1 c.d=[2,3]')
+    help_text = 'config entries to change: a.b=1 c.d=[2,3]'
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, help=help_text)
     return parser
 
 
