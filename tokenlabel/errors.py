@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
+from tokenlabel.processes import end_with_launcher, speaks_first
 from tokenlabel.standard_streams import finish_stdout, nobody_reads, prepare_streams, say
 from tokenlabel.stopping import farewell, status_of, stops_at_signals
 
@@ -53,11 +54,12 @@ def reports_errors(main: Callable[P, R]) -> Callable[P, R]:
     machine has no more of, see `lack`. Ctrl-C, SIGTERM and SIGHUP become one line, of the leading process alone, and
     exit status 128 and the signal's number; see `tokenlabel.stopping`. A reader that goes away (`| head`) ends the
     command without a word and with status 141. Anything else is a defect: its traceback, a line that says so, and exit
-    status 1.
+    status 1. Of several processes that torchrun started the first to fail speaks, and all end with it.
     """
 
     @functools.wraps(main)
     def reporting(*args: P.args, **kwargs: P.kwargs) -> R:
+        end_with_launcher()
         prepare_streams()
         try:
             with stops_at_signals():
@@ -65,21 +67,25 @@ def reports_errors(main: Callable[P, R]) -> Callable[P, R]:
                 sys.stdout.flush()
             return result
         except UserError as error:
-            say(f'error: {sentence_of(error)}')
+            if speaks_first():
+                say(f'error: {sentence_of(error)}')
             raise SystemExit(2) from error
         except KeyboardInterrupt as stop:
-            if line := farewell(stop):
+            line = farewell(stop)
+            if line and speaks_first():
                 say(line)
             raise SystemExit(status_of(stop)) from None
         except Exception as error:
             if isinstance(error, BrokenPipeError) and nobody_reads():
                 raise SystemExit(CLOSED_OUTPUT) from None
-            if sentence := lack(error):
-                say(f'error: {sentence}')
+            sentence = lack(error)
+            if speaks_first():
+                if sentence is None:
+                    with suppress(OSError):
+                        traceback.print_exc()
+                say(BUG if sentence is None else f'error: {sentence}')
+            if sentence is not None:
                 raise SystemExit(2) from error
-            with suppress(OSError):
-                traceback.print_exc()
-            say(BUG)
             raise SystemExit(1) from None
         finally:
             finish_stdout()

@@ -289,7 +289,7 @@ def _canvas(title, subtitle, row_names, images, legend, captions=()) -> tuple[Fi
             axis.set_axis_off()
     for axis, picture, caption in zip(axes[0], pictures, captions or [''] * len(pictures), strict=True):
         _show(axis, picture)
-        axis.set_title(caption, fontsize=8.5, color=INK, pad=3)
+        axis.set_title(caption, fontsize=8.5, color=INK, pad=3, parse_math=False)  # names may hold `$`
     box = dict(loc='upper left', bbox_to_anchor=(MARGIN / width, legend_height / height), frameon=False, borderpad=0)
     spacing = dict(handlelength=1, handleheight=1, borderaxespad=0, columnspacing=1.2)
     figure.legend(handles=legend, ncols=legend_columns, fontsize=8, labelcolor=INK, **box, **spacing)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokenlabel.data.digit_scenes import write_digit_scenes
+from tokenlabel.engine.resuming.checkpoint_files import last_checkpoint
 from tokenlabel.errors import UserError
 from tokenlabel.files import disk_errors
 
@@ -74,7 +75,7 @@ class Stages:
 
     def train_annotator(self) -> dict:
         """A small CNN that learns from image labels; returns its metrics."""
-        shutil.rmtree(self.labels, ignore_errors=True)  # those of an earlier annotator
+        self._remove_labels()
         options = [*self._image_options(), *schedule(self.budget.annotator_iterations)]
         launcher = [sys.executable, 'tools/train.py']
         return self._train_and_test('annotator', 'configs/demo/annotator.py', launcher, options)
@@ -107,10 +108,26 @@ class Stages:
 
     def checkpoint(self, run: str) -> Path:
         """The last checkpoint of a run."""
-        latest = self.work_dir / run / 'last_checkpoint'
-        if not latest.is_file():
+        latest = last_checkpoint(self.work_dir / run)
+        if latest is None:
             raise UserError(f'{self.work_dir / run} has no checkpoint: run the stage before it again.')
-        return Path(latest.read_text().strip())
+        return latest
+
+    def _remove_labels(self) -> None:
+        """Removes the labels of an earlier annotator of the demo.
+
+        Raises:
+            UserError: there is something else in their place.
+        """
+        if not self.labels.exists():
+            return
+        try:
+            annotator = json.loads((self.labels / 'meta.json').read_text())['annotator']['name']
+        except (OSError, ValueError, LookupError, TypeError):
+            annotator = None
+        if annotator != ANNOTATOR[0]:
+            raise UserError(f'{self.labels} holds no labels of the demo: choose another --work-dir, or remove it.')
+        shutil.rmtree(self.labels)
 
     def _train_and_test(self, run: str, config: str, launcher: Sequence[str], options: Sequence[str]) -> dict:
         folder = self.work_dir / run

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from tokenlabel.data.readers import open_images
 from tokenlabel.errors import UserError, reports_errors
+from tokenlabel.files import printable, read_lines
 from tokenlabel.labels import geometry_check, release
 from tokenlabel.labels.annotator import map_side
 from tokenlabel.labels.rewrite import keys_of_classes, merge_stores, subset_store
@@ -89,7 +90,9 @@ def view(args: argparse.Namespace) -> int:
     targets = [crop_targets(label_map, args.crop, args.grid, store.num_classes) for label_map in maps]
     names = store.class_names or [str(number) for number in range(store.num_classes)]
     crops = [args.crop] * len(images)
-    figure = crop_targets_figure(images, maps, crops, targets, names, captions=[Path(key).name for key in args.keys])
+    figure = crop_targets_figure(
+        images, maps, crops, targets, names, captions=[printable(Path(key).name) for key in args.keys]
+    )
     print(save_figure(figure, args.out, dpi=300))
     return 0
 
@@ -154,7 +157,7 @@ def subset(args: argparse.Namespace) -> int:
     """Make a store of some of another's images."""
     store = LabelStore(args.store)
     if args.keys:
-        keys = lines_of(args.keys)
+        keys = [line for line in read_lines(args.keys, 'The list of keys', 'surrogateescape') if line]
     elif args.images:
         keys = image_keys(images_of(args))
     else:
@@ -163,14 +166,6 @@ def subset(args: argparse.Namespace) -> int:
         part = subset_store(store, keys, args.out, on_batch=advance)
     print(f'{args.out}: {len(part)} of {len(store)} images.')
     return 0
-
-
-def lines_of(path: Path) -> list[str]:
-    """Lines of a text file that are not empty. Raises `UserError` where it cannot be read."""
-    try:
-        return [line for line in path.read_text(encoding='utf-8').splitlines() if line]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'Cannot read {path} ({error}): give a text file of one key per line.') from error
 
 
 def images_of(args: argparse.Namespace) -> Any:

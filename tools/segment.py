@@ -15,7 +15,6 @@ import argparse
 import csv
 import errno
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -27,15 +26,15 @@ import numpy as np
 from mmengine.config import DictAction
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from timm.utils.misc import natural_key
 
 from mmseg_ext import Segmenter
 from mmseg_ext.inference.segmentation import ClassArea
-from tokenlabel.data.image_reader import IMAGE_SUFFIXES
 from tokenlabel.engine.config import load_config
 from tokenlabel.errors import UserError, reports_errors
-from tokenlabel.files import unfinished
+from tokenlabel.files import printable, unfinished
+from tokenlabel.folder_walk import IMAGE_SUFFIXES, find_files, report_skipped
 from tokenlabel.labels.annotator.progress_bar import ImagesPerSecond
+from tokenlabel.output_names import output_names
 from tokenlabel.outputs import check_output_file, check_output_folder
 from tokenlabel.stopping import when_stopped
 
@@ -105,7 +104,8 @@ def segment_images(segmenter: Segmenter, images: Sequence[Path], args: argparse.
                     args.out / 'overlays' / name, alpha=args.alpha, classes=args.classes, max_side=args.max_side
                 )
                 result.save_labels(args.out / 'labels' / name)
-                rows.writerows([path.relative_to(root).as_posix(), *row(a)] for a in result.areas(args.classes))
+                image = printable(path.relative_to(root).as_posix())
+                rows.writerows([image, *row(a)] for a in result.areas(args.classes))
                 done += 1
             bar.advance(task)
     of_them = f'; {broken} of {len(images)} images could not be segmented' if broken else ''
@@ -115,6 +115,9 @@ def segment_images(segmenter: Segmenter, images: Sequence[Path], args: argparse.
 
 def segment_video(segmenter: Segmenter, args: argparse.Namespace, console: Console) -> int:
     """Writes a video of overlays and the areas in every frame; the exit status."""
+    for path in (args.source, args.out):
+        if printable(str(path)) != str(path):  # OpenCV crashes
+            raise UserError(f'{path} has a name that is no UTF-8, which videos must have: rename it')
     video = mmcv.VideoReader(str(args.source))
     fps = video.fps if video.opened and 0 < video.fps < 1000 else FALLBACK_FPS
     legend_rows = min(len(args.classes or segmenter.class_names), VIDEO_LEGEND)
@@ -199,33 +202,21 @@ def find_images(source: Path, out: Path) -> list[Path]:
     Raises:
         UserError: there are none.
     """
-    if source.is_file():
+    if not source.is_dir():
+        if not source.is_file():
+            raise UserError(f'{source} is no regular file: give an image, a folder of images or a video')
         return [source]
-    written = [out / kind for kind in KINDS]
-    images = [
-        path
-        for path in source.rglob('*')
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not any(part.startswith('.') for part in path.relative_to(source).parts)
-        and not any(path.is_relative_to(folder) for folder in written)
-        and path.is_file()
-    ]
-    if not images:
-        raise UserError(f'{source} holds no images: their names end with {", ".join(IMAGE_SUFFIXES[:4])}...')
-    return sorted(images, key=lambda path: natural_key(path.relative_to(source).as_posix()))
+    found = find_files(source, IMAGE_SUFFIXES, without=[out / kind for kind in KINDS])
+    if not found.names:
+        passed = f'; passed over are {found.skipped}' if found.skipped else ''
+        raise UserError(f'{source} holds no images: their names end with {", ".join(IMAGE_SUFFIXES)}{passed}')
+    report_skipped(source, len(found.names), found.skipped)
+    return [source / name for name in found.names]
 
 
 def names_of(images: Sequence[Path], root: Path) -> list[Path]:
-    """Where below OUT/overlays and OUT/labels the pictures of each image go.
-
-    `a/b.jpg` becomes `a/b.png`; where `a/b.tif` lies beside it, both keep their suffix, `a/b.jpg.png`.
-    """
-    paths = [path.relative_to(root) for path in images]
-    stems = Counter(path.with_suffix('') for path in paths)
-    return [
-        path.with_suffix('.png') if stems[path.with_suffix('')] == 1 else path.with_name(f'{path.name}.png')
-        for path in paths
-    ]
+    """Where below OUT/overlays and OUT/labels the pictures of each image go, see `output_names`."""
+    return [Path(name) for name in output_names([path.relative_to(root).as_posix() for path in images], '.png')]
 
 
 def row(area: ClassArea) -> list:
@@ -235,11 +226,8 @@ def row(area: ClassArea) -> list:
 
 @contextmanager
 def table_of(path: Path, columns: Sequence[str]) -> Iterator[Any]:
-    """The writer of a CSV file that is there, whole, once the block ends well; bytes of names stay what they are."""
-    with (
-        unfinished(path) as temporary,
-        open(temporary, 'w', newline='', encoding='utf-8', errors='surrogateescape') as file,
-    ):
+    """The writer of a CSV file that is there, whole, once the block ends well."""
+    with unfinished(path) as temporary, open(temporary, 'w', newline='', encoding='utf-8') as file:
         rows = csv.writer(file)
         rows.writerow(columns)
         yield rows

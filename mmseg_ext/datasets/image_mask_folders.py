@@ -1,16 +1,18 @@
 """One's own data: a folder of images, a folder of masks and the names of the classes."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from tokenlabel.errors import UserError
+from tokenlabel.files import read_lines, read_names
+from tokenlabel.folder_walk import IMAGE_SUFFIXES, find_files, report_skipped
 from tokenlabel.visualization import class_palette
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff')
 MASK_SUFFIXES = ('.png', '.tif', '.tiff', '.bmp')
+_LIST = ('The list of images', 'surrogateescape')  # names of files may be any bytes
 
 
 @DATASETS.register_module()
@@ -56,11 +58,12 @@ class ImageMaskFolders(BaseSegDataset):
         )
 
     def load_data_list(self) -> list[dict]:
-        """One entry per image, sorted by path."""
+        """One entry per image, in the natural order of their paths."""
         folder = self.data_prefix['img_path']
         images = _by_stem(folder, self.img_suffix, 'img_suffix')
         if self.ann_file:
-            images = {name: images[name] for name in self._listed(images)}
+            listed = self._listed(images)
+            images = {name: path for name, path in images.items() if name in listed}
         if not images:
             raise UserError(
                 f'{folder} holds no images ({", ".join(self.img_suffix)}): put them there, or set img_suffix.'
@@ -83,20 +86,16 @@ class ImageMaskFolders(BaseSegDataset):
             )
         return [dict(sample, seg_map_path=str(masks[name])) for sample, name in zip(samples, images, strict=True)]
 
-    def _listed(self, images: dict[str, Path]) -> list[str]:
+    def _listed(self, images: dict[str, Path]) -> set[str]:
         """Names in the list of images, which all have to exist."""
-        try:
-            lines = Path(self.ann_file).read_text(encoding='utf-8').splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f'The list of images {self.ann_file} cannot be read ({error}).') from error
-        names = [_stem(line.strip(), self.img_suffix) or line.strip() for line in lines if line.strip()]
+        names = [_listed_name(line, self.img_suffix, images) for line in read_lines(self.ann_file, *_LIST) if line]
         absent = [name for name in names if name not in images]
         if absent:
             raise UserError(
                 f'{self.ann_file} lists {len(absent)} images that are not in {self.data_prefix["img_path"]}, such as '
                 f'{", ".join(absent[:3])}: correct the list, or add them.'
             )
-        return sorted(set(names))
+        return set(names)
 
 
 def class_names(classes: Sequence[str] | str, data_root: str | None = None) -> tuple[str, ...]:
@@ -106,14 +105,7 @@ def class_names(classes: Sequence[str] | str, data_root: str | None = None) -> t
         UserError: The file cannot be read, or they are not 1 to 255 different names.
     """
     if isinstance(classes, str):
-        path = Path(data_root or '', classes)
-        try:
-            lines = path.read_text(encoding='utf-8').splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(
-                f'The list of classes {path} cannot be read ({error}): give a text file, or names.'
-            ) from error
-        classes = [line.strip() for line in lines if line.strip()]
+        classes = read_names(Path(data_root or '', classes), 'The list of classes')
     repeated = sorted({name for name in classes if list(classes).count(name) > 1})
     if repeated or not 1 <= len(classes) <= 255:
         reason = f'{repeated[0]!r} is named twice' if repeated else f'there are {len(classes)}'
@@ -125,6 +117,12 @@ def _suffixes(given: str | Sequence[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
 
 
+def _listed_name(line: str, suffixes: tuple[str, ...], images: dict[str, Path]) -> str:
+    """The name of a listed image; `clip_2.0` may be that without suffix, and so may `a.png` where `a.png.jpg` is."""
+    name = PurePosixPath(line).as_posix()  # `./a` is `a`
+    return name if name in images else _stem(name, suffixes) or name
+
+
 def _stem(name: str, suffixes: tuple[str, ...]) -> str | None:
     """`name` without the longest of the suffixes that it has; None where it has none."""
     ends = [suffix for suffix in suffixes if name.lower().endswith(suffix.lower())]
@@ -132,7 +130,7 @@ def _stem(name: str, suffixes: tuple[str, ...]) -> str | None:
 
 
 def _by_stem(folder: str, suffixes: tuple[str, ...], option: str) -> dict[str, Path]:
-    """Files below a folder by their name without suffix, sorted.
+    """Files below a folder by their name without suffix, in natural order.
 
     Raises:
         UserError: The folder is missing, or two files have the same name.
@@ -140,12 +138,12 @@ def _by_stem(folder: str, suffixes: tuple[str, ...], option: str) -> dict[str, P
     root = Path(folder)
     if not root.is_dir():
         raise UserError(f'{root} is missing: put the data set there, or name its place in the config.')
+    files = find_files(root, suffixes)
+    report_skipped(root, len(files.names), files.skipped, 'files')
     found = {}
-    for path in sorted(root.rglob('*')):
-        name = _stem(path.relative_to(root).as_posix(), suffixes)
-        if name is None or not path.is_file():
-            continue
+    for file in files.names:
+        name = _stem(file, suffixes)
         if name in found:
-            raise UserError(f'{found[name]} and {path} have the same name: remove one of them, or set {option}.')
-        found[name] = path
+            raise UserError(f'{found[name]} and {root / file} have the same name: remove one of them, or set {option}.')
+        found[name] = root / file
     return found

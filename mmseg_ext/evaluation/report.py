@@ -18,7 +18,7 @@ from mmseg_ext.evaluation.class_scores import ClassScores, class_scores, weakest
 from mmseg_ext.evaluation.confusion_picture import confusion_figure
 from mmseg_ext.evaluation.worst_images import Example, examples_figure, segment_again, worst_first
 from tokenlabel.errors import UserError
-from tokenlabel.files import disk_errors, write_atomically, write_json
+from tokenlabel.files import disk_errors, printable, write_atomically, write_json
 from tokenlabel.outputs import check_output_file
 from tokenlabel.visualization import save_figure
 
@@ -113,7 +113,10 @@ def write_report(
     counts = ([name, *row] for name, row in zip(names, metric.confusion.tolist(), strict=True))
     write_atomically(folder / 'confusion.csv', _csv(['ground truth \\ prediction', *names], counts))
     save_figure(confusion_figure(metric.confusion, names), folder / 'confusion.png')
-    rows = ([one['img_path'], 100 * one['IoU'], one['pixels'], one['correct']] for one in worst_first(metric.images))
+    rows = (
+        [printable(one['img_path']), 100 * one['IoU'], one['pixels'], one['correct']]
+        for one in worst_first(metric.images)
+    )
     write_atomically(folder / 'images.csv', _csv(['image', 'IoU', 'pixels', 'correct'], rows))
     if worst:
         save_figure(examples_figure(worst, names, palette), folder / WORST)

@@ -24,6 +24,7 @@ from tokenlabel.devices import usable_device
 from tokenlabel.engine.config import explains_errors, load_config, register_imports
 from tokenlabel.errors import UserError, is_out_of_memory
 from tokenlabel.models.checkpoint import read_checkpoint
+from tokenlabel.models.layouts import dataset_meta_of
 from tokenlabel.visualization import class_palette
 
 GIB = 2**30
@@ -244,13 +245,10 @@ def load_segmentation_model(model: nn.Module, source: str | Path) -> dict:
         UserError: it cannot be read, or as `load_all`.
     """
     checkpoint = read_checkpoint(local_path(source))
-    state = in_names_of(model, weights_of(checkpoint), source)
+    state = in_names_of(model, weights_of(checkpoint, source), source)
     state = {name: x for name, x in state.items() if not re.match(r'auxiliary_head\b', name)}
     load_all(model, state, source)
-    meta = checkpoint.get('meta')
-    meta = meta if isinstance(meta, dict) else {}
-    older = {'classes': meta.get('CLASSES'), 'palette': meta.get('PALETTE')}
-    return meta.get('dataset_meta') or older
+    return dataset_meta_of(checkpoint)
 
 
 def class_meta(num_classes: int, stored: dict, config: Config) -> tuple[tuple[str, ...], np.ndarray]:

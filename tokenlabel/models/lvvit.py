@@ -174,7 +174,7 @@ class LVViT(VisionTransformer):
         """
         state = state_dict_of(read_checkpoint(checkpoint_path), ema=True, source=checkpoint_path)
         stem = 'patch_embed.conv1.weight'
-        if stem in state and state[stem].shape[1] != self.in_chans:
+        if stem in state and state[stem].shape[1:2] == (3,) != (self.in_chans,):
             _logger.warning('%s: the stem is adapted to %d input channels', checkpoint_path, self.in_chans)
             state[stem] = adapt_input_conv(self.in_chans, state[stem])
         load_weights(self, state, source=checkpoint_path)

@@ -205,6 +205,19 @@ def test_a_released_file_and_one_without_auxiliary_head_are_taken_as_they_are(tm
     np.testing.assert_array_equal(Segmenter(config, tmp_path / 'bare.pth')(image).labels, expected)
 
 
+def test_weights_that_are_nan_or_no_real_numbers_segment_nothing(tmp_path):
+    config = token_config()
+    whole = torch.load(write_checkpoint(config, tmp_path / 'c.pth'), weights_only=True)
+    name = 'decode_head.conv_seg.weight'
+    for value, match in (
+        (whole['state_dict'][name] * float('inf'), rf'weights that are NaN or infinite \(the first: {name}\)'),
+        (whole['state_dict'][name].long(), rf'holds {name} as int64 and the model has float32'),
+    ):
+        torch.save(whole | {'state_dict': whole['state_dict'] | {name: value}}, tmp_path / 'bad.pth')
+        with pytest.raises(UserError, match=match):
+            Segmenter(config, tmp_path / 'bad.pth')
+
+
 def test_a_config_file_is_enough(tmp_path):
     config = token_config()
     checkpoint = write_checkpoint(config, tmp_path / 'c.pth')
