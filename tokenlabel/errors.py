@@ -71,7 +71,8 @@ def reports_errors(main: Callable[P, R]) -> Callable[P, R]:
                 say(f'error: {sentence_of(error)}')
             raise SystemExit(2) from error
         except KeyboardInterrupt as stop:
-            if line := farewell(stop):
+            line = farewell(stop)
+            if line and speaks_first():
                 say(line)
             raise SystemExit(status_of(stop)) from None
         except Exception as error:

@@ -7,6 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import parent_process
+
+from tokenlabel.processes import end_with_parent
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Launchers and terminals send several signals for one request: what follows so soon must not disturb the cleaning up.
@@ -97,9 +100,12 @@ def farewell(stop: KeyboardInterrupt) -> str | None:
 def leave_signals_to_parent(worker: int = 0) -> None:
     """`worker_init_fn` of a loader: signals that reach all processes of a job end a worker only through its parent.
 
-    A worker that died of them first would turn the parent's one sentence into an error of the loader.
+    A worker that died of them first would turn the parent's one sentence into an error of the loader. A worker ends
+    when its parent says so, and when it ends.
     """
-    for number in (signal.SIGINT, signal.SIGHUP):
+    if (parent := parent_process()) is not None:
+        end_with_parent(parent.pid)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, 'sigwaitinfo'):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])

@@ -205,7 +205,7 @@ def find_images(source: Path, out: Path) -> list[Path]:
         if not source.is_file():
             raise UserError(f'{source} is no regular file: give an image, a folder of images or a video')
         return [source]
-    found = find_files(source, IMAGE_SUFFIXES, without=[out / kind for kind in ('overlays', 'labels')])
+    found = find_files(source, IMAGE_SUFFIXES, without=[out / kind for kind in KINDS])
     if not found.names:
         passed = f'; passed over are {found.skipped}' if found.skipped else ''
         raise UserError(f'{source} holds no images: their names end with {", ".join(IMAGE_SUFFIXES)}{passed}')

@@ -19,6 +19,7 @@ from tokenlabel.data.images import LabeledImages
 from tokenlabel.engine.classifier import TokenLabelClassifier
 from tokenlabel.engine.config import add_run_arguments, explains_errors, load_run_config
 from tokenlabel.engine.metrics import ReassessedTopK
+from tokenlabel.engine.run_folder import folder_errors
 from tokenlabel.engine.runner import Runner
 from tokenlabel.errors import UserError, reports_errors
 from tokenlabel.files import write_json
@@ -118,7 +119,8 @@ def evaluate_segmentor(config: Config, args: argparse.Namespace) -> dict[str, fl
 
 def scores_of(runner: Runner) -> dict[str, float]:
     """What the test measures, by name."""
-    return {name: float(value) for name, value in runner.test().items()}
+    with folder_errors(runner.work_dir):
+        return {name: float(value) for name, value in runner.test().items()}
 
 
 def check_outputs(config: Config, args: argparse.Namespace) -> None:

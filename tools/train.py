@@ -15,9 +15,11 @@ from tokenlabel.engine.dry_run import describe
 from tokenlabel.engine.runner import Runner
 from tokenlabel.errors import reports_errors
 
+from command_line import Parser
+
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument('config', type=Path, help='config file')
     parser.add_argument(
         '--resume',

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing import parent_process
 
 import torch
 import torch.distributed
@@ -17,7 +16,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from tokenlabel.engine.resuming.checkpoint_hook import ResumableCheckpointHook
-from tokenlabel.processes import end_with_parent
+from tokenlabel.stopping import leave_signals_to_parent
 
 SIGNALS = (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)
 # Seconds in which a second SIGINT is the same Ctrl-C: a terminal may send it to a process as well as to its launcher.
@@ -133,22 +132,11 @@ def requeue(runner: Runner) -> None:
 def start_worker(initialise: Callable[[int], None] | None, worker: int) -> None:
     """`worker_init_fn` of a loader whose workers outlive signals that are sent to all processes of a job.
 
-    The last step needs its images, and torch stops a run whose worker dies. Workers end when their parent says so, and
-    when it ends.
+    The last step needs its images, and torch stops a run whose worker dies.
     """
     parent = parent_process()
     if parent is not None and parent.pid == os.getppid():  # and not a server that forks for it
         end_with_parent(parent.pid)
-    for number in (signal.SIGUSR1, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-    if hasattr(signal, 'sigwaitinfo'):  # not on macOS
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        threading.Thread(target=_end_when_the_parent_says_so, daemon=True).start()
+    leave_signals_to_parent(worker)
     if initialise is not None:
         initialise(worker)
-
-
-def _end_when_the_parent_says_so() -> None:
-    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
-        pass
-    os._exit(0)
