@@ -134,9 +134,6 @@ def start_worker(initialise: Callable[[int], None] | None, worker: int) -> None:
 
     The last step needs its images, and torch stops a run whose worker dies.
     """
-    parent = parent_process()
-    if parent is not None and parent.pid == os.getppid():  # and not a server that forks for it
-        end_with_parent(parent.pid)
     leave_signals_to_parent(worker)
     if initialise is not None:
         initialise(worker)
