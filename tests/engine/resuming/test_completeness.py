@@ -126,6 +126,8 @@ WRONG = [
     ('meta.iter', None, 'iter None'),
     ('meta.iter', torch.tensor(3), 'iter a Tensor'),
     ('meta.epoch', -1, 'epoch -1'),
+    ('meta.seed', 10**30, 'seed 1000'),
+    ('meta.seed', 'x', "seed 'x'"),
     ('meta.epoch', [1], 'epoch a list'),
     ('message_hub', 5, 'holds no log of a run'),
     ('message_hub.log_scalars', OUT, 'holds no log of a run'),

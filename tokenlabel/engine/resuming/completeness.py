@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from tokenlabel.engine.resuming.schedules import EVOLVING, follows_a_metric
 from tokenlabel.errors import UserError
 from tokenlabel.models.checkpoint_contents import is_finite, is_number, one_line, shown
 
@@ -28,7 +29,7 @@ WEIGHTS_ONLY = (
 )
 ANOTHER_RUN = 'resume with the config that it was trained with, or start from its weights instead of resuming'
 DAMAGED = 'resume from another checkpoint of the run'
-LONGEST = 100_000_000  # iterations; ImageNet in batches of 64 for 5000 epochs
+LONGEST = 10_000_000  # iterations; ImageNet in batches of 64 for 500 epochs
 
 
 @HOOKS.register_module()
@@ -83,6 +84,9 @@ def _check_progress(meta: Mapping, refuse: Refuse) -> None:
     for key in ('iter', 'epoch'):
         if type(meta[key]) is not int or not 0 <= meta[key] < LONGEST:
             refuse(f'was written after {key} {shown(meta[key])}, which is no number of steps that a run takes')
+    seed = meta.get('seed')
+    if seed is not None and (type(seed) is not int or not 0 <= seed < 2**32):
+        refuse(f'was written with seed {shown(seed)}, which is none')
 
 
 def _check_log(hub: object, refuse: Refuse) -> None:
@@ -97,7 +101,7 @@ def _check_log(hub: object, refuse: Refuse) -> None:
             values, counts = (np.asarray(x, float) for x in (history._log_history, history._count_history))
             if values.ndim != 1 or values.shape != counts.shape or not len(values):
                 raise ValueError
-            hub['log_scalars'][name] = HistoryBuffer(values, counts, max(1, int(history._max_length)))
+            hub['log_scalars'][name] = HistoryBuffer(values, counts, max(1, int(history.max_length)))
         except (AttributeError, TypeError, ValueError, OverflowError, AssertionError):
             refuse(f'holds a history of {name} that is none (message_hub)')
     for name, value in hub['runtime_info'].items():
@@ -150,7 +154,8 @@ def _check_optimizer(
     parameters = [parameter for group in own for parameter in group['params']]
     if any(type(number) is not int for number in numbers) or len(set(numbers)) < len(numbers):
         refuse(f'does not number the parameters of the {what}')
-    if odd := [number for number in stored['state'] if number not in set(numbers)]:
+    known = set(numbers)
+    if odd := [number for number in stored['state'] if number not in known]:
         refuse(f'holds a state of the {what} for parameter {shown(odd[0])}, which is in no group')
     expected = state_of_one(wrapper.optimizer)
     for number, parameter in zip(numbers, parameters, strict=True):
@@ -169,8 +174,9 @@ def state_of_one(optimizer: Optimizer) -> dict[str, object] | None:
 
     None for one that takes no step without more.
     """
-    parameter = nn.Parameter(torch.ones(2, 3))
-    parameter.grad = torch.ones(2, 3)
+    device = next(parameter.device for group in optimizer.param_groups for parameter in group['params'])
+    parameter = nn.Parameter(torch.ones(2, 3, device=device))
+    parameter.grad = torch.ones(2, 3, device=device)
     known = inspect.signature(type(optimizer)).parameters
     try:
         twin = type(optimizer)([parameter], **{key: x for key, x in optimizer.defaults.items() if key in known})
@@ -258,6 +264,18 @@ def _check_schedulers(stored: object, own: list | dict, refuse: Refuse) -> None:
         refuse('holds no schedules (param_schedulers)')
     if len(stored) < len(own):
         refuse(f'holds {len(stored)} schedules and this run has {len(own)}', ANOTHER_RUN)
+    if follows_a_metric(own):  # others are computed anew
+        for state, scheduler in zip(stored, own, strict=False):
+            for name in EVOLVING:
+                if name in state and not _are_numbers(state[name], getattr(scheduler, name, None)):
+                    refuse(f'holds {shown(state[name])} as {name} of a schedule')
+
+
+def _are_numbers(theirs: object, mine: object) -> bool:
+    """Whether it is one number, infinite ones included, or a list of as many as there are groups."""
+    if isinstance(mine, list):
+        return isinstance(theirs, list) and len(theirs) == len(mine) and all(_are_numbers(x, 0) for x in theirs)
+    return isinstance(theirs, Real) and not isinstance(theirs, bool)
 
 
 def _check_random_states(states: object, refuse: Refuse) -> None:
