@@ -165,10 +165,11 @@ def unfinished(path: str | Path) -> Iterator[Path]:
         UserError: the disk is full, or the place cannot be written to.
     """
     path = Path(path)
-    # without the file's own name, which may be as long as names can be
-    temporary = path.with_name(f'.{socket.gethostname()}-{os.getpid()}-{next(_numbers)}.tmp{path.suffix}')
+    temporary = temporary_beside(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():  # a device would be replaced
+            raise OSError(errno.EINVAL, 'not a regular file', str(path))
         try:
             yield temporary
             with open(temporary, 'rb') as file:
@@ -206,6 +207,12 @@ def write_json(path: str | Path, data: object) -> None:
         UserError: as `write_atomically`.
     """
     write_atomically(path, json.dumps(_finite(data), indent=2, allow_nan=False) + '\n')
+
+
+def temporary_beside(path: Path) -> Path:
+    """A new name of a temporary file in the folder of `path`, with its suffix; see `is_temporary`."""
+    # without the file's own name, which may be as long as names can be
+    return path.with_name(f'.{socket.gethostname()}-{os.getpid()}-{next(_numbers)}.tmp{path.suffix}')
 
 
 def is_temporary(file: Path) -> bool:

@@ -8,6 +8,7 @@ gradient (`tokenlabel.ops.soft_cross_entropy`).
 import torch
 from torch import Tensor
 
+from tokenlabel.arguments import NonNegative, checked
 from tokenlabel.labels.targets import SparseTarget, TokenTargets
 from tokenlabel.models.token_head import TokenLogits
 from tokenlabel.ops.soft_cross_entropy import soft_cross_entropy
@@ -29,10 +30,11 @@ class TokenLabelLoss:
         in_place: plain PyTorch writes the gradient over the logits, which nothing may read after the backward pass.
     """
 
+    @checked
     def __init__(
         self,
-        dense_weight: float = 1.0,
-        cls_weight: float = 1.0,
+        dense_weight: NonNegative = 1.0,
+        cls_weight: NonNegative = 1.0,
         ground_truth: bool = False,
         fused: bool = True,
         in_place: bool = False,

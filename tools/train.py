@@ -41,7 +41,7 @@ def main() -> None:
     if args.resume:
         config.resume = True
         config.load_from = None if args.resume == 'auto' else args.resume
-    with explains_errors(args.config):
+    with explains_errors(args.config, config):
         if args.dry_run:
             print(f'{args.config}\n{describe(config, int(os.environ.get("WORLD_SIZE", 1)))}')
             return

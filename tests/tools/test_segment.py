@@ -154,10 +154,10 @@ def test_a_video(tool, model, tmp_path):
         (None, (), 'error: there is no '),
         ('empty', (), 'holds no images'),
         ('broken.mp4', (), 'is damaged or no video'),
-        ('a.jpg', ('--alpha', '1.5'), '--alpha is 1.5'),
+        ('a.jpg', ('--alpha', '1.5'), 'argument --alpha: 1.5 does not lie between 0 and 1'),
         ('a.jpg', ('--classes', 'lake'), '--classes: the model knows no lake, but digit 0, digit 1'),
         ('a.jpg', ('--memory-limit', 'lots'), "'lots' is no size: write 800M, 4G or none"),
-        ('a.jpg', ('--max-side', '0'), 'is not a number of pixels'),
+        ('a.jpg', ('--max-side', '0'), 'argument --max-side: 0 is not from 1 on'),
     ],
 )
 def test_bad_input_is_one_sentence_and_writes_nothing(tool, model, images, tmp_path, capsys, make, more, sentence):

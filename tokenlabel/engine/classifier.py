@@ -11,6 +11,7 @@ from mmengine.registry import MODELS, TASK_UTILS
 from mmengine.runner import Runner
 from torch import Tensor
 
+from tokenlabel.arguments import checked
 from tokenlabel.engine.compilation import compiled_for_training
 from tokenlabel.engine.targets import AnnotatorTokenLabels
 from tokenlabel.errors import UserError
@@ -50,6 +51,7 @@ class TokenLabelClassifier(BaseModel):
             network without gradient checkpointing, or an unknown backend to compile with.
     """
 
+    @checked
     def __init__(
         self,
         network: dict,
@@ -196,10 +198,11 @@ def create_network(model_name: str, token_head: bool = False, **arguments) -> to
     except UserError:
         raise
     except Exception as error:
-        # Hub clients raise errors of many kinds, and a failed download is bad input here, not a defect.
-        if not arguments.get('pretrained'):
-            raise
+        # Hub clients raise errors of many kinds, and a failed download is bad input here, not a defect. Nor do timm's
+        # networks look at their arguments: they fail somewhere.
         reason = (str(error) or type(error).__name__).splitlines()[0]
+        if not arguments.get('pretrained'):
+            raise UserError(f'Network {model_name} cannot be made of these arguments: {reason}.') from error
         raise UserError(
             f'No pretrained weights for {model_name} ({reason}): give the path of a file with '
             'model.network.pretrained_cfg_overlay.file, or set model.network.pretrained=False.'

@@ -1,12 +1,13 @@
 """Where training starts from: weights of another run, resolution or number of classes."""
 
+import os
 from pathlib import Path
 
 import torch
 from mmengine.model import is_model_wrapper
-from mmengine.runner import find_latest_checkpoint
 
 from tokenlabel.engine.classifier import TokenLabelClassifier
+from tokenlabel.engine.resuming.checkpoint_files import last_checkpoint
 from tokenlabel.errors import UserError
 from tokenlabel.models.checkpoint import load_checkpoint
 
@@ -45,10 +46,10 @@ def checkpoint_in(path: str | Path) -> Path:
     """The checkpoint that `path` is, or the last one of the work dir that it is.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or the folder does not tell which.
     """
-    found = find_latest_checkpoint(str(path)) if Path(path).is_dir() else path
-    if found is None or not Path(found).is_file():
+    found = last_checkpoint(path) if os.path.isdir(path) else path
+    if found is None or not os.path.exists(found):
         raise UserError(
             f'There is no checkpoint at {path} to start from: name a checkpoint or the work dir of a run with '
             '--cfg-options initial_weights=PATH, or None to start from scratch.'

@@ -6,7 +6,7 @@ from mmengine.registry import MODELS
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.random_erasing import RandomErasing
 
-from tokenlabel.errors import UserError
+from tokenlabel.arguments import NonNegative, Positive, Probability, checked
 from tokenlabel.transforms.batch_operations import apply_operations
 from tokenlabel.transforms.mix_images import draw_mix
 
@@ -28,29 +28,24 @@ class ImagePreprocessor(BaseDataPreprocessor):
         switch_prob: probability of CutMix where both are on.
 
     Raises:
-        UserError: a negative alpha, or a probability outside [0, 1].
+        UserError: an argument out of its range, such as a negative alpha.
     """
 
+    @checked
     def __init__(
         self,
         mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN,
-        std: tuple[float, ...] = IMAGENET_DEFAULT_STD,
-        erasing: float = 0.0,
-        cutmix: float = 0.0,
-        mixup: float = 0.0,
-        mix_prob: float = 1.0,
-        switch_prob: float = 0.5,
+        std: tuple[Positive, ...] = IMAGENET_DEFAULT_STD,
+        erasing: Probability = 0.0,
+        cutmix: NonNegative = 0.0,
+        mixup: NonNegative = 0.0,
+        mix_prob: Probability = 1.0,
+        switch_prob: Probability = 0.5,
     ) -> None:
         super().__init__(non_blocking=True)
         self.register_buffer('mean', 255 * torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer('std', 255 * torch.tensor(std).view(1, -1, 1, 1), persistent=False)
         self.erasing = erasing
-        for name, alpha in (('cutmix', cutmix), ('mixup', mixup)):
-            if alpha < 0:
-                raise UserError(f'model.data_preprocessor.{name} is {alpha}: give an alpha above 0, or 0 for none.')
-        for name, probability in (('mix_prob', mix_prob), ('switch_prob', switch_prob)):
-            if not 0 <= probability <= 1:
-                raise UserError(f'model.data_preprocessor.{name} is {probability}: give a probability from 0 to 1.')
         self.cutmix, self.mixup = cutmix, mixup
         self.mix_prob, self.switch_prob = mix_prob, switch_prob
 

@@ -32,6 +32,7 @@ from tokenlabel.labels.store.files import RESUME
 from tokenlabel.labels.store.keys import encode_keys
 from tokenlabel.labels.store.shards import read_rows
 from tokenlabel.labels.view_rule import Squash, ViewRule, rule_record
+from tokenlabel.stopping import leave_signals_to_parent
 
 ANNOTATOR = 'dm_nfnet_f6 (release)'
 EXACT_CLASSES = 2048  # half precision holds every class id only so far
@@ -204,6 +205,7 @@ def _convert(writer: LabelWriter, maps: _ReleasedMaps, workers: int, on_batch: C
     loader = DataLoader(
         maps,
         batch_sampler=_remembered(writer.batches(), read),
+        worker_init_fn=leave_signals_to_parent,
         num_workers=min(workers, batches_left),
         collate_fn=list,
     )

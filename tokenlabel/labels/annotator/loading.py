@@ -13,7 +13,7 @@ from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.models import get_pretrained_cfg
 from torch import nn
 
-from tokenlabel.errors import UserError
+from tokenlabel.errors import UserError, is_out_of_memory
 from tokenlabel.files import read_names
 from tokenlabel.labels.annotator.dense_classifier import DenseClassifier
 from tokenlabel.labels.view_rule import RULES, CenterCrop, Native, ViewRule
@@ -78,9 +78,11 @@ def load_annotator(
         raise UserError(f'{name} cannot be made with {model_kwargs} ({error}).') from error
     except Exception as error:
         # Hub clients raise errors of many kinds, and a failed download is bad input here, not a defect.
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        if model_kwargs.keys() - {'num_classes'} and not _is_made_with(name, model_kwargs):
+            raise UserError(f'{name} cannot be made with {model_kwargs} ({reason}).') from error
         if checkpoint is not None:
             raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f'No pretrained weights for {name} ({reason}): give a file with --checkpoint.') from error
     if checkpoint is not None:
         load_checkpoint(model, checkpoint, ema=ema)
@@ -179,10 +181,18 @@ def _size_errors(name: str, size: int) -> Iterator[None]:
     """timm states by an assertion that a size does not suit a model; other mismatches surface as runtime errors."""
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except (AssertionError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise UserError(f'{name} does not take images of {size}x{size} pixels ({error}).') from error
+
+
+def _is_made_with(name: str, model_kwargs: dict[str, Any]) -> bool:
+    """Whether a model takes these arguments; without a connection that cannot be told of one on the hub."""
+    try:
+        return ':' in name or bool(timm.create_model(name, pretrained=False, **model_kwargs))
+    except Exception:
+        return False
 
 
 def _check_name(name: str) -> None:
@@ -204,12 +214,11 @@ def _checkpoint_classes(
     classifier = getattr(config, 'classifier', None)
     classifier = classifier[0] if isinstance(classifier, tuple) else classifier
     contents = read_checkpoint(checkpoint)
-    weight = state_dict_of(contents, ema).get(f'{classifier}.weight')
+    weight = state_dict_of(contents, ema, checkpoint).get(f'{classifier}.weight')
     if weight is None:
         return num_classes, None
-    if num_classes not in (None, len(weight)):
-        raise UserError(
-            f'{checkpoint} classifies into {len(weight)} classes, not {num_classes}: leave out --num-classes.'
-        )
+    count = weight.shape[:1].numel()
+    if num_classes not in (None, count):
+        raise UserError(f'{checkpoint} classifies into {count} classes, not {num_classes}: leave out --num-classes.')
     names = contents.get('tokenlabel', {}).get('class_names')
-    return len(weight), names if names and len(names) == len(weight) else None
+    return count, names if names and len(names) == count else None
