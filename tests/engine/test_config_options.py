@@ -49,7 +49,7 @@ def test_a_value_means_what_it_looks_like(text, value):
     'text', ['[1,2', '1,2]', '[1', '1]', '(1,2]', '[(1,2]', '((1,2)', '{"a": 1', '{a:1}', '{1', '1,(2']
 )
 def test_brackets_that_do_not_match_are_refused(text):
-    with pytest.raises(UserError, match='brackets that do not match|no dict'):
+    with pytest.raises(UserError, match=r'brackets that do not match|no dict'):
         parsed(text)
 
 

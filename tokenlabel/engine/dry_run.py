@@ -279,7 +279,7 @@ def _memory(config: Config, model: nn.Module, processes: int) -> list[str]:
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = str(error).partition('\n')[0]
         raise UserError(
-            f'The network cannot take images of {size[0]} x {size[1]} ({reason}): make model and sizes of the config fit.'
+            f'The network cannot take images of {size[0]} x {size[1]} ({reason}): make model and sizes fit.'
         ) from error
     activations = batch * per_image + per_step
     lines.append(

@@ -6,7 +6,7 @@ Each is called with a batch on the training device, the token grid and the numbe
 """
 
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from mmengine.registry import TASK_UTILS
@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tokenlabel.arguments import Count, Positive, Rate, checked
+from tokenlabel.errors import UserError
 from tokenlabel.labels.annotator import Annotator, load_annotator
-from tokenlabel.labels.targets import TokenTargets, distillation_targets, image_targets, token_targets
+from tokenlabel.labels.targets import Geometry, TokenTargets, distillation_targets, image_targets, token_targets
 from tokenlabel.transforms.view import View
 
 
@@ -39,7 +40,7 @@ class TokenLabels:
     def __init__(
         self,
         smoothing: Rate = 0.0,
-        geometry: Literal['exact', 'released'] = 'exact',
+        geometry: Geometry = 'exact',
         k: Count | None = None,
         temperature: Positive = 1.0,
     ) -> None:
@@ -116,6 +117,11 @@ class AnnotatorTokenLabels:
         return self
 
     def __call__(self, batch: dict[str, Tensor], grid: tuple[int, int], num_classes: int) -> TokenTargets:
+        if self.num_classes > num_classes:
+            raise UserError(
+                f'The annotator has {self.num_classes} classes but the network {num_classes}: set '
+                f'model.network.num_classes={self.num_classes}.'
+            )
         scores, classes = self.score_maps(batch['image'])
         return token_targets(
             scores,

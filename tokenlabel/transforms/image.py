@@ -26,9 +26,9 @@ from torchvision.transforms import functional as F
 
 from tokenlabel.arguments import Ascending, NonNegative, Positive, Probability, Share, Size, checked
 from tokenlabel.errors import UserError
+from tokenlabel.image_files.reading import decode, rgb_pixels
 from tokenlabel.transforms import opencv_operations
 from tokenlabel.transforms.batch_operations import FILL, OPERATIONS, encode_operations
-from tokenlabel.transforms.decoding import decode, pixels_of
 from tokenlabel.transforms.view import View
 
 Viewed = tuple[Image.Image, View]
@@ -52,7 +52,7 @@ class TrainTransform:
             None for none. Unlike timm's it also applies after RandAugment.
         interpolation: of the crop: 'random' (bilinear or bicubic), or a name that timm knows.
         draft: decode, resize and warp by quicker ways, JPEG files at a half, a quarter or an eighth where the crop
-            stays at least as large as the result. Images may then come as `Image.open` returns them. See `draft_crop`.
+            stays at least as large as the result. Images may then come as `open_image` returns them. See `draft_crop`.
         defer_rand_augment: choose RandAugment's operations, and leave them to whoever has the whole batch, best on a
             GPU. They then come after the color jitter.
 
@@ -178,7 +178,7 @@ def draft_crop(
     drafted = image.draft(None, least)
     scale = drafted[1][2] / whole_width if drafted else 1
     if scale == 1 and interpolation in _RANDOM_INTERPOLATION:
-        crop = pixels_of(image)[None, top : top + height, left : left + width].permute(0, 3, 1, 2)
+        crop = torch.from_numpy(rgb_pixels(image))[None, top : top + height, left : left + width].permute(0, 3, 1, 2)
         return interpolate(crop, size, mode=interpolation.value, antialias=True)[0], view @ inner
     box = (left * scale, top * scale, (left + width) * scale, (top + height) * scale)
     resample = Resampling[interpolation.name]

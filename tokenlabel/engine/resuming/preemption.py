@@ -136,7 +136,8 @@ def start_worker(initialise: Callable[[int], None] | None, worker: int) -> None:
     The last step needs its images, and torch stops a run whose worker dies. Workers end when their parent says so, and
     when it ends.
     """
-    if (parent := parent_process()) is not None:
+    parent = parent_process()
+    if parent is not None and parent.pid == os.getppid():  # and not a server that forks for it
         end_with_parent(parent.pid)
     for number in (signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
