@@ -5,12 +5,10 @@ cross-entropy (paper, equation 3). Neither a dense target nor a softmax is store
 gradient (`tokenlabel.ops.soft_cross_entropy`).
 """
 
-import math
-
 import torch
 from torch import Tensor
 
-from tokenlabel.errors import UserError
+from tokenlabel.arguments import NonNegative, checked
 from tokenlabel.labels.targets import SparseTarget, TokenTargets, check_labels
 from tokenlabel.models.token_head import TokenLogits
 from tokenlabel.ops.soft_cross_entropy import soft_cross_entropy
@@ -35,17 +33,15 @@ class TokenLabelLoss:
         UserError: a weight that is negative or not finite.
     """
 
+    @checked
     def __init__(
         self,
-        dense_weight: float = 1.0,
-        cls_weight: float = 1.0,
+        dense_weight: NonNegative = 1.0,
+        cls_weight: NonNegative = 1.0,
         ground_truth: bool = False,
         fused: bool = True,
         in_place: bool = False,
     ):
-        for name, weight in (('dense_weight', dense_weight), ('cls_weight', cls_weight)):
-            if not 0 <= weight < math.inf:
-                raise UserError(f'model.loss.{name} is {weight}: give a number from 0 on.')
         self.dense_weight = dense_weight
         self.cls_weight = cls_weight
         self.ground_truth = ground_truth

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from tokenlabel.data.readers import open_images
+from tokenlabel.image_files.reading import decode, open_image
 from tokenlabel.labels.annotator import load_annotator, map_side
 from tokenlabel.labels.annotator.annotation import annotate
 from tokenlabel.labels.annotator.inference import PRECISIONS, Inference
@@ -24,6 +25,7 @@ from tokenlabel.labels.store.meta import write_meta
 from tokenlabel.labels.view_rule import Squash, rule_record
 
 from benchmark_timing import report, seconds, versions
+from command_line import batch_size, device_name, positive, side, worker_count
 
 MEBIBYTE = 2**20
 
@@ -31,16 +33,16 @@ MEBIBYTE = 2**20
 def add_labels_arguments(parser: argparse.ArgumentParser) -> None:
     """Sizes of everything; the defaults are those of ImageNet, the annotator a small one."""
     cuda = torch.cuda.is_available()
-    parser.add_argument('--device', default='cuda' if cuda else 'cpu')
+    parser.add_argument('--device', type=device_name, default='cuda' if cuda else 'cpu')
     parser.add_argument('--annotator', default='dm_nfnet_f0' if cuda else 'resnet18', help='built with random weights')
-    parser.add_argument('--img-size', type=int, default=576 if cuda else 224)
-    parser.add_argument('--images', type=int, default=2048 if cuda else 192, help='annotated in each way')
+    parser.add_argument('--img-size', type=side, default=576 if cuda else 224)
+    parser.add_argument('--images', type=positive, default=2048 if cuda else 192, help='annotated in each way')
     parser.add_argument('--precision', choices=sorted(PRECISIONS), default='bf16')
-    parser.add_argument('--batch-size', type=int, default=64)
-    parser.add_argument('--workers', type=int, default=min(12, os.cpu_count() or 1))
-    parser.add_argument('--maps', type=int, default=4000, help='maps to read, from a store and from single files')
-    parser.add_argument('--entries', type=int, default=1_281_167, help='images of the store that is opened')
-    parser.add_argument('--runs', type=int, default=3, help='timed pairs')
+    parser.add_argument('--batch-size', type=batch_size, default=64)
+    parser.add_argument('--workers', type=worker_count, default=min(12, os.cpu_count() or 1))
+    parser.add_argument('--maps', type=positive, default=4000, help='maps to read, from a store and from single files')
+    parser.add_argument('--entries', type=positive, default=1_281_167, help='images of the store that is opened')
+    parser.add_argument('--runs', type=positive, default=3, help='timed pairs')
 
 
 def benchmark_labels(args: argparse.Namespace) -> None:
@@ -74,7 +76,8 @@ def benchmark_annotating(args: argparse.Namespace, folder: Path) -> None:
     def into_files() -> None:
         mean, std = (torch.tensor(value, device=args.device).view(3, 1, 1) for value in (annotator.mean, annotator.std))
         for path in sorted(images.rglob('*.jpg')):
-            pixels = Image.open(path).convert('RGB').resize((args.img_size, args.img_size), Image.Resampling.BICUBIC)
+            with open(path, 'rb') as file:
+                pixels = decode(open_image(file)).resize((args.img_size, args.img_size), Image.Resampling.BICUBIC)
             inputs = torch.from_numpy(np.array(pixels)).to(args.device).permute(2, 0, 1)[None] / 255
             scores, classes = annotator.dense((inputs - mean) / std)[0].topk(5, dim=0)
             target = folder / 'files' / path.parent.name / f'{path.stem}.pt'

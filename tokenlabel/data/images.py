@@ -13,9 +13,11 @@ from torch.utils.data import Dataset
 
 from tokenlabel.data.readers import open_images
 from tokenlabel.errors import UserError
+from tokenlabel.folder_walk import report
+from tokenlabel.image_files.reading import decode, open_image
+from tokenlabel.image_files.unreadable import named
 from tokenlabel.labels.class_map import class_numbers, map_classes, match_classes, read_class_map
 from tokenlabel.labels.store import LabelStore, image_keys
-from tokenlabel.transforms.decoding import damage_as_os_error, decode
 from tokenlabel.transforms.view import View
 
 
@@ -34,7 +36,7 @@ class LabeledImages(Dataset):
     Args:
         root: images in any layout that `open_images` reads, such as a folder of class folders.
         transform: PIL RGB image -> (uint8 [3, H, W], View); see `tokenlabel.transforms.image`. One with a true
-            attribute `draft` gets the image undecoded.
+            attribute `draft` gets JPEG files undecoded, see `tokenlabel.image_files.reading.open_image`.
         label_store: folder written by `tools/annotate.py` for `root`; None to train with image labels.
         seed: together with epoch and index it decides every random choice of a sample.
         class_map: file that names the image class of each annotator class that counts, see
@@ -126,14 +128,19 @@ class LabeledImages(Dataset):
             whose: the others, for `unlabelled`.
         """
         table = match_classes(self.class_names, self.num_classes, class_names, num_classes)
+        numbers = class_numbers(self.class_names)
         if len(table) and (table >= 0).all():
+            if numbers is not None and numbers.min() > 0 and set(self.class_names).isdisjoint(class_names or ()):
+                report(f'{self.root}: folders such as {self.class_names[0]} are taken for classes that count from 0.')
             self._targets = np.where(self._targets >= 0, table[self._targets], -1)
             # names that were numbers of the others' classes are no names of all of these
             own = self.class_names if len(self.class_names) == num_classes else []
             self.class_names = list(class_names or own)
         else:
+            from_one = bool(self.class_names) and numbers is None and _count_from_one(self.class_names)
+            hint = ' (its folders count from 1: name them as the classes, or count from 0)' if from_one else ''
             self.unlabelled = self.unlabelled or (
-                f'its {self.num_classes} classes are not among the {num_classes} of {whose}, by name or by count'
+                f'its {self.num_classes} classes are not among the {num_classes} of {whose}, by name or by count{hint}'
             )
             self._targets = np.full_like(self._targets, -1)
             self.class_names = list(class_names or [])
@@ -143,15 +150,11 @@ class LabeledImages(Dataset):
     def _read(self, index: int) -> Iterator[Image.Image]:
         """The image as the transform wants it; where it cannot be read, now or by the transform, its name is told."""
         row = int(self._images[index])
-        try:
+        with named(self.reader.filename(row, absolute=True)):
             stream, _ = self.reader[row]
             with stream:
-                with damage_as_os_error():
-                    image = Image.open(stream)
+                image = open_image(stream)
                 yield image if getattr(self.transform, 'draft', False) else decode(image)
-        except OSError as error:
-            path = self.reader.filename(row, absolute=True)
-            raise UserError(f'{path} cannot be read as an image ({error}); replace or remove it.') from error
 
     def _where_labels_are_missing(self) -> str:
         example = self.reader.filename(int(np.argmin(self.reader.targets)))
@@ -208,6 +211,10 @@ class LabeledImages(Dataset):
                 'which class is which with class_map.'
             )
         self.number_labels_as(names, count, f'the label store {store.path}')
+
+
+def _count_from_one(names: Sequence[str]) -> bool:
+    return sorted(name.lstrip('0') for name in names) == sorted(str(number + 1) for number in range(len(names)))
 
 
 @contextmanager

@@ -1,7 +1,5 @@
 """uint8 batches from the loader -> normalised batches on the training device."""
 
-import math
-
 import torch
 from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import MODELS
@@ -9,6 +7,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 
+from tokenlabel.arguments import NonNegative, Positive, Probability, checked
 from tokenlabel.errors import UserError
 from tokenlabel.transforms.batch_operations import apply_operations
 from tokenlabel.transforms.mix_images import draw_mix
@@ -34,30 +33,25 @@ class ImagePreprocessor(BaseDataPreprocessor):
         class_counts: of parts of a training batch that hold class ids, `classes` or `label`: the number of classes.
 
     Raises:
-        UserError: a negative alpha, or a probability outside [0, 1].
+        UserError: an argument out of its range, such as a negative alpha.
     """
 
+    @checked
     def __init__(
         self,
         mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN,
-        std: tuple[float, ...] = IMAGENET_DEFAULT_STD,
-        erasing: float = 0.0,
-        cutmix: float = 0.0,
-        mixup: float = 0.0,
-        mix_prob: float = 1.0,
-        switch_prob: float = 0.5,
+        std: tuple[Positive, ...] = IMAGENET_DEFAULT_STD,
+        erasing: Probability = 0.0,
+        cutmix: NonNegative = 0.0,
+        mixup: NonNegative = 0.0,
+        mix_prob: Probability = 1.0,
+        switch_prob: Probability = 0.5,
     ) -> None:
         super().__init__(non_blocking=True)
         self.register_buffer('mean', 255 * torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer('std', 255 * torch.tensor(std).view(1, -1, 1, 1), persistent=False)
         self.class_counts: dict[str, int] = {}
         self.erasing = erasing
-        for name, alpha in (('cutmix', cutmix), ('mixup', mixup)):
-            if not 0 <= alpha < math.inf:
-                raise UserError(f'model.data_preprocessor.{name} is {alpha}: give an alpha above 0, or 0 for none.')
-        for name, probability in (('erasing', erasing), ('mix_prob', mix_prob), ('switch_prob', switch_prob)):
-            if not 0 <= probability <= 1:
-                raise UserError(f'model.data_preprocessor.{name} is {probability}: give a probability from 0 to 1.')
         self.cutmix, self.mixup = cutmix, mixup
         self.mix_prob, self.switch_prob = mix_prob, switch_prob
 

@@ -5,9 +5,8 @@ Each is called with a batch on the training device, the token grid and the numbe
 `needs_image_labels` whether it reads the images' labels, and `k` how many scores per location it wants (None: all).
 """
 
-import math
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from mmengine.registry import TASK_UTILS
@@ -15,6 +14,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.nn import functional as F
 
+from tokenlabel.arguments import Count, Positive, Rate, checked
 from tokenlabel.errors import UserError
 from tokenlabel.labels.annotator import Annotator, load_annotator
 from tokenlabel.labels.targets import Geometry, TokenTargets, distillation_targets, image_targets, token_targets
@@ -36,12 +36,14 @@ class TokenLabels:
     needs_label_maps = True
     needs_image_labels = False
 
+    @checked
     def __init__(
-        self, smoothing: float = 0.0, geometry: str = 'exact', k: int | None = None, temperature: float = 1.0
+        self,
+        smoothing: Rate = 0.0,
+        geometry: Geometry = 'exact',
+        k: Count | None = None,
+        temperature: Positive = 1.0,
     ) -> None:
-        _check_options(smoothing, k, temperature)
-        if geometry not in get_args(Geometry):
-            raise UserError(f"model.targets.geometry is {geometry!r}: give 'exact' or 'released'.")
         self.smoothing = smoothing
         self.geometry = geometry
         self.k = k
@@ -82,16 +84,16 @@ class AnnotatorTokenLabels:
     needs_label_maps = False
     needs_image_labels = False
 
+    @checked
     def __init__(
         self,
         annotator: dict[str, Any],
-        smoothing: float = 0.0,
-        k: int = 5,
-        temperature: float = 1.0,
+        smoothing: Rate = 0.0,
+        k: Count = 5,
+        temperature: Positive = 1.0,
         mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN,
-        std: tuple[float, ...] = IMAGENET_DEFAULT_STD,
+        std: tuple[Positive, ...] = IMAGENET_DEFAULT_STD,
     ) -> None:
-        _check_options(smoothing, k, temperature)
         self.arguments = annotator
         self.smoothing = smoothing
         self.k = k
@@ -169,8 +171,8 @@ class ImageLabels:
     needs_image_labels = True
     k = None
 
-    def __init__(self, smoothing: float = 0.0, on_tokens: bool = False) -> None:
-        _check_options(smoothing)
+    @checked
+    def __init__(self, smoothing: Rate = 0.0, on_tokens: bool = False) -> None:
         self.smoothing = smoothing
         self.trains_tokens = on_tokens
 
@@ -193,8 +195,8 @@ class AnnotatorImageLabels:
     needs_label_maps = True
     needs_image_labels = False
 
-    def __init__(self, smoothing: float = 0.0, k: int | None = None, temperature: float = 1.0) -> None:
-        _check_options(smoothing, k, temperature)
+    @checked
+    def __init__(self, smoothing: Rate = 0.0, k: Count | None = None, temperature: Positive = 1.0) -> None:
         self.smoothing = smoothing
         self.k = k
         self.temperature = temperature
@@ -208,19 +210,3 @@ class AnnotatorImageLabels:
             k=self.k,
             temperature=self.temperature,
         )
-
-
-def _check_options(smoothing: float = 0.0, k: int | None = None, temperature: float = 1.0) -> None:
-    def refuse(name: str, value: Any, remedy: str) -> None:
-        raise UserError(f'model.targets.{name} is {value!r}: {remedy}.')
-
-    if not _is_number(smoothing) or not 0 <= smoothing < 1:
-        refuse('smoothing', smoothing, 'give a number from 0 on and below 1')
-    if k is not None and (type(k) is not int or k < 1):
-        refuse('k', k, 'give the number of scores to use, from 1 on')
-    if not _is_number(temperature) or not 0 < temperature < math.inf:
-        refuse('temperature', temperature, 'give a number above 0')
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
