@@ -69,6 +69,8 @@ class ShardWriter:
         self._open_files.close()
 
     def _open_arrays(self) -> None:
+        if self.done:
+            check_shard(self.folder, self.meta, self.number)
         arrays = {}
         with ExitStack() as stack:
             for name in ARRAYS:
@@ -81,8 +83,6 @@ class ShardWriter:
                     _write_at(file.fileno(), memoryview(header), 0)
                     file.truncate(len(header) + shape[0] * stride)
                 arrays[name] = file, len(header), stride
-            if self.done:
-                check_shard(self.folder, self.meta, self.number)
             sync_folder(self.folder)
             self._open_files.push(stack.pop_all())
         self._arrays = arrays
