@@ -1,7 +1,8 @@
 # make demo      the whole road on the embedded dataset, in minutes on a CPU
 # make test      all tests
+# make test-originals   segmentation on the original distributions of OpenMMLab
 # make lint      code style
-# make install   .venv with the versions of requirements.txt, which the three above make by themselves
+# make install   .venv with the versions of requirements.txt, which those above make by themselves
 # make clean     remove .venv and everything else that is built; data/ and work_dirs/ stay
 #
 # The interpreter is the first of the list below that is Python >= 3.11 and can create environments. To choose another:
@@ -15,13 +16,25 @@ VENV_PYTHON = .venv/bin/python
 # .venv would import the package from the place it was made for.
 STAMP = .venv/installed-for
 
-.PHONY: demo test lint install clean FORCE
+.PHONY: demo test test-originals lint install clean FORCE
 
 demo: install
 	$(VENV_PYTHON) tools/demo.py
 
 test: install
 	$(VENV_PYTHON) -m pytest
+
+# In front of the maintained distributions, which stay where they are.
+ORIGINALS = .venv/originals
+
+test-originals: $(ORIGINALS)
+	PYTHONPATH=$(CURDIR)/$(ORIGINALS) $(VENV_PYTHON) -m pytest -m distributions
+
+$(ORIGINALS): requirements-originals.txt | install
+	rm -rf $(ORIGINALS)
+	$(VENV_PYTHON) -m pip install --disable-pip-version-check --no-deps --requirement requirements-originals.txt \
+		--target $(ORIGINALS)
+	touch $(ORIGINALS)
 
 lint: install
 	$(VENV_PYTHON) -m ruff check .

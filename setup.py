@@ -44,6 +44,14 @@ setup(
             'ftfy',
             'regex',
         ],
+        # The original distributions. mmcv-lite has no compiled operators, which nothing here uses.
+        'mm-original': [
+            'mmengine>=0.10.7,<0.11',
+            'mmcv-lite>=2.1,<2.2',
+            'mmsegmentation>=1.2.2,<1.3',
+            'ftfy',
+            'regex',
+        ],
         # Hugging Face datasets (`hfds/NAME`) as images to annotate and to train on.
         'readers': ['datasets>=2.19'],
         'dev': ['pytest>=8', 'hypothesis>=6.100', 'packaging>=23', 'scipy>=1.11', 'ruff>=0.9'],

@@ -6,7 +6,8 @@
 import logging
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from http.client import HTTPException
+from pathlib import Path, PurePosixPath
 from urllib.error import URLError
 from urllib.parse import urlparse
 
@@ -45,7 +46,7 @@ def load_backbone(backbone: nn.Module, source: str | Path, ema: bool = True) -> 
     """
     checkpoint = read_checkpoint(local_path(source))
     refuse_other_architecture(checkpoint, backbone.arch, 'model.backbone.arch', source)
-    state = weights_of(checkpoint, ema)
+    state = weights_of(checkpoint, source, ema)
     if is_segmentation(state):
         state = below(state, 'backbone.')
         if any(name.startswith(PYRAMID) for name in state):
@@ -70,16 +71,20 @@ def load_pyramid(pyramid: nn.Module, source: str | Path, ema: bool = True) -> No
     Raises:
         UserError: The file is missing, cannot be read, or holds no pyramid of this size.
     """
-    state = weights_of(read_checkpoint(local_path(source)), ema)
+    state = weights_of(read_checkpoint(local_path(source)), source, ema)
     names = [name for name in state if f'.{PYRAMID}' in f'.{name}']
     if not names:
         raise UserError(f'{source} holds no token pyramid: give the neck a segmentation model, or no init_cfg')
     load_weights(pyramid, {name[name.index(PYRAMID) :]: state[name] for name in names}, source=str(source))
 
 
-def weights_of(checkpoint: Mapping, ema: bool = True) -> dict[str, Tensor]:
-    """Weights by name, averaged ones if asked for and there."""
-    return state_dict_of(checkpoint, ema=ema and not AVERAGED.isdisjoint(checkpoint))
+def weights_of(checkpoint: Mapping, source: str | Path, ema: bool = True) -> dict[str, Tensor]:
+    """Weights by name, averaged ones if asked for and there.
+
+    Raises:
+        UserError: as `state_dict_of`.
+    """
+    return state_dict_of(checkpoint, ema=ema and not AVERAGED.isdisjoint(checkpoint), source=source)
 
 
 def refuse_other_architecture(checkpoint: Mapping, architecture: str | None, key: str, source: str | Path) -> None:
@@ -94,8 +99,7 @@ def refuse_other_architecture(checkpoint: Mapping, architecture: str | None, key
     Raises:
         UserError: They differ.
     """
-    noted = checkpoint.get('tokenlabel')
-    theirs = noted.get('architecture') if isinstance(noted, Mapping) else None
+    theirs = checkpoint.get('tokenlabel', {}).get('architecture')
     if theirs and architecture and theirs != architecture:
         raise UserError(
             f'{source} holds weights of {theirs} and the backbone is {architecture}: set {key} to {theirs} (and the '
@@ -112,17 +116,23 @@ def local_path(source: str | Path) -> Path:
     address = urlparse(str(source))
     if address.scheme not in ('http', 'https'):
         return Path(source)
-    path = Path(torch.hub.get_dir(), 'checkpoints', Path(address.path).name)
+    name = PurePosixPath(address.path).name
+    if not name or name == '..' or '\0' in name:
+        raise UserError(f'{source} does not end in the name of a file: give the address of a checkpoint')
+    path = Path(torch.hub.get_dir(), 'checkpoints', name)
+    failure = None
     if get_local_rank() == 0 and not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(str(source), path)
-        except (URLError, OSError) as error:
-            raise UserError(
-                f'{source} cannot be downloaded ({error}): save it as {path}, or set '
-                'model.backbone.init_cfg.checkpoint to a file you have'
-            ) from error
-    barrier()
+        except (URLError, OSError, HTTPException, ValueError) as error:  # the latter of addresses that are none
+            failure = error
+    barrier()  # also where it failed, so that no process waits for this one
+    if failure is not None:
+        raise UserError(
+            f'{source} cannot be downloaded ({failure}): save it as {path}, or set '
+            'model.backbone.init_cfg.checkpoint to a file you have'
+        ) from failure
     return path
 
 

@@ -1,10 +1,11 @@
 """Imports MMSegmentation without its remarks on optional parts that nothing here uses."""
 
 import contextlib
-import importlib
 import io
 import sys
 import warnings
+
+from mmseg_ext.compiled_operators import import_without_operators
 
 # What mmseg prints when its optional data set package is absent, and what mmcv warns of when it was built without
 # compiled operators.
@@ -26,7 +27,7 @@ def import_quietly(*modules: str) -> None:
         with warnings.catch_warnings(), contextlib.redirect_stdout(printed):
             warnings.filterwarnings('ignore', message=KNOWN_WARNING, category=UserWarning)
             for module in modules:
-                importlib.import_module(module)
+                import_without_operators(module)
     finally:
         for line in printed.getvalue().splitlines(keepends=True):
             if line.strip() not in KNOWN_LINES:

@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from tokenlabel.errors import UserError
+from tokenlabel.models.checkpoint import refuse_other_kinds
 
 HEAD = 'decode_head.'
 CLASSIFIER = f'{HEAD}conv_seg.weight'
@@ -25,6 +26,7 @@ def load_all(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) 
     """
     if reason := other_head(model, state, source):
         raise UserError(reason)
+    refuse_other_kinds(model.state_dict(), state, source)
     try:
         model.load_state_dict(state, strict=False)
         differences = _differences(model.state_dict(), state)
@@ -49,11 +51,9 @@ def other_head(model: nn.Module, state: Mapping[str, Tensor], source: str | Path
             f'Checkpoint {source} has no decode head, so it segments nothing yet: train with it as '
             'model.backbone.init_cfg.checkpoint, and test what that gives.'
         )
-    if CLASSIFIER in own and CLASSIFIER in theirs and len(own[CLASSIFIER]) != len(theirs[CLASSIFIER]):
-        return (
-            f'Checkpoint {source} was trained for {len(theirs[CLASSIFIER])} classes and the config has '
-            f'{len(own[CLASSIFIER])}: {ADVICE}'
-        )
+    classes = [x[CLASSIFIER].shape[:1].numel() for x in (theirs, own) if CLASSIFIER in x]
+    if len(set(classes)) == 2:
+        return f'Checkpoint {source} was trained for {classes[0]} classes and the config has {classes[1]}: {ADVICE}'
     if differences := _differences(own, theirs):
         return f'Checkpoint {source} has another decode head than the config ({differences}): {ADVICE}'
     return None

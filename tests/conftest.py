@@ -64,7 +64,8 @@ def run_tool() -> Callable[..., subprocess.CompletedProcess]:
     """Runs a command of the project from its root, as a user would, on one thread."""
 
     def run(*command, **environment) -> subprocess.CompletedProcess:
-        settings = {'PYTHON': sys.executable, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', **environment}
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get('PYTHONPATH'))))
+        settings = {'PYTHON': sys.executable, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1', **environment}
         words = [sys.executable] * str(command[0]).endswith('.py') + [str(word) for word in command]
         return subprocess.run(words, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True, timeout=600)
 

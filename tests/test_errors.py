@@ -44,3 +44,21 @@ def test_ctrl_c_is_one_line_and_status_130_of_the_leading_process(capsys, monkey
     assert ends_with(capsys, KeyboardInterrupt()) == (130, 'Stopped.\n')
     monkeypatch.setenv('RANK', '1')
     assert ends_with(capsys, KeyboardInterrupt()) == (130, '')
+
+
+def test_names_that_the_terminal_has_not_are_printed_all_the_same(run_tool, tmp_path):
+    script = tmp_path / 'says.py'
+    script.write_text(
+        'from tokenlabel.errors import UserError, reports_errors\n'
+        '@reports_errors\n'
+        'def main():\n'
+        "    print('caf\\udce9 \\U0001f408')\n"
+        "    raise UserError('caf\\udce9 \\U0001f408')\n"
+        'main()\n'
+    )
+    done = run_tool(script, PYTHONIOENCODING='latin-1')
+    assert (done.returncode, done.stdout, done.stderr) == (
+        2,
+        'caf\\udce9 \\U0001f408\n',
+        'error: caf\\udce9 \\U0001f408\n',
+    )

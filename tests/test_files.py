@@ -10,7 +10,10 @@ from tokenlabel.errors import UserError
 from tokenlabel.files import (
     is_temporary,
     open_regular,
+    printable,
+    read_json,
     read_lines,
+    read_names,
     read_text,
     relative_name,
     unfinished,
@@ -98,7 +101,26 @@ def test_text_that_cannot_be_read_is_one_sentence(tmp_path, content, words):
         read_text(tmp_path / 'names.txt')
 
 
-@pytest.mark.parametrize('name', ['', '.', '/etc/passwd', '../x', 'a/../../x', 'a\0b', '//x'])
+def test_names_of_files_may_be_any_bytes_where_they_are_listed(tmp_path):
+    (tmp_path / 'keys.txt').write_bytes(b'caf\xe9.jpg\n')
+    assert read_lines(tmp_path / 'keys.txt', errors='surrogateescape') == ['caf\udce9.jpg']
+    assert printable('caf\udce9 é\ud800.jpg') == 'caf\\xe9 é\\ud800.jpg'
+
+
+def test_names_of_classes_have_no_gap(tmp_path):
+    (tmp_path / 'names.txt').write_text('one\n\nthree\n')
+    with pytest.raises(UserError, match=r'The list .*names\.txt has a blank line 2 before others'):
+        read_names(tmp_path / 'names.txt', 'The list')
+
+
+@pytest.mark.parametrize('content', ['{', '[' * 200_000, '9' * 5000, ''])
+def test_what_is_no_json_is_one_sentence(tmp_path, content):
+    (tmp_path / 'x.json').write_text(content)
+    with pytest.raises(UserError, match=r'The file .*x\.json is no JSON'):
+        read_json(tmp_path / 'x.json')
+
+
+@pytest.mark.parametrize('name', ['', '.', '/etc/passwd', '../x', 'a/../../x', 'a\0b', '//x', '..\\x'])
 def test_names_that_could_lie_elsewhere_are_refused(name):
     with pytest.raises(UserError, match='does not lie below a folder'):
         relative_name(name, 'archive.tar')

@@ -50,8 +50,9 @@ def setup_arguments() -> dict:
 
 @pytest.fixture(scope='module')
 def pins() -> dict[str, str]:
-    """Distribution name -> version in requirements.txt."""
-    lines = (ROOT / 'requirements.txt').read_text(encoding='utf-8').splitlines()
+    """Distribution name -> version in the requirements files."""
+    files = (ROOT / name for name in ('requirements.txt', 'requirements-originals.txt'))
+    lines = [line for file in files for line in file.read_text(encoding='utf-8').splitlines()]
     lines = [line for line in lines if line and not line.startswith('#')]
     return {canonicalize_name(name): version for name, version in (line.split('==') for line in lines)}
 
@@ -86,6 +87,16 @@ class TestRequirements:
     def test_a_plain_install_asks_for_no_openmmlab_distribution(self, setup_arguments):
         names = {Requirement(requirement).name for requirement in setup_arguments['install_requires']}
         assert not {name for name in names if name.removeprefix('onedl-').startswith('mm')}
+
+    def test_the_two_kinds_of_openmmlab_distributions_are_never_asked_for_together(self, setup_arguments):
+        extras = {
+            name: {Requirement(requirement).name for requirement in requirements}
+            for name, requirements in setup_arguments['extras_require'].items()
+        }
+        assert 'mmsegmentation' in extras['mm-original'] and 'onedl-mmsegmentation' in extras['mm']
+        for names in extras.values():
+            openmmlab = [name for name in names if name.removeprefix('onedl-').startswith('mm')]
+            assert len({name.startswith('onedl-') for name in openmmlab}) < 2
 
     def test_a_plain_install_brings_what_is_imported_outside_the_engine(self, setup_arguments):
         distributions = {'PIL': 'pillow', 'sklearn': 'scikit-learn', 'cv2': 'opencv-python-headless'}
@@ -188,5 +199,6 @@ class TestSources:
         ]
         assert not named
 
-    def test_continuous_integration_runs_make_test(self):
-        assert (ROOT / '.ci' / 'run').read_text(encoding='utf-8').splitlines()[-1] == 'exec make test'
+    def test_continuous_integration_tests_both_kinds_of_distributions(self):
+        lines = (ROOT / '.ci' / 'run').read_text(encoding='utf-8').splitlines()
+        assert lines[-2:] == ['make test-originals', 'exec make test']

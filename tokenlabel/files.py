@@ -52,19 +52,20 @@ def explained(error: OSError) -> str:
     return f'({reason[:1].lower()}{reason[1:]}): {remedy}'
 
 
-def read_text(path: str | Path, what: str = 'The file') -> str:
+def read_text(path: str | Path, what: str = 'The file', errors: str = 'strict') -> str:
     """A text file as people's editors write it: UTF-8, with or without a byte order mark; line ends become LF.
 
     Args:
         path: the file.
         what: what it is, to begin a message.
+        errors: `surrogateescape` for lists of file names, which may be any bytes.
 
     Raises:
         UserError: it cannot be read, or is no UTF-8.
     """
     try:
         with open_regular(path) as file:
-            text = file.read().decode('utf-8-sig')
+            text = file.read().decode('utf-8-sig', errors)
     except OSError as error:
         raise UserError(f'{what} {path} cannot be read {explained(error)}.') from error
     except UnicodeDecodeError as error:
@@ -73,16 +74,48 @@ def read_text(path: str | Path, what: str = 'The file') -> str:
     return text.replace('\r\n', '\n').replace('\r', '\n')
 
 
-def read_lines(path: str | Path, what: str = 'The file') -> list[str]:
+def read_lines(path: str | Path, what: str = 'The file', errors: str = 'strict') -> list[str]:
     """The lines of a text file without space around them; blank lines at the end do not count.
 
     Raises:
         UserError: as `read_text`.
     """
-    lines = [line.strip() for line in read_text(path, what).split('\n')]
+    lines = [line.strip() for line in read_text(path, what, errors).split('\n')]
     while lines and not lines[-1]:
         lines.pop()
     return lines
+
+
+def read_names(path: str | Path, what: str = 'The file') -> list[str]:
+    """The lines of a text file of which each counts, such as the names of classes in their order.
+
+    Raises:
+        UserError: as `read_text`; a line between others is blank, so that those after it would be numbered wrongly.
+    """
+    lines = read_lines(path, what)
+    if '' in lines:
+        raise UserError(f'{what} {path} has a blank line {lines.index("") + 1} before others: remove it, or fill it.')
+    return lines
+
+
+def read_json(path: str | Path, what: str = 'The file') -> object:
+    """What a JSON file holds.
+
+    Raises:
+        UserError: as `read_text`; it is no JSON, or nested too deep.
+    """
+    try:
+        return json.loads(read_text(path, what))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f'{what} {path} is no JSON ({error}): repair or replace it.') from error
+
+
+def printable(name: str) -> str:
+    r"""A file's name as text that any terminal, table or log takes: bytes that are not UTF-8 are written as `\xe9`."""
+    name = re.sub('[\udc80-\udcff]', lambda byte: rf'\x{ord(byte[0]) - 0xDC00:02x}', name)
+    return name.encode('utf-8', 'backslashreplace').decode()
 
 
 def relative_name(name: str, source: str | Path) -> str:
@@ -99,7 +132,7 @@ def relative_name(name: str, source: str | Path) -> str:
         UserError: it is absolute, empty, holds `..` or a zero byte, so that it could name a place elsewhere.
     """
     path = PurePosixPath(name)
-    if path.is_absolute() or '..' in path.parts or not path.parts or '\0' in name:
+    if path.is_absolute() or '..' in re.split(r'[/\\]', name) or not path.parts or '\0' in name:
         raise UserError(
             f'{source} names {name!r}, which does not lie below a folder: names are relative paths without `..`; '
             'write the file anew with such names.'
@@ -132,10 +165,11 @@ def unfinished(path: str | Path) -> Iterator[Path]:
         UserError: the disk is full, or the place cannot be written to.
     """
     path = Path(path)
-    # without the file's own name, which may be as long as names can be
-    temporary = path.with_name(f'.{socket.gethostname()}-{os.getpid()}-{next(_numbers)}.tmp{path.suffix}')
+    temporary = temporary_beside(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():  # a device would be replaced
+            raise OSError(errno.EINVAL, 'not a regular file', str(path))
         try:
             yield temporary
             with open(temporary, 'rb') as file:
@@ -173,6 +207,12 @@ def write_json(path: str | Path, data: object) -> None:
         UserError: as `write_atomically`.
     """
     write_atomically(path, json.dumps(_finite(data), indent=2, allow_nan=False) + '\n')
+
+
+def temporary_beside(path: Path) -> Path:
+    """A new name of a temporary file in the folder of `path`, with its suffix; see `is_temporary`."""
+    # without the file's own name, which may be as long as names can be
+    return path.with_name(f'.{socket.gethostname()}-{os.getpid()}-{next(_numbers)}.tmp{path.suffix}')
 
 
 def is_temporary(file: Path) -> bool:

@@ -20,6 +20,7 @@ from matplotlib.patches import Patch, Rectangle
 from PIL import Image
 from torch import Tensor
 
+from tokenlabel.errors import UserError
 from tokenlabel.files import write_atomically
 
 Picture = Image.Image | np.ndarray | Tensor
@@ -30,6 +31,7 @@ Cells = tuple[np.ndarray, np.ndarray, tuple[float, float, float, float]]
 INK, PAPER, UNLABELLED = '#1f2933', '#ffffff', (236, 239, 243)
 PICTURE, GAP, MARGIN, LEGEND_LINE = 1.7, 0.1, 0.35, 0.2  # inches
 MAX_LEGEND, MAX_NAME = 20, 20  # classes, characters
+FIGURE_SUFFIXES = ('.png', '.pdf', '.svg', '.jpg', '.jpeg', '.webp')
 
 
 def label_map_figure(
@@ -177,10 +179,19 @@ def class_palette(num_classes: int) -> list[tuple[int, int, int]]:
 
 
 def save_figure(figure: Figure, path: str | Path, dpi: int = 160) -> Path:
-    """Write a figure to `path`, whose suffix is the format; a half-written file never bears that name."""
+    """Write a figure to `path`, whose suffix is the format; a half-written file never bears that name.
+
+    Raises:
+        UserError: the suffix is none of `FIGURE_SUFFIXES`, the picture would be too large, or as `write_atomically`.
+    """
     path = Path(path)
+    if path.suffix.lower() not in FIGURE_SUFFIXES:
+        raise UserError(f'{path} is no kind of picture: end its name with {", ".join(FIGURE_SUFFIXES)}.')
     picture = io.BytesIO()
-    figure.savefig(picture, dpi=dpi, facecolor=PAPER, format=path.suffix.removeprefix('.'))
+    try:
+        figure.savefig(picture, dpi=dpi, facecolor=PAPER, format=path.suffix.lower().removeprefix('.'))
+    except ValueError as error:  # Matplotlib's word for more pixels than a file can have
+        raise UserError(f'{path} would be too large a picture ({error}): draw fewer images.') from error
     write_atomically(path, picture.getvalue())
     return path
 
@@ -278,7 +289,7 @@ def _canvas(title, subtitle, row_names, images, legend, captions=()) -> tuple[Fi
             axis.set_axis_off()
     for axis, picture, caption in zip(axes[0], pictures, captions or [''] * len(pictures), strict=True):
         _show(axis, picture)
-        axis.set_title(caption, fontsize=8.5, color=INK, pad=3)
+        axis.set_title(caption, fontsize=8.5, color=INK, pad=3, parse_math=False)  # names may hold `$`
     box = dict(loc='upper left', bbox_to_anchor=(MARGIN / width, legend_height / height), frameon=False, borderpad=0)
     spacing = dict(handlelength=1, handleheight=1, borderaxespad=0, columnspacing=1.2)
     figure.legend(handles=legend, ncols=legend_columns, fontsize=8, labelcolor=INK, **box, **spacing)

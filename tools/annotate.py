@@ -8,7 +8,6 @@ same command goes on where it was, in as many processes as are started for it.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import torch
 from rich.console import Console
 
 from tokenlabel.data.readers import open_images
-from tokenlabel.errors import UserError, reports_errors
+from tokenlabel.errors import UserError, is_out_of_memory, reports_errors
 from tokenlabel.labels.annotator import (
     annotator_view,
     class_names,
@@ -30,15 +29,23 @@ from tokenlabel.labels.annotator.progress_bar import AnnotationBar
 from tokenlabel.labels.class_map import match_classes
 from tokenlabel.labels.store import LabelWriter, image_keys
 from tokenlabel.labels.view_rule import RULES, Squash, rule_record
+from tokenlabel.launch_environment import own_place
+from tokenlabel.stopping import when_stopped
 
-from annotator_arguments import add_annotator_arguments, annotator_of, positive, share
+from annotator_arguments import add_annotator_arguments, annotator_of
+from command_line import Parser, batch_size, positive, share, worker_count
 
 
 @reports_errors
 def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
-    # as torchrun names the processes of a machine
-    rank, local_rank, world = (int(os.environ.get(name, only)) for name, only in PLACE.items())
+    with when_stopped(lambda: 'nothing is lost, the same command resumes.'):
+        return run(args)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Annotates what is left; the exit status."""
+    rank, local_rank, world = own_place()
     reader = open_images(args.images, split=args.split)
     device = own_device(args.device, local_rank)
     precision = args.precision or ('bf16' if device.type == 'cuda' else 'fp32')
@@ -69,7 +76,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
     try:
-        with writer, AnnotationBar(writer, console, shown=leader) as bar:
+        with (
+            when_stopped(lambda: f'{writer.num_done} of {total} images are done, the same command resumes.'),
+            writer,
+            AnnotationBar(writer, console, shown=leader) as bar,
+        ):
             inference = Inference(
                 annotator,
                 view,
@@ -91,15 +102,16 @@ def main(arguments: list[str] | None = None) -> int:
                 on_batch=bar.update,
             )
             bar.finish(tally)
-    except KeyboardInterrupt:
-        if leader:
-            console.print(f'Stopped after {writer.num_done} of {total} images; the same command goes on from there.')
-        return 130
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f'{device} has no memory for batches of {writer.meta["batch_size"]} images: remove {args.store} and '
-            'choose a smaller --batch-size.'
-        ) from error
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise UserError(
+                f'{device} has no memory for batches of {writer.meta["batch_size"]} images: remove {args.store} and '
+                'choose a smaller --batch-size.'
+            ) from error
+        if args.compile and type(error).__module__.startswith(COMPILERS):
+            reason = str(error).splitlines()[0]
+            raise UserError(f'{args.annotator} cannot be compiled here ({reason}): leave out --compile.') from error
+        raise
     if writer.num_done < total:
         say(leader, f'{args.store}: {writer.num_done} of {total} maps are done, other processes have the rest.')
         return 0
@@ -109,12 +121,12 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-PLACE = {'RANK': 0, 'LOCAL_RANK': 0, 'WORLD_SIZE': 1}
+COMPILERS = ('torch._dynamo', 'torch._inductor')  # where errors of compiling come from
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument('images', help='folder, .tar, wds/SHARDS or hfds/DATASET')
     parser.add_argument('store', type=Path, help='folder to write the label store to; an unfinished one is resumed')
     parser.add_argument('--split', default='train', help='of a data set that has several (default: train)')
@@ -140,8 +152,8 @@ def parser() -> argparse.ArgumentParser:
 
     group = parser.add_argument_group('run')
     group.add_argument('--on-error', choices=['stop', 'skip'], default='stop', help='unreadable images (default: stop)')
-    group.add_argument('--batch-size', type=positive, help='default: 64, or what the store was begun with')
-    group.add_argument('--workers', type=int, default=4, help='processes that decode images (default: 4)')
+    group.add_argument('--batch-size', type=batch_size, help='default: 64, or what the store was begun with')
+    group.add_argument('--workers', type=worker_count, default=4, help='processes that decode images (default: 4)')
     group.add_argument('--precision', choices=sorted(PRECISIONS), help='default: bf16 on cuda, fp32 on cpu')
     group.add_argument(
         '--channels-last',

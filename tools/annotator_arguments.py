@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.utils import ParseKwargs
 
 from tokenlabel.labels.annotator import Annotator, load_annotator
+
+from command_line import ModelKwargs, device, positive, side
 
 
 def add_annotator_arguments(parser: Any, size: str = 'at which timm evaluates it') -> None:
@@ -16,8 +17,10 @@ def add_annotator_arguments(parser: Any, size: str = 'at which timm evaluates it
     parser.add_argument('--checkpoint', type=Path, help="its weights; without it timm's pretrained ones")
     parser.add_argument('--ema', action='store_true', help="take the checkpoint's EMA weights")
     parser.add_argument('--num-classes', type=positive, help='of the annotator (default: as in its weights)')
-    parser.add_argument('--model-kwargs', nargs='*', default={}, action=ParseKwargs, metavar='K=V')
-    parser.add_argument('--img-size', type=positive, help=f'input side in pixels (default: {size})')
+    parser.add_argument(
+        '--model-kwargs', nargs='*', default={}, action=ModelKwargs, metavar='K=V', help='of its network'
+    )
+    parser.add_argument('--img-size', type=side, help=f'input side in pixels (default: {size})')
     usual = 'cuda' if torch.cuda.is_available() else 'cpu'
     parser.add_argument('--device', type=device, default=usual, help='default: cuda if there is one, else cpu')
 
@@ -32,26 +35,3 @@ def annotator_of(args: argparse.Namespace, size: int | None = None) -> Annotator
         size=args.img_size or size,
         model_kwargs=args.model_kwargs,
     )
-
-
-def positive(text: str) -> int:
-    """A whole number from 1 on."""
-    if int(text) < 1:
-        raise ValueError(text)
-    return int(text)
-
-
-def share(text: str) -> float:
-    """A number above 0 and at most 1."""
-    if not 0 < float(text) <= 1:
-        raise ValueError(text)
-    return float(text)
-
-
-def device(text: str) -> torch.device:
-    """A device that is there."""
-    try:
-        torch.empty(0, device=text)
-        return torch.device(text)
-    except (RuntimeError, AssertionError) as error:
-        raise argparse.ArgumentTypeError(f'there is no device {text} here') from error

@@ -8,7 +8,6 @@ python tools/benchmark.py segment # evaluating a segmentation model: batched win
 python tools/benchmark.py step    # a whole training step, compiled or not, against the plainest one
 """
 
-import argparse
 import sys
 
 from tokenlabel.errors import reports_errors
@@ -18,18 +17,19 @@ from benchmark_loader import add_loader_arguments, benchmark_loader
 from benchmark_loss import add_loss_arguments, benchmark_loss
 from benchmark_segment_arguments import add_segment_arguments
 from benchmark_step import add_step_arguments, benchmark_step
+from command_line import Parser
 
 
 @reports_errors
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: list[str] | None = None) -> int:
+    parser = Parser(description=__doc__)
     commands = parser.add_subparsers(dest='what', required=True)
     add_labels_arguments(commands.add_parser('labels'))
     add_loader_arguments(commands.add_parser('loader'))
     add_loss_arguments(commands.add_parser('loss'))
     add_segment_arguments(commands.add_parser('segment'))
     add_step_arguments(commands.add_parser('step'))
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     if args.what == 'segment':
         # here, as the others do without MMSegmentation
         from benchmark_segment import benchmark_segment

@@ -20,10 +20,12 @@ from tokenlabel.labels.annotator import load_annotator, map_side
 from tokenlabel.labels.annotator.annotation import annotate
 from tokenlabel.labels.annotator.inference import PRECISIONS, Inference
 from tokenlabel.labels.store import LabelStore, LabelWriter, image_keys
-from tokenlabel.labels.store.files import ARRAYS, file_name, layout, num_shards, write_meta
+from tokenlabel.labels.store.files import ARRAYS, file_name, file_names, layout, num_shards
+from tokenlabel.labels.store.meta import write_meta
 from tokenlabel.labels.view_rule import Squash, rule_record
 
 from benchmark_timing import report, seconds, versions
+from command_line import batch_size, device_name, positive, side, worker_count
 
 MEBIBYTE = 2**20
 
@@ -31,16 +33,16 @@ MEBIBYTE = 2**20
 def add_labels_arguments(parser: argparse.ArgumentParser) -> None:
     """Sizes of everything; the defaults are those of ImageNet, the annotator a small one."""
     cuda = torch.cuda.is_available()
-    parser.add_argument('--device', default='cuda' if cuda else 'cpu')
+    parser.add_argument('--device', type=device_name, default='cuda' if cuda else 'cpu')
     parser.add_argument('--annotator', default='dm_nfnet_f0' if cuda else 'resnet18', help='built with random weights')
-    parser.add_argument('--img-size', type=int, default=576 if cuda else 224)
-    parser.add_argument('--images', type=int, default=2048 if cuda else 192, help='annotated in each way')
+    parser.add_argument('--img-size', type=side, default=576 if cuda else 224)
+    parser.add_argument('--images', type=positive, default=2048 if cuda else 192, help='annotated in each way')
     parser.add_argument('--precision', choices=sorted(PRECISIONS), default='bf16')
-    parser.add_argument('--batch-size', type=int, default=64)
-    parser.add_argument('--workers', type=int, default=min(12, os.cpu_count() or 1))
-    parser.add_argument('--maps', type=int, default=4000, help='maps to read, from a store and from single files')
-    parser.add_argument('--entries', type=int, default=1_281_167, help='images of the store that is opened')
-    parser.add_argument('--runs', type=int, default=3, help='timed pairs')
+    parser.add_argument('--batch-size', type=batch_size, default=64)
+    parser.add_argument('--workers', type=worker_count, default=min(12, os.cpu_count() or 1))
+    parser.add_argument('--maps', type=positive, default=4000, help='maps to read, from a store and from single files')
+    parser.add_argument('--entries', type=positive, default=1_281_167, help='images of the store that is opened')
+    parser.add_argument('--runs', type=positive, default=3, help='timed pairs')
 
 
 def benchmark_labels(args: argparse.Namespace) -> None:
@@ -137,7 +139,8 @@ def benchmark_opening(args: argparse.Namespace, folder: Path) -> None:
             if name == 'sizes':  # without one an image would have no map
                 array[:] = 500
                 array.flush()  # or its pages would count as the workers' own
-    write_meta(path, writer.meta | {'complete': True})
+    checksums = dict.fromkeys(file_names(writer.meta), '0' * 64)
+    write_meta(path, writer.meta | {'complete': True, 'checksums': checksums})
 
     spawn = multiprocessing.get_context('spawn')
     print(f'opening a store of {args.entries:,} images, and what memory a worker process gains by it:')

@@ -28,20 +28,23 @@ from tokenlabel.engine.preprocessor import ImagePreprocessor
 from tokenlabel.transforms.image import TrainTransform
 
 from benchmark_timing import report, seconds, versions
+from command_line import batch_size, device_name, positive, side
 
 ERASING = 0.25
 
 
 def add_loader_arguments(parser: argparse.ArgumentParser) -> None:
     """Sizes of images and batches."""
-    parser.add_argument('--width', type=int, default=500, help='of the files in pixels')
-    parser.add_argument('--height', type=int, default=375, help='of the files in pixels')
-    parser.add_argument('--images', type=int, default=256, help='images per run')
-    parser.add_argument('--batch', type=int, default=64)
-    parser.add_argument('--img-size', type=int, default=224)
+    parser.add_argument('--width', type=side, default=500, help='of the files in pixels')
+    parser.add_argument('--height', type=side, default=375, help='of the files in pixels')
+    parser.add_argument('--images', type=positive, default=256, help='images per run')
+    parser.add_argument('--batch', type=batch_size, default=64)
+    parser.add_argument('--img-size', type=side, default=224)
     parser.add_argument('--auto-augment', default='rand-m9-mstd0.5-inc1')
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='of the batches')
-    parser.add_argument('--runs', type=int, default=5, help='timed pairs after one warm-up')
+    parser.add_argument(
+        '--device', type=device_name, default='cuda' if torch.cuda.is_available() else 'cpu', help='of the batches'
+    )
+    parser.add_argument('--runs', type=positive, default=5, help='timed pairs after one warm-up')
 
 
 def benchmark_loader(args: argparse.Namespace) -> None:

@@ -22,6 +22,7 @@ from tokenlabel.models.token_head import TokenLogits
 from tokenlabel.ops.soft_cross_entropy import kernel_is_faster
 
 from benchmark_timing import report, seconds, versions
+from command_line import batch_size, device_name, positive
 
 SMOOTHING = 0.1
 MEGABYTE = 10**6
@@ -29,14 +30,14 @@ MEGABYTE = 10**6
 
 def add_loss_arguments(parser: argparse.ArgumentParser) -> None:
     """Sizes of the batch."""
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--batch', type=int, default=64)
-    parser.add_argument('--classes', type=int, default=1000)
-    parser.add_argument('--grid', type=int, default=14, help='tokens per side')
-    parser.add_argument('--cells', type=int, default=18, help='cells of a score map per side')
-    parser.add_argument('--k', type=int, default=5, help='scores per cell')
+    parser.add_argument('--device', type=device_name, default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--batch', type=batch_size, default=64)
+    parser.add_argument('--classes', type=positive, default=1000)
+    parser.add_argument('--grid', type=positive, default=14, help='tokens per side')
+    parser.add_argument('--cells', type=positive, default=18, help='cells of a score map per side')
+    parser.add_argument('--k', type=positive, default=5, help='scores per cell')
     parser.add_argument('--dtype', choices=['float32', 'bfloat16', 'float16'], default='float32', help='of the logits')
-    parser.add_argument('--runs', type=int, default=5, help='timed pairs after one warm-up')
+    parser.add_argument('--runs', type=positive, default=5, help='timed pairs after one warm-up')
 
 
 def benchmark_loss(args: argparse.Namespace) -> None:

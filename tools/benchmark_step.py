@@ -18,6 +18,7 @@ from tokenlabel.models.token_head import TokenLogits
 
 from benchmark_loss import SMOOTHING, smoothed_softmax
 from benchmark_timing import report, seconds, versions
+from command_line import batch_size, device_name, fraction, positive, positive_real, side
 
 LR, WEIGHT_DECAY, MOMENTUM = 1e-3, 0.05, 8e-5
 CELLS, K = 18, 5
@@ -28,16 +29,18 @@ PEAKS = {'H100 PCIe': 756e12, 'H100': 989e12, 'H200': 989e12, 'GH200': 989e12, '
 def add_step_arguments(parser: argparse.ArgumentParser) -> None:
     """Network, batch and how it is run."""
     cuda = torch.cuda.is_available()
-    parser.add_argument('--device', default='cuda' if cuda else 'cpu')
+    parser.add_argument('--device', type=device_name, default='cuda' if cuda else 'cpu')
     parser.add_argument('--model', default='lvvit_s', help='an LV-ViT')
-    parser.add_argument('--batch', type=int, default=128 if cuda else 4)
-    parser.add_argument('--img-size', type=int, default=224)
-    parser.add_argument('--classes', type=int, default=1000)
-    parser.add_argument('--drop-path', type=float, default=0.1)
-    parser.add_argument('--runs', type=int, default=20 if cuda else 5, help='timed pairs after two warm-ups')
+    parser.add_argument('--batch', type=batch_size, default=128 if cuda else 4)
+    parser.add_argument('--img-size', type=side, default=224)
+    parser.add_argument('--classes', type=positive, default=1000)
+    parser.add_argument('--drop-path', type=fraction, default=0.1)
+    parser.add_argument('--runs', type=positive, default=20 if cuda else 5, help='timed pairs after two warm-ups')
     parser.add_argument('--compile', nargs='?', const='inductor', default=False, help='our network; a backend of torch')
     parser.add_argument('--grad-checkpointing', action='store_true', help='our network')
-    parser.add_argument('--peak-tflops', type=float, help="of the device in bfloat16; known for NVIDIA's larger ones")
+    parser.add_argument(
+        '--peak-tflops', type=positive_real, help="of the device in bfloat16; known for NVIDIA's larger ones"
+    )
 
 
 def benchmark_step(args: argparse.Namespace) -> None:

@@ -19,10 +19,13 @@ from tokenlabel.engine.classifier import create_network
 from tokenlabel.engine.config import explains_errors, load_config, register_imports
 from tokenlabel.errors import UserError, reports_errors
 from tokenlabel.models.layouts import LAYOUTS, Weights, check_target, classifier_in, fit, read_weights, save
+from tokenlabel.outputs import check_output_file
+
+from command_line import Parser
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument('source', type=Path, help='checkpoint in any layout')
     parser.add_argument('target', type=Path, help='file to write; .safetensors is written as such')
     parser.add_argument('--to', choices=LAYOUTS, required=True, help='layout of the target')
@@ -39,7 +42,7 @@ def fit_to_config(weights: Weights, path: Path) -> None:
     """Fits the weights to the model of a config, of pretraining or segmentation as they are."""
     config = load_config(path)
     register_imports(config)
-    with explains_errors(path):
+    with explains_errors(path, config):
         if weights.is_segmentation:
             fit_segmentation_to(weights, config, path)
         else:
@@ -77,6 +80,7 @@ def described(weights: Weights) -> str:
 @reports_errors
 def main(arguments: list[str] | None = None) -> None:
     args = parse_arguments(arguments)
+    check_output_file(args.target)
     weights = read_weights(args.source, averaged=not args.raw)
     check_target(args.target, args.to, args.source)
     print(f'{args.source}: {described(weights)}')

@@ -20,23 +20,26 @@ from rich.table import Table
 
 from tokenlabel.errors import reports_errors
 from tokenlabel.files import write_atomically
+from tokenlabel.outputs import check_output_folder
+from tokenlabel.stopping import when_stopped
 
+from command_line import Parser, positive
 from demo_comparison import compare
 from demo_families import compare_families
 from demo_pictures import draw_pictures
 from demo_stages import COMPARISON, FAMILIES, FULL, SMALLEST, Stages
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = Parser(description=__doc__)
     parser.add_argument('--work-dir', type=Path, help='where to write (work_dirs/ demo, comparison or families)')
     parser.add_argument('--smallest', action='store_true', help='a few steps of everything')
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument('--compare', action='store_true', help='compare ways to pretrain instead')
     instead.add_argument('--families', action='store_true', help='compare labels for six families of networks instead')
-    parser.add_argument('--seeds', type=int, default=3, help='runs of every row of a comparison')
-    parser.add_argument('--jobs', type=int, default=2, help='runs of a comparison at a time, one thread each')
-    return parser.parse_args()
+    parser.add_argument('--seeds', type=positive, default=3, help='runs of every row of a comparison')
+    parser.add_argument('--jobs', type=positive, default=2, help='runs of a comparison at a time, one thread each')
+    return parser.parse_args(arguments)
 
 
 def run_demo(stages: Stages) -> dict:
@@ -85,15 +88,19 @@ def print_report(report: dict, work_dir: Path) -> None:
 
 
 @reports_errors
-def main() -> None:
-    args = parse_arguments()
+def main(arguments: list[str] | None = None) -> None:
+    args = parse_arguments(arguments)
     if args.compare or args.families:
         run, name, budget = compare, 'comparison', COMPARISON
         if args.families:
             run, name, budget = compare_families, 'families', FAMILIES
-        run(args.work_dir or Path('work_dirs', name), SMALLEST if args.smallest else budget, args.seeds, args.jobs)
+        work_dir = args.work_dir or Path('work_dirs', name)
+        check_output_folder(work_dir)
+        with when_stopped(lambda: 'the same command resumes, finished runs are kept.'):
+            run(work_dir, SMALLEST if args.smallest else budget, args.seeds, args.jobs)
         return
     work_dir = args.work_dir or Path('work_dirs/demo')
+    check_output_folder(work_dir)
     report = run_demo(Stages(work_dir, SMALLEST if args.smallest else FULL))
     write_atomically(work_dir / 'report.json', json.dumps(report, indent=2) + '\n')
     print_report(report, work_dir)

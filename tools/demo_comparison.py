@@ -8,7 +8,6 @@ run is cached below `comparison/`: a second call goes on where the first one sto
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -17,7 +16,7 @@ from statistics import mean, stdev, variance
 from tokenlabel.engine.config import load_config
 from tokenlabel.files import write_atomically
 
-from demo_stages import ROOT, Budget, Stages
+from demo_stages import ROOT, Budget, Stages, concurrent_runs
 
 ROWS: dict[str, list[str] | None] = {
     'no pretraining': None,
@@ -55,7 +54,7 @@ def compare(work_dir: Path, budget: Budget, num_seeds: int, num_jobs: int) -> di
     annotator = Runs(stages).cached('annotator', {}, stages.train_annotator)
     stages.annotate()
     row = partial(Row, work_dir, budget)
-    with ThreadPoolExecutor(num_jobs) as pool:
+    with concurrent_runs(num_jobs) as pool:
         rates = dict(zip(ROWS, pool.map(lambda name: row(name).tune(), ROWS), strict=True))
         wanted = list(product(range(1, num_seeds + 1), ROWS))  # so that an unfinished table has whole seeds
         runs = list(pool.map(lambda run: row(run[1]).run(run[0], rates[run[1]]), wanted))

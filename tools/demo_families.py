@@ -8,7 +8,6 @@ Every run is cached below `families/`: a second call goes on where the first one
 import json
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 from statistics import mean
@@ -16,7 +15,7 @@ from statistics import mean
 from tokenlabel.files import write_atomically
 
 from demo_comparison import Runs, spread
-from demo_stages import Budget, Stages
+from demo_stages import Budget, Stages, concurrent_runs
 
 FAMILIES = {
     'lvvit': 'LV-ViT',
@@ -43,7 +42,7 @@ def compare_families(work_dir: Path, budget: Budget, num_seeds: int, num_jobs: i
     Runs(stages, ['configs/demo/annotator.py']).cached('annotator', {}, stages.train_annotator)
     stages.annotate()
     wanted = list(product(range(1, num_seeds + 1), FAMILIES, LABELS))
-    with ThreadPoolExecutor(num_jobs) as pool:
+    with concurrent_runs(num_jobs) as pool:
         results = list(pool.map(lambda run: train(work_dir, budget, *run), wanted))
     rows = {family: {} for family in FAMILIES}
     for kind in LABELS:

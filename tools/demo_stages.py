@@ -7,16 +7,23 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tokenlabel.data.digit_scenes import write_digit_scenes
+from tokenlabel.engine.resuming.checkpoint_files import last_checkpoint
 from tokenlabel.errors import UserError
+from tokenlabel.files import disk_errors
 
 ROOT = Path(__file__).resolve().parent.parent
 ANNOTATOR = ('resnet10t', '--model-kwargs', 'channels=[32,64,96,128]', 'stem_width=16', 'output_stride=8')
 ITERATION = re.compile(r'Iter\(train\) \[ *(\d+)/(\d+)\].*?eta: (\S+).*?  loss: (\S+)')
+
+
+_running: set[subprocess.Popen] = set()
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ class Stages:
 
     def train_annotator(self) -> dict:
         """A small CNN that learns from image labels; returns its metrics."""
-        shutil.rmtree(self.labels, ignore_errors=True)  # those of an earlier annotator
+        self._remove_labels()
         options = [*self._image_options(), *schedule(self.budget.annotator_iterations)]
         launcher = [sys.executable, 'tools/train.py']
         return self._train_and_test('annotator', 'configs/demo/annotator.py', launcher, options)
@@ -101,10 +108,26 @@ class Stages:
 
     def checkpoint(self, run: str) -> Path:
         """The last checkpoint of a run."""
-        latest = self.work_dir / run / 'last_checkpoint'
-        if not latest.is_file():
+        latest = last_checkpoint(self.work_dir / run)
+        if latest is None:
             raise UserError(f'{self.work_dir / run} has no checkpoint: run the stage before it again.')
-        return Path(latest.read_text().strip())
+        return latest
+
+    def _remove_labels(self) -> None:
+        """Removes the labels of an earlier annotator of the demo.
+
+        Raises:
+            UserError: there is something else in their place.
+        """
+        if not self.labels.exists():
+            return
+        try:
+            annotator = json.loads((self.labels / 'meta.json').read_text())['annotator']['name']
+        except (OSError, ValueError, LookupError, TypeError):
+            annotator = None
+        if annotator != ANNOTATOR[0]:
+            raise UserError(f'{self.labels} holds no labels of the demo: choose another --work-dir, or remove it.')
+        shutil.rmtree(self.labels)
 
     def _train_and_test(self, run: str, config: str, launcher: Sequence[str], options: Sequence[str]) -> dict:
         folder = self.work_dir / run
@@ -137,22 +160,53 @@ class Stages:
         if self.threads:
             environment['OMP_NUM_THREADS'] = str(self.threads)
         log = self.work_dir / 'logs' / f'{name.replace("/", "_")}.log'
-        log.parent.mkdir(parents=True, exist_ok=True)
+        with disk_errors(log):
+            log.parent.mkdir(parents=True, exist_ok=True)
         with (
+            disk_errors(log),
             open(log, 'w') as file,
             subprocess.Popen(
                 words, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
             ) as process,
         ):
             last = ''
-            for line in process.stdout:
-                file.write(line)
-                last = line.strip() or last
-                if found := ITERATION.search(line):
-                    done, total, eta, loss = found.groups()
-                    self.say(f'  iteration {done:>5}/{total}   loss {loss}   {eta} left')
+            with ended_with_us(process):
+                for line in process.stdout:
+                    file.write(line)
+                    last = line.strip() or last
+                    if found := ITERATION.search(line):
+                        done, total, eta, loss = found.groups()
+                        self.say(f'  iteration {done:>5}/{total}   loss {loss}   {eta} left')
         if process.returncode:
             raise UserError(f'{words[0]} failed ({last}): see {log}.')
+
+
+@contextmanager
+def ended_with_us(process: subprocess.Popen) -> Iterator[None]:
+    """Where the block ends early, or `concurrent_runs` is stopped, the process ends as at SIGTERM."""
+    _running.add(process)
+    try:
+        yield
+    except BaseException:
+        process.terminate()
+        raise
+    finally:
+        _running.discard(process)
+
+
+@contextmanager
+def concurrent_runs(num_jobs: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads for runs at a time. After an error no further run begins; Ctrl-C or a signal ends those at work."""
+    pool = ThreadPoolExecutor(num_jobs)
+    try:
+        yield pool
+    except KeyboardInterrupt:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in list(_running):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def schedule(iterations: int | None) -> list[str]:

@@ -11,7 +11,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from tokenlabel.data.readers import open_images
 from tokenlabel.errors import UserError, reports_errors
+from tokenlabel.files import printable, read_lines
 from tokenlabel.labels import geometry_check, release
 from tokenlabel.labels.annotator import map_side
 from tokenlabel.labels.rewrite import keys_of_classes, merge_stores, subset_store
@@ -31,22 +32,22 @@ from tokenlabel.labels.statistics import describe_store, image_labels, store_sta
 from tokenlabel.labels.store import LabelMap, LabelStore, image_keys
 from tokenlabel.labels.store.files import num_shards
 from tokenlabel.labels.targets import token_targets
-from tokenlabel.labels.verification import num_files, verify_store
+from tokenlabel.labels.verification import lacks_checksum, num_files, verify_store
 from tokenlabel.labels.view_rule import CenterCrop, Squash
+from tokenlabel.outputs import check_output_file, check_output_folder
+from tokenlabel.stopping import when_stopped
 from tokenlabel.transforms.view import View
-from tokenlabel.visualization import crop_targets_figure, save_figure
+from tokenlabel.visualization import FIGURE_SUFFIXES, crop_targets_figure, save_figure
 
-from annotator_arguments import add_annotator_arguments, annotator_of, positive, share
+from annotator_arguments import add_annotator_arguments, annotator_of
+from command_line import Parser, crop, positive, share, side, whole, worker_count
 
 
 @reports_errors
 def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
-    try:
+    with when_stopped(lambda: 'the same command resumes.') if args.run in RESUMED else nullcontext():
         return args.run(args)
-    except KeyboardInterrupt:
-        print('Stopped.', file=sys.stderr)
-        return 130
 
 
 def info(args: argparse.Namespace) -> int:
@@ -68,12 +69,15 @@ def verify(args: argparse.Namespace) -> int:
         print(problem)
     if not problems:
         print(f'{args.store} is sound.')
+        if lacks_checksum(args.store):
+            print(f'{args.store / "meta.json"} has no checksum of its own, as an earlier version wrote it.')
     return int(bool(problems))
 
 
 def view(args: argparse.Namespace) -> int:
     """Draw label maps over their images: the best class of each cell, its confidence in opacity, and the token targets
     that a crop of the image gets in training."""
+    check_output_file(args.out, FIGURE_SUFFIXES)
     store, reader = LabelStore(args.store), images_of(args)
     places = {key: index for index, key in enumerate(image_keys(reader))}
     rows = store.indices(args.keys)
@@ -88,7 +92,9 @@ def view(args: argparse.Namespace) -> int:
     targets = [crop_targets(label_map, args.crop, args.grid, store.num_classes) for label_map in maps]
     names = store.class_names or [str(number) for number in range(store.num_classes)]
     crops = [args.crop] * len(images)
-    figure = crop_targets_figure(images, maps, crops, targets, names, captions=[Path(key).name for key in args.keys])
+    figure = crop_targets_figure(
+        images, maps, crops, targets, names, captions=[printable(Path(key).name) for key in args.keys]
+    )
     print(save_figure(figure, args.out, dpi=300))
     return 0
 
@@ -116,6 +122,7 @@ def import_release(args: argparse.Namespace) -> int:
 
 def export_release(args: argparse.Namespace) -> int:
     """Write a store as the files of the 2021 release, `class/image.pt`."""
+    check_output_folder(args.folder)
     store = LabelStore(args.store)
     with progress('Exporting', len(store)) as advance:
         count = release.export_release(store, args.folder, on_map=advance)
@@ -152,7 +159,7 @@ def subset(args: argparse.Namespace) -> int:
     """Make a store of some of another's images."""
     store = LabelStore(args.store)
     if args.keys:
-        keys = lines_of(args.keys)
+        keys = [line for line in read_lines(args.keys, 'The list of keys', 'surrogateescape') if line]
     elif args.images:
         keys = image_keys(images_of(args))
     else:
@@ -163,25 +170,14 @@ def subset(args: argparse.Namespace) -> int:
     return 0
 
 
-def lines_of(path: Path) -> list[str]:
-    """Lines of a text file that are not empty. Raises `UserError` where it cannot be read."""
-    try:
-        return [line for line in path.read_text(encoding='utf-8').splitlines() if line]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'Cannot read {path} ({error}): give a text file of one key per line.') from error
-
-
-def crop_of(text: str) -> tuple[float, ...]:
-    """Left, top, width and height of a crop, in fractions of the image."""
-    left, top, width, height = crop = tuple(map(float, text.split(',')))
-    if min(left, top) < 0 or min(width, height) <= 0 or max(left + width, top + height) > 1 + 1e-6:
-        raise ValueError(text)
-    return crop
-
-
 def images_of(args: argparse.Namespace) -> Any:
     """Reader of the images given by --images; None where there are none."""
     return open_images(args.images, args.split) if args.images else None
+
+
+# What a stopped command leaves is completed by the same command.
+RESUMED = (import_release, export_release, merge, subset)
+MAX_GRID = 256  # tokens each way, of which every one is drawn
 
 
 @contextmanager
@@ -202,7 +198,7 @@ def add_images(command: argparse.ArgumentParser, what: str, group: Any = None, *
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
 
     def add(run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
@@ -220,11 +216,12 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument('store', type=Path)
     command.add_argument('keys', nargs='+', metavar='IMAGE', help='named as in the store, such as n01440764/x_1.JPEG')
     add_images(command, 'the annotated images', required=True)
-    command.add_argument('--out', type=Path, required=True, metavar='FILE', help='picture to write, .png or .pdf')
-    whole = (0.0, 0.0, 1.0, 1.0)
+    command.add_argument('--out', type=Path, required=True, metavar='FILE', help='picture to write, .png, .pdf...')
     what = 'crop to show the targets of, in fractions of the image (default: all of it)'
-    command.add_argument('--crop', type=crop_of, default=whole, metavar='LEFT,TOP,WIDTH,HEIGHT', help=what)
-    command.add_argument('--grid', type=positive, default=14, help='tokens of the crop each way (default: 14)')
+    command.add_argument('--crop', type=crop, default=(0.0, 0.0, 1.0, 1.0), metavar='LEFT,TOP,WIDTH,HEIGHT', help=what)
+    command.add_argument(
+        '--grid', type=whole(1, MAX_GRID), default=14, help='tokens of the crop each way (default: 14)'
+    )
 
     command = add(import_release)
     command.add_argument('source', type=Path, help='folder, tar or zip of the maps')
@@ -233,11 +230,11 @@ def parser() -> argparse.ArgumentParser:
     rules = [CenterCrop.name, Squash.name]
     what = 'what the maps cover: the centre crop that the release was made on, or the whole image, as its trainer reads'
     command.add_argument('--view', choices=rules, default=rules[0], help=f'{what} them (default: {rules[0]})')
-    command.add_argument('--size', type=positive, default=576, help="of the annotator's input in pixels (default: 576)")
+    command.add_argument('--size', type=side, default=576, help="of the annotator's input in pixels (default: 576)")
     command.add_argument('--crop-pct', type=share, default=1.0, help='of the centre crop (default: 1.0)')
     command.add_argument('--transposed', action='store_true', help='rows and columns of the maps are exchanged')
     command.add_argument('--num-classes', type=positive, default=1000, help='of the annotator (default: 1000)')
-    command.add_argument('--workers', type=int, default=4, help='processes that read (default: 4)')
+    command.add_argument('--workers', type=worker_count, default=4, help='processes that read (default: 4)')
 
     command = add(export_release)
     command.add_argument('store', type=Path)

@@ -17,6 +17,12 @@ fi
 case $processes in
   '' | *[!0-9]* | 0) echo "error: the number of processes must be a positive whole number, not '$processes'." >&2; exit 2 ;;
 esac
+for name in NNODES NODE_RANK PORT MAX_RESTARTS; do
+  if [ -n "${!name-}" ] && [[ ! ${!name} =~ ^[0-9]{1,9}$ ]]; then
+    echo "error: $name is '${!name}', not a whole number: correct it, or unset it." >&2
+    exit 2
+  fi
+done
 if [ -z "${PYTHON:-}" ]; then
   PYTHON=python
   if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$root/.venv/bin/python" ]; then PYTHON=$root/.venv/bin/python; fi

@@ -13,34 +13,38 @@ cannot be read is reported and the others go on; the exit status is 1 then.
 
 import argparse
 import csv
-import os
-import re
+import errno
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import mmcv
 import numpy as np
-from mmengine.config import DictAction
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from timm.utils.misc import natural_key
 
 from mmseg_ext import Segmenter
 from mmseg_ext.inference.segmentation import ClassArea
-from tokenlabel.data.image_reader import IMAGE_SUFFIXES
-from tokenlabel.engine.config import load_config
+from tokenlabel.engine.config import ConfigOptions, load_config
 from tokenlabel.errors import UserError, reports_errors
+from tokenlabel.files import printable, unfinished
+from tokenlabel.folder_walk import IMAGE_SUFFIXES, find_files, report_skipped
 from tokenlabel.labels.annotator.progress_bar import ImagesPerSecond
+from tokenlabel.output_names import output_names
+from tokenlabel.outputs import check_output_file, check_output_folder
+from tokenlabel.stopping import when_stopped
+
+from command_line import Parser, device, fraction, positive, size_in_bytes
 
 VIDEO_SUFFIXES = frozenset(['.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.wmv', '.flv', '.ts'])
-UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 # Classes in the legend of a video, the largest of each frame.
 VIDEO_LEGEND = 12
 FALLBACK_FPS = 25.0
+# Folders below OUT.
+KINDS = ('overlays', 'labels')
 
 
 @reports_errors
@@ -50,43 +54,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise UserError(f'there is no {args.source}: give an image, a folder of images or a video')
     is_video = args.source.is_file() and args.source.suffix.lower() in VIDEO_SUFFIXES
     images = [] if is_video else find_images(args.source, args.out)
-    if not 0 <= args.alpha <= 1:
-        raise UserError(f'--alpha is {args.alpha}: the opacity of the colours lies between 0 and 1')
+    check_outputs(args, is_video)
     config = load_config(args.config, args.cfg_options)
     segmenter = Segmenter(config, args.checkpoint, args.device, args.memory_limit)
     if unknown := set(args.classes or ()) - set(segmenter.class_names):
         known = ', '.join(segmenter.class_names)
         raise UserError(f'--classes: the model knows no {", ".join(sorted(unknown))}, but {known}')
     console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
-    try:
-        return segment_video(segmenter, args, console) if is_video else segment_images(segmenter, images, args, console)
-    except KeyboardInterrupt:
-        console.print('Stopped.')
-        return 130
+    return segment_video(segmenter, args, console) if is_video else segment_images(segmenter, images, args, console)
+
+
+def check_outputs(args: argparse.Namespace, is_video: bool) -> None:
+    """Tries every place that will be written to.
+
+    Raises:
+        UserError: one cannot be.
+    """
+    if is_video:
+        target = args.out / f'{args.source.stem}.mp4'
+        if target.resolve() == args.source.resolve():
+            raise UserError(f'--out {args.out} would replace the video itself: choose another folder')
+        for path in (target, target.with_suffix('.csv')):
+            check_output_file(path)
+        return
+    check_output_file(args.out / 'areas.csv')
+    for kind in KINDS:
+        check_output_folder(args.out / kind)
 
 
 def segment_images(segmenter: Segmenter, images: Sequence[Path], args: argparse.Namespace, console: Console) -> int:
     """Writes overlays, label maps and areas; the exit status."""
     root = args.source if args.source.is_dir() else args.source.parent
-    broken = 0
-    with unfinished(args.out / 'areas.csv') as table, open(table, 'w', newline='', encoding='utf-8') as file:
-        rows = csv.writer(file)
-        rows.writerow(['image', 'label', 'class', 'pixels', 'share'])
-        with progress(console) as bar:
-            task = bar.add_task('Segmenting', total=len(images))
-            for path, name in zip(images, names_of(images, root), strict=True):
-                try:
-                    result = segmenter(path)
-                except UserError as error:
-                    broken += 1
-                    console.print(f'skipped: {error}')
-                else:
-                    result.save_overlay(
-                        args.out / 'overlays' / name, alpha=args.alpha, classes=args.classes, max_side=args.max_side
-                    )
-                    result.save_labels(args.out / 'labels' / name)
-                    rows.writerows([path.relative_to(root).as_posix(), *row(a)] for a in result.areas(args.classes))
-                bar.advance(task)
+    broken = done = 0
+    with (
+        when_stopped(lambda: f'{done} of {len(images)} images are in {args.out}, without areas.csv; run it again.'),
+        table_of(args.out / 'areas.csv', ['image', 'label', 'class', 'pixels', 'share']) as rows,
+        progress(console) as bar,
+    ):
+        task = bar.add_task('Segmenting', total=len(images))
+        for path, name in zip(images, names_of(images, root), strict=True):
+            try:
+                result = segmenter(path)
+            except UserError as error:
+                broken += 1
+                console.print(f'skipped: {error}')
+            else:
+                result.save_overlay(
+                    args.out / 'overlays' / name, alpha=args.alpha, classes=args.classes, max_side=args.max_side
+                )
+                result.save_labels(args.out / 'labels' / name)
+                image = printable(path.relative_to(root).as_posix())
+                rows.writerows([image, *row(a)] for a in result.areas(args.classes))
+                done += 1
+            bar.advance(task)
     of_them = f'; {broken} of {len(images)} images could not be segmented' if broken else ''
     print(f'{args.out}: {len(images) - broken} images segmented{of_them}.')
     return 1 if broken else 0
@@ -94,49 +114,85 @@ def segment_images(segmenter: Segmenter, images: Sequence[Path], args: argparse.
 
 def segment_video(segmenter: Segmenter, args: argparse.Namespace, console: Console) -> int:
     """Writes a video of overlays and the areas in every frame; the exit status."""
+    for path in (args.source, args.out):
+        if printable(str(path)) != str(path):  # OpenCV crashes
+            raise UserError(f'{path} has a name that is no UTF-8, which videos must have: rename it')
     video = mmcv.VideoReader(str(args.source))
     fps = video.fps if video.opened and 0 < video.fps < 1000 else FALLBACK_FPS
     legend_rows = min(len(args.classes or segmenter.class_names), VIDEO_LEGEND)
     done, target = 0, args.out / f'{args.source.stem}.mp4'
-    if target.resolve() == args.source.resolve():
-        raise UserError(f'--out {args.out} would replace the video itself: choose another folder')
-    writer = None
     with (
+        when_stopped(lambda: f'{done} frames were segmented, and nothing of them is kept.'),
         unfinished(target) as film,
-        unfinished(target.with_suffix('.csv')) as table,
-        open(table, 'w', newline='', encoding='utf-8') as file,
+        table_of(target.with_suffix('.csv'), ['frame', 'seconds', 'label', 'class', 'pixels', 'share']) as rows,
         progress(console) as bar,
+        closing(Film(film, fps)) as writer,
     ):
-        rows = csv.writer(file)
-        rows.writerow(['frame', 'seconds', 'label', 'class', 'pixels', 'share'])
         task = bar.add_task('Segmenting', total=max(video.frame_cnt, 0) or None)
-        try:
-            for frame in video:
-                result = segmenter(np.ascontiguousarray(frame[..., ::-1]))
-                picture = np.asarray(
-                    result.overlay(args.alpha, args.classes, max_side=args.max_side, legend_rows=legend_rows)
-                )
-                picture = np.pad(picture, [(0, side % 2) for side in picture.shape[:2]] + [(0, 0)], mode='edge')
-                writer = writer or open_writer(film, fps, picture.shape[1::-1])
-                writer.write(np.ascontiguousarray(picture[..., ::-1]))
-                rows.writerows([done, f'{done / fps:.3f}', *row(a)] for a in result.areas(args.classes))
-                done += 1
-                bar.advance(task)
-        finally:
-            if writer:
-                writer.release()
+        for frame in video:
+            result = segmenter(np.ascontiguousarray(frame[..., ::-1]))
+            picture = np.asarray(
+                result.overlay(args.alpha, args.classes, max_side=args.max_side, legend_rows=legend_rows)
+            )
+            writer.write(np.pad(picture, [(0, side % 2) for side in picture.shape[:2]] + [(0, 0)], mode='edge'))
+            rows.writerows([done, f'{done / fps:.3f}', *row(a)] for a in result.areas(args.classes))
+            done += 1
+            bar.advance(task)
         if not done:
             raise UserError(f'{args.source} is damaged or no video: no frame of it can be read')
+        writer.finish()
     print(f'{target}: {done} frames segmented.')
     return 0
 
 
-def open_writer(path: Path, fps: float, size: tuple[int, int]) -> cv2.VideoWriter:
-    """A new MPEG-4 video of frames of this width and height."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), fps, size)
-    if not writer.isOpened():
-        raise UserError(f'{path.parent} takes no video of {size[0]}x{size[1]} pixels: give a smaller --max-side')
-    return writer
+class Film:
+    """A new MPEG-4 video.
+
+    Args:
+        path: of the file; its frames' size is that of the first.
+        fps: frames per second.
+    """
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self.path, self.fps = path, fps
+        self._writer: cv2.VideoWriter | None = None
+        self._count = 0
+
+    def write(self, picture: np.ndarray) -> None:
+        """Adds a frame, RGB uint8 [H, W, 3] with even sides.
+
+        Raises:
+            UserError: a video cannot be so large.
+        """
+        height, width = picture.shape[:2]
+        if self._writer is None:
+            self._writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*'mp4v'), self.fps, (width, height))
+            if not self._writer.isOpened():
+                raise UserError(
+                    f'{self.path.parent} takes no video of {width}x{height} pixels: give a smaller --max-side'
+                )
+        self._writer.write(np.ascontiguousarray(picture[..., ::-1]))
+        self._count += 1
+
+    def finish(self) -> None:
+        """Ends the file. OpenCV says nothing of a full disk, so the file is looked at: all frames have to be there.
+
+        Raises:
+            OSError: they are not.
+        """
+        self.close()
+        film = cv2.VideoCapture(str(self.path))
+        try:
+            film.set(cv2.CAP_PROP_POS_FRAMES, self._count - 1)
+            if film.get(cv2.CAP_PROP_FRAME_COUNT) != self._count or not film.read()[0]:
+                raise OSError(errno.EIO, 'not all frames have reached the disk', str(self.path))
+        finally:
+            film.release()
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        if self._writer is not None:
+            self._writer.release()
 
 
 def find_images(source: Path, out: Path) -> list[Path]:
@@ -145,33 +201,21 @@ def find_images(source: Path, out: Path) -> list[Path]:
     Raises:
         UserError: there are none.
     """
-    if source.is_file():
+    if not source.is_dir():
+        if not source.is_file():
+            raise UserError(f'{source} is no regular file: give an image, a folder of images or a video')
         return [source]
-    written = [out / kind for kind in ('overlays', 'labels')]
-    images = [
-        path
-        for path in source.rglob('*')
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not any(part.startswith('.') for part in path.relative_to(source).parts)
-        and not any(path.is_relative_to(folder) for folder in written)
-        and path.is_file()
-    ]
-    if not images:
-        raise UserError(f'{source} holds no images: their names end with {", ".join(IMAGE_SUFFIXES[:4])}...')
-    return sorted(images, key=lambda path: natural_key(path.relative_to(source).as_posix()))
+    found = find_files(source, IMAGE_SUFFIXES, without=[out / kind for kind in KINDS])
+    if not found.names:
+        passed = f'; passed over are {found.skipped}' if found.skipped else ''
+        raise UserError(f'{source} holds no images: their names end with {", ".join(IMAGE_SUFFIXES)}{passed}')
+    report_skipped(source, len(found.names), found.skipped)
+    return [source / name for name in found.names]
 
 
 def names_of(images: Sequence[Path], root: Path) -> list[Path]:
-    """Where below OUT/overlays and OUT/labels the pictures of each image go.
-
-    `a/b.jpg` becomes `a/b.png`; where `a/b.tif` lies beside it, both keep their suffix, `a/b.jpg.png`.
-    """
-    paths = [path.relative_to(root) for path in images]
-    stems = Counter(path.with_suffix('') for path in paths)
-    return [
-        path.with_suffix('.png') if stems[path.with_suffix('')] == 1 else path.with_name(f'{path.name}.png')
-        for path in paths
-    ]
+    """Where below OUT/overlays and OUT/labels the pictures of each image go, see `output_names`."""
+    return [Path(name) for name in output_names([path.relative_to(root).as_posix() for path in images], '.png')]
 
 
 def row(area: ClassArea) -> list:
@@ -180,15 +224,12 @@ def row(area: ClassArea) -> list:
 
 
 @contextmanager
-def unfinished(path: Path) -> Iterator[Path]:
-    """A temporary name for a file that takes its own once the block ends well, and is removed otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.stem}.{os.getpid()}.tmp{path.suffix}')
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def table_of(path: Path, columns: Sequence[str]) -> Iterator[Any]:
+    """The writer of a CSV file that is there, whole, once the block ends well."""
+    with unfinished(path) as temporary, open(temporary, 'w', newline='', encoding='utf-8') as file:
+        rows = csv.writer(file)
+        rows.writerow(columns)
+        yield rows
 
 
 def progress(console: Console) -> Progress:
@@ -197,36 +238,19 @@ def progress(console: Console) -> Progress:
     return Progress(*columns, ImagesPerSecond(), TimeRemainingColumn(), console=console)
 
 
-def size_in_bytes(text: str) -> int | None:
-    """`800M`, `2.5G`, or `none`."""
-    if text.lower() == 'none':
-        return None
-    match = re.fullmatch(r'(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?', text.strip(), re.IGNORECASE)
-    if not match:
-        raise argparse.ArgumentTypeError(f'{text!r} is no size: write 800M, 4G or none')
-    return int(float(match[1]) * UNITS[match[2].upper()])
-
-
-def pixels(text: str) -> int:
-    """A side's length, 1 or more."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} is not a number of pixels')
-    return int(text)
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument('source', type=Path, metavar='IMAGE|FOLDER|VIDEO', help='what to segment')
     parser.add_argument('--config', type=Path, required=True, help='config that the model was trained with')
     parser.add_argument('--checkpoint', required=True, help='its weights: path or URL, ours or a released one')
     parser.add_argument('--out', type=Path, required=True, metavar='FOLDER', help='where the results go')
-    parser.add_argument('--device', help='cpu, cuda or cuda:N (default: the GPU if there is one)')
+    parser.add_argument('--device', type=device, help='cpu, cuda or cuda:N (default: the GPU if there is one)')
     parser.add_argument('--classes', nargs='+', metavar='NAME', help='paint and measure only these (default: all)')
-    parser.add_argument('--alpha', type=float, default=0.5, help='opacity of the colours, 0 to 1 (default: 0.5)')
+    parser.add_argument('--alpha', type=fraction, default=0.5, help='opacity of the colours, 0 to 1 (default: 0.5)')
     parser.add_argument(
         '--max-side',
-        type=pixels,
+        type=positive,
         default=4096,
         metavar='PIXELS',
         help='longer side of overlays at most (default: 4096)',
@@ -239,7 +263,9 @@ def parser() -> argparse.ArgumentParser:
         help='of one image beyond the weights, such as 800M; huge images are done by tiles. none: in one piece always '
         '(default: 4G)',
     )
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='config entries to change: a.b=1 c.d=[2,3]')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=ConfigOptions, help='config entries to change: a.b=1 c.d=[2,3]'
+    )
     return parser
 
 

@@ -10,6 +10,12 @@ fi
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 partition=$1 job=$2
 shift 2
+for name in GPUS GPUS_PER_NODE CPUS_PER_TASK PORT; do
+  if [ -n "${!name-}" ] && [[ ! ${!name} =~ ^[1-9][0-9]{0,8}$ ]]; then
+    echo "error: $name is '${!name}', not a whole number from 1 on: correct it, or unset it." >&2
+    exit 2
+  fi
+done
 gpus=${GPUS:-8}
 per_node=${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}
 if [ $((gpus % per_node)) != 0 ]; then

@@ -19,14 +19,20 @@ from tokenlabel.data.images import LabeledImages
 from tokenlabel.engine.classifier import TokenLabelClassifier
 from tokenlabel.engine.config import add_run_arguments, explains_errors, load_run_config
 from tokenlabel.engine.metrics import ReassessedTopK
+from tokenlabel.engine.run_folder import folder_errors
 from tokenlabel.engine.runner import Runner
 from tokenlabel.errors import UserError, reports_errors
 from tokenlabel.files import write_json
+from tokenlabel.launch_environment import launched_place
 from tokenlabel.models.checkpoint import load_checkpoint, read_checkpoint
+from tokenlabel.outputs import check_output_file, check_output_folder
+from tokenlabel.stopping import when_stopped
+
+from command_line import Parser
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = Parser(description=__doc__)
     parser.add_argument('config', type=Path, help='config file')
     parser.add_argument('checkpoint', type=Path, help='weights to evaluate')
     parser.add_argument('--out', type=Path, help='write the metrics to this JSON file')
@@ -46,7 +52,7 @@ def parse_arguments() -> argparse.Namespace:
         help='score the reassessed labels of ImageNet as well (real/top1): those of timm, or of this real.json',
     )
     add_run_arguments(parser)
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def use_test_time_augmentation(config: Config, path: Path) -> None:
@@ -61,8 +67,7 @@ def use_test_time_augmentation(config: Config, path: Path) -> None:
 
 def stored_class_names(path: Path) -> list[str] | None:
     """Names of the classes that a checkpoint of ours keeps: images are numbered by them."""
-    ours = read_checkpoint(path).get('tokenlabel')
-    return ours.get('class_names') if isinstance(ours, dict) else None
+    return read_checkpoint(path).get('tokenlabel', {}).get('class_names')
 
 
 def score_real_labels(runner: Runner, file: str | None) -> None:
@@ -93,17 +98,19 @@ def evaluate_segmentor(config: Config, args: argparse.Namespace) -> dict[str, fl
     """Scores a segmentation model, and writes the report that is asked for."""
     # here, as pretraining does without MMSegmentation
     from mmseg_ext.dataset_check import check_datasets
-    from mmseg_ext.evaluation.report import measure_confusions, report_on
+    from mmseg_ext.evaluation.report import check_report, measure_confusions, report_on
     from mmseg_ext.evaluation.weights import load_trained_weights
 
-    if args.report is not None:
+    folder = None if args.report is None else Path(args.report or Path(config.work_dir, 'report'))
+    if folder is not None:
         measure_confusions(config, args.config)
+        if launched_place(args.launcher).rank == 0:
+            check_report(folder)
     check_datasets(config, splits=('test',))
     runner = Runner.from_cfg(config)
     load_trained_weights(runner, args.checkpoint)
     metrics = scores_of(runner)
-    if args.report is not None and is_main_process():
-        folder = Path(args.report or Path(config.work_dir, 'report'))
+    if folder is not None and is_main_process():
         about = {'config': str(args.config), 'checkpoint': str(args.checkpoint), 'test_time_augmentation': args.tta}
         report_on(runner, folder, metrics, about)
         print(f'The report is in {folder}: classes.md, confusion.png, worst_images.png and the numbers.')
@@ -112,12 +119,28 @@ def evaluate_segmentor(config: Config, args: argparse.Namespace) -> dict[str, fl
 
 def scores_of(runner: Runner) -> dict[str, float]:
     """What the test measures, by name."""
-    return {name: float(value) for name, value in runner.test().items()}
+    with folder_errors(runner.work_dir):
+        return {name: float(value) for name, value in runner.test().items()}
+
+
+def check_outputs(config: Config, args: argparse.Namespace) -> None:
+    """Tries every place that will be written to, before the test takes its time.
+
+    Raises:
+        UserError: one cannot be.
+    """
+    check_output_folder(config.work_dir)
+    if args.out:
+        check_output_file(args.out)
+    evaluators = config.get('test_evaluator') or []
+    for metric in [evaluators] if isinstance(evaluators, dict) else evaluators:
+        if metric.get('output_dir'):
+            check_output_folder(metric.output_dir)
 
 
 @reports_errors
-def main() -> None:
-    args = parse_arguments()
+def main(arguments: list[str] | None = None) -> None:
+    args = parse_arguments(arguments)
     config = load_run_config(args)
     # weights that training would start from are about to be replaced
     config.load_from, config.resume, config.initial_weights = None, False, None
@@ -128,7 +151,9 @@ def main() -> None:
         raise UserError(f'--report is of segmentation models, and {args.config} has none: leave it out.')
     if args.real and segmentation:
         raise UserError('--real scores classifiers of ImageNet: leave it out.')
-    with explains_errors(args.config):
+    if launched_place(args.launcher).rank == 0:
+        check_outputs(config, args)
+    with when_stopped(lambda: 'no scores were written.'), explains_errors(args.config, config):
         metrics = evaluate_segmentor(config, args) if segmentation else evaluate_classifier(config, args)
     if args.out and is_main_process():
         write_json(args.out, metrics)

@@ -34,7 +34,7 @@ def load_timm_backbone(
     """
     checkpoint = read_checkpoint(local_path(source))
     refuse_other_architecture(checkpoint, architecture_of(model_name), 'model.backbone.model_name', source)
-    state = weights_of(checkpoint, ema)
+    state = weights_of(checkpoint, source, ema)
     for place in ('backbone.', 'model.'):  # in a `TokenLabelModel` or a segmentation model; in the latter's backbone
         state = below(state, place) if any(name.startswith(place) for name in state) else state
     with torch.device('meta'):

@@ -18,13 +18,16 @@ from mmseg_ext.evaluation.class_scores import ClassScores, class_scores, weakest
 from mmseg_ext.evaluation.confusion_picture import confusion_figure
 from mmseg_ext.evaluation.worst_images import Example, examples_figure, segment_again, worst_first
 from tokenlabel.errors import UserError
-from tokenlabel.files import write_atomically, write_json
+from tokenlabel.files import disk_errors, printable, write_atomically, write_json
+from tokenlabel.outputs import check_output_file
 from tokenlabel.visualization import save_figure
 
 NUM_WORST = 8
 PACKAGES = ('tokenlabel', 'torch', 'torchvision', 'timm', 'mmengine', 'mmcv', 'mmseg', 'numpy')
 MEASURING = ('IoUMetric', 'StreamingIoU', 'mmseg.IoUMetric', 'mmseg.StreamingIoU')
 SCORES = 'metrics.json'
+WORST = 'worst_images.png'
+FILES = ('classes.md', 'classes.csv', 'confusion.csv', 'confusion.png', 'images.csv', WORST, SCORES)
 
 
 def measure_confusions(config: Config, path: str | Path) -> None:
@@ -53,6 +56,16 @@ def measure_confusions(config: Config, path: str | Path) -> None:
         f'Config {path} evaluates without a confusion matrix, from which a report is made: use '
         "test_evaluator=dict(type='StreamingIoU'), or leave out --report."
     )
+
+
+def check_report(folder: str | Path) -> None:
+    """Tries whether a report could be written to a folder, before the test.
+
+    Raises:
+        UserError: it could not.
+    """
+    for name in FILES:
+        check_output_file(Path(folder, name))
 
 
 def report_on(runner: Runner, folder: str | Path, metrics: Mapping[str, float], about: Mapping[str, object]) -> None:
@@ -93,18 +106,22 @@ def write_report(
     folder = Path(folder)
     names, palette = metric.dataset_meta['classes'], metric.dataset_meta.get('palette')
     scores = class_scores(metric.confusion, names)
-    (folder / SCORES).unlink(missing_ok=True)
+    with disk_errors(folder):
+        (folder / SCORES).unlink(missing_ok=True)
     write_atomically(folder / 'classes.md', classes_table(scores, metrics))
     write_atomically(folder / 'classes.csv', _csv(list(asdict(scores[0])), map(_values, weakest_first(scores))))
     counts = ([name, *row] for name, row in zip(names, metric.confusion.tolist(), strict=True))
     write_atomically(folder / 'confusion.csv', _csv(['ground truth \\ prediction', *names], counts))
     save_figure(confusion_figure(metric.confusion, names), folder / 'confusion.png')
-    rows = ([one['img_path'], 100 * one['IoU'], one['pixels'], one['correct']] for one in worst_first(metric.images))
+    rows = (
+        [printable(one['img_path']), 100 * one['IoU'], one['pixels'], one['correct']]
+        for one in worst_first(metric.images)
+    )
     write_atomically(folder / 'images.csv', _csv(['image', 'IoU', 'pixels', 'correct'], rows))
     if worst:
-        save_figure(examples_figure(worst, names, palette), folder / 'worst_images.png')
+        save_figure(examples_figure(worst, names, palette), folder / WORST)
     else:
-        (folder / 'worst_images.png').unlink(missing_ok=True)
+        (folder / WORST).unlink(missing_ok=True)
     summary = {
         **(about or {}),
         'metrics': dict(metrics),

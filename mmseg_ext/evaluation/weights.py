@@ -32,7 +32,7 @@ def load_trained_weights(runner: Runner, path: str | Path) -> None:
         if reason := other_head(runner.model, state, path):
             raise UserError(reason) from error
         raise
-    meta = checkpoint.get('meta') or {}
+    meta = checkpoint.get('meta', {})
     noted = (meta.get('dataset_meta') or {}).get('classes') or meta.get('CLASSES')  # MMSegmentation 1.x and 0.x
     tested = runner.test_loop.dataloader.dataset.metainfo.get('classes')
     if noted and tested and list(noted) != list(tested):

@@ -11,6 +11,7 @@ from matplotlib.patches import Patch
 from mmengine.runner import Runner
 
 from mmseg_ext.stored_files import open_stored
+from tokenlabel.files import printable
 from tokenlabel.image_files.reading import read_pixels
 from tokenlabel.image_files.unreadable import named
 from tokenlabel.visualization import INK, PAPER, UNLABELLED, Palette, class_palette
@@ -92,8 +93,8 @@ def examples_figure(examples: Sequence[Example], names: Sequence[str], palette: 
         figure.text(left, 1 - 0.4 / height, title, va='top', fontsize=8.5, color=INK)
     top = height - HEAD
     for example, panel_height in zip(examples, heights, strict=True):
-        caption = f'{_clipped(example.path, 90, keep_end=True)}   IoU {example.IoU:.1f} %'
-        figure.text(GAP / width, (top - 0.05) / height, caption, va='top', fontsize=8, color=INK)
+        caption = f'{_clipped(printable(example.path), 90, keep_end=True)}   IoU {example.IoU:.1f} %'
+        figure.text(GAP / width, (top - 0.05) / height, caption, va='top', fontsize=8, color=INK, parse_math=False)
         bottom = top - CAPTION - panel_height
         truth = _with_unlabelled(example.ground_truth, len(names))
         answer = _with_unlabelled(example.prediction, len(names))

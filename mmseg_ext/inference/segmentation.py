@@ -98,11 +98,11 @@ class Segmentation:
 
     def save_overlay(self, path: str | Path, **options) -> None:
         """Writes `overlay(**options)` as a PNG or JPEG, whole or not at all."""
-        _save(self.overlay(**options), path)
+        _save(self.overlay(**options), path, ('.png', '.jpg', '.jpeg'))
 
     def save_labels(self, path: str | Path) -> None:
         """Writes the class numbers as a grey PNG of 8 or 16 bits, whole or not at all."""
-        _save(Image.fromarray(self.labels), path)
+        _save(Image.fromarray(self.labels), path, ('.png',))  # others would change numbers
 
     def _shown(self, classes: Sequence[str] | None) -> np.ndarray:
         """bool [C]: which classes have one of the names."""
@@ -131,11 +131,10 @@ def _percent(share: float) -> str:
     return f'{100 * share:.1f} %' if share >= 0.0005 else '< 0.1 %'
 
 
-def _save(picture: Image.Image, path: str | Path) -> None:
+def _save(picture: Image.Image, path: str | Path, suffixes: Sequence[str]) -> None:
     path = Path(path)
-    kinds = Image.registered_extensions()
-    if path.suffix.lower() not in kinds:
-        raise UserError(f'{path} is no kind of picture: end its name with .png or .jpg')
+    if path.suffix.lower() not in suffixes:
+        raise UserError(f'{path} is no kind of picture for this: end its name with {" or ".join(suffixes)}')
     data = io.BytesIO()
-    picture.save(data, format=kinds[path.suffix.lower()], compress_level=3)
+    picture.save(data, format=Image.registered_extensions()[path.suffix.lower()], compress_level=3)
     write_atomically(path, data.getvalue())

@@ -20,9 +20,11 @@ from mmseg_ext.inference.segmentation import Segmentation
 from mmseg_ext.inference.tiles import Interpolation, SlidingTiles, Tile, WholeTiles, labels_of, tiles
 from mmseg_ext.segmentors import BatchedEncoderDecoder
 from mmseg_ext.whole_model import load_all
+from tokenlabel.devices import usable_device
 from tokenlabel.engine.config import explains_errors, load_config, register_imports
-from tokenlabel.errors import UserError
+from tokenlabel.errors import UserError, is_out_of_memory
 from tokenlabel.models.checkpoint import read_checkpoint
+from tokenlabel.models.layouts import dataset_meta_of
 from tokenlabel.visualization import class_palette
 
 GIB = 2**30
@@ -77,10 +79,10 @@ class Segmenter:
         name = getattr(config, 'filename', None) if isinstance(config, Config) else config
         config = copy.deepcopy(config) if isinstance(config, Config) else load_config(config)
         register_imports(config)
-        self.device = _device(device)
+        self.device = usable_device(device)
         self.memory_limit = memory_limit
         self._band_bytes = min(BAND_BYTES, (memory_limit or GIB) // BAND_PART)
-        with explains_errors(name or 'given'):
+        with explains_errors(name or 'given', config):
             self.model = _build(config.model)
             self._pipeline = Compose(resizing_pipeline(config))
         stored = load_segmentation_model(self.model, checkpoint)
@@ -110,7 +112,9 @@ class Segmenter:
         thick = _thickened(pixels)
         try:
             labels = self._labels(thick)[:height, :width]
-        except torch.OutOfMemoryError as error:
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
             raise UserError(f'{self.device} has no memory left: give a smaller memory_limit') from error
         return Segmentation(pixels, np.ascontiguousarray(labels), self.class_names, self.palette)
 
@@ -244,13 +248,10 @@ def load_segmentation_model(model: nn.Module, source: str | Path) -> dict:
         UserError: it cannot be read, or as `load_all`.
     """
     checkpoint = read_checkpoint(local_path(source))
-    state = in_names_of(model, weights_of(checkpoint), source)
+    state = in_names_of(model, weights_of(checkpoint, source), source)
     state = {name: x for name, x in state.items() if not re.match(r'auxiliary_head\b', name)}
     load_all(model, state, source)
-    meta = checkpoint.get('meta')
-    meta = meta if isinstance(meta, dict) else {}
-    older = {'classes': meta.get('CLASSES'), 'palette': meta.get('PALETTE')}
-    return meta.get('dataset_meta') or older
+    return dataset_meta_of(checkpoint)
 
 
 def class_meta(num_classes: int, stored: dict, config: Config) -> tuple[tuple[str, ...], np.ndarray]:
@@ -301,16 +302,6 @@ def _build(config: ConfigDict) -> nn.Module:
         part.pop('pretrained', None)
         part.pop('init_cfg', None)
     return MODELS.build(config)
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    try:
-        device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-    except RuntimeError as error:
-        raise UserError(f'{device} is no device: give cpu, cuda or cuda:N') from error
-    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f'there is no device {device}, but {torch.cuda.device_count()} GPUs: give another, or cpu')
-    return device
 
 
 def _meta(inputs: Tensor) -> dict:

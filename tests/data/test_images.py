@@ -292,3 +292,25 @@ def test_a_store_of_named_classes_takes_folders_of_their_numbers(folder, tmp_pat
     images = LabeledImages(root, EvalTransform(32), tmp_path / 'store')
     assert images.class_names == ['ant', 'bee'] and images.unlabelled is None
     assert {images.key(index).split('/')[0]: images[index]['label'] for index in range(6)} == {'0': 0, '1': 1}
+
+
+@pytest.mark.parametrize('names', [('1', '2'), ('01', '02')])
+def test_folders_that_count_from_one_are_no_classes_and_the_remedy_is_said(folder, names):
+    for old, new in zip(('cat', 'dog'), names, strict=True):
+        (folder / old).rename(folder / new)
+    images = LabeledImages(folder, EvalTransform(32))
+    images.number_labels_as(['ant', 'bee', 'cow'], 3, 'the model')
+    assert images.unlabelled == (
+        'its 2 classes are not among the 3 of the model, by name or by count (its folders count from 1: name them as '
+        'the classes, or count from 0)'
+    )
+    assert set(labels(images).values()) == {-1}
+
+
+def test_folders_of_numbers_without_a_0_are_taken_as_they_are_and_named(folder, caplog):
+    (folder / 'cat').rename(folder / '2')
+    (folder / 'dog').rename(folder / '4')
+    images = LabeledImages(folder, EvalTransform(32))
+    images.number_labels_as(list('abcde'), 5, 'the model')
+    assert set(labels(images).items()) == {(f'{name}/{index}.png', name) for name in (2, 4) for index in range(3)}
+    assert 'images: folders such as 2 are taken for classes that count from 0.' in caplog.text

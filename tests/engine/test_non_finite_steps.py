@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 
 from tokenlabel.engine.averaging import SteppedEMAHook
-from tokenlabel.engine.non_finite_steps import StopOnNonFiniteSteps, identities_of, keys_of
+from tokenlabel.engine.non_finite_steps import RefuseNonFiniteWeights, StopOnNonFiniteSteps, identities_of, keys_of
 from tokenlabel.engine.resuming.checkpoint_files import load_from_local
 from tokenlabel.errors import UserError
 
@@ -110,6 +110,34 @@ def test_an_optim_wrapper_that_does_not_skip_is_left_alone_and_that_is_said():
     hook.before_train(runner)
     hook.after_train_iter(runner, 0)
     assert len(said) == 1 and said[0].startswith('A OptimWrapper does not skip steps')
+
+
+@pytest.mark.parametrize('part', ['state_dict', 'ema_state_dict'])
+def test_weights_that_are_not_finite_are_not_saved(part):
+    runner = SimpleNamespace(rank=0, iter=4, work_dir='runs/a')
+    checkpoint = {'state_dict': {'a': torch.ones(2)}, 'ema_state_dict': {'a': torch.ones(2), 'steps': torch.tensor(1)}}
+    RefuseNonFiniteWeights().before_save_checkpoint(runner, checkpoint)
+    checkpoint[part]['a'] = torch.tensor([0.0, float('nan')])
+    with pytest.raises(UserError, match=r'NaN or infinite by iteration 5 \(the first: a\), so no checkpoint'):
+        RefuseNonFiniteWeights().before_save_checkpoint(runner, checkpoint)
+
+
+class SpoilWeights(Hook):
+    """Makes a weight infinite after a step, as a learning rate can whatever the gradient."""
+
+    priority = 'HIGHEST'
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter == 2:
+            runner.model.model.head.bias.data.fill_(float('inf'))
+
+
+def test_a_run_that_ends_between_two_looks_with_weights_that_are_nan_saves_none(make_runner):
+    runner = make_runner(iterations=3, **{'default_hooks.checkpoint.interval': 2, 'train_cfg.val_interval': 9})
+    runner.register_hook(SpoilWeights())
+    with pytest.raises(UserError, match=r'by iteration 3 \(the first: model\.head\.bias\), so no checkpoint'):
+        runner.train()
+    assert [path.name for path in Path(runner.work_dir).glob('*.pth*')] == ['iter_2.pth']
 
 
 def test_segmentation_samples_are_told_by_their_files():

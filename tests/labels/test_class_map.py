@@ -66,6 +66,22 @@ class TestReading:
         with pytest.raises(UserError, match=r'image class cat, .*give numbers'):
             read_class_map(write(tmp_path / 'map.txt', 'tabby cat'), ANNOTATOR, None)
 
+    def test_a_map_is_read_as_editors_write_it(self, tmp_path):
+        (tmp_path / 'map.txt').write_bytes(b'\xef\xbb\xbftabby cat\r\nbeagle\tdog\r\n\r\n')
+        np.testing.assert_array_equal(read_class_map(tmp_path / 'map.txt', ANNOTATOR, IMAGES), [0, -1, 1, -1, -1])
+        (tmp_path / 'map.json').write_text('{"tabby": "cat"}', encoding='utf-8-sig')
+        np.testing.assert_array_equal(read_class_map(tmp_path / 'map.json', ANNOTATOR, IMAGES), [0, -1, -1, -1, -1])
+
+    @pytest.mark.parametrize('content', ['[' * 200_000, '{"tabby": ' + '9' * 5000 + '}', '{"tabby": true}'])
+    def test_json_that_is_no_map_is_one_sentence(self, tmp_path, content):
+        (tmp_path / 'map.json').write_text(content)
+        with pytest.raises(UserError, match=r'map\.json'):
+            read_class_map(tmp_path / 'map.json', ANNOTATOR, IMAGES)
+
+    def test_a_number_of_any_length_is_no_class(self, tmp_path):
+        with pytest.raises(UserError, match='which does not exist'):
+            read_class_map(write(tmp_path / 'map.txt', f'{"9" * 5000} cat'), ANNOTATOR, IMAGES)
+
     def test_a_missing_file_is_named(self, tmp_path):
         with pytest.raises(UserError, match=r'nowhere\.txt cannot be read'):
             read_class_map(tmp_path / 'nowhere.txt', ANNOTATOR, IMAGES)

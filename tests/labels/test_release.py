@@ -324,3 +324,57 @@ def test_more_classes_than_half_precision_numbers_are_refused(maps, tmp_path):
         export_release(store, tmp_path / 'files')
     with pytest.raises(UserError, match='exact up to 2048 classes'):
         import_release(maps, tmp_path / 'other', Squash(32), num_classes=2049)
+
+
+def test_names_that_lead_out_of_the_folder_are_neither_imported_nor_exported(maps, tmp_path):
+    with tarfile.open(tmp_path / 'maps.tar', 'w') as tar:
+        tar.add(maps, 'top5')
+        tar.add(maps / 'cow/z.pt', '../../../outside/evil.pt')
+    with pytest.raises(UserError, match=r'evil\.pt., which does not lie below a folder'):
+        imported(tmp_path / 'maps.tar', tmp_path / 'store')
+    store = SimpleNamespace(num_classes=7, path='store', keys=['../evil.jpg'], meta={'skipped': []})
+    with pytest.raises(UserError, match=r"store names '\.\./evil', which does not lie below a folder"):
+        export_release(store, tmp_path / 'files')
+    assert not (tmp_path / 'files').exists() and not (tmp_path / 'evil.pt').exists()
+
+
+def test_images_with_dots_in_their_names_keep_their_maps(tmp_path):
+    names = ['a/clip_2.0_001.JPEG', 'a/clip_2.0_002.JPEG', 'b/x.small.JPEG']
+    store = write_store(tmp_path / 'store', names, num_classes=7, k=3, grid=4)
+    export_release(store, tmp_path / 'files')
+    assert sorted(contents(tmp_path / 'files')) == ['a/clip_2.0_001.pt', 'a/clip_2.0_002.pt', 'b/x.pt']
+    reader = SimpleNamespace(filenames=lambda: names, class_to_idx={})
+    with mock.patch('tokenlabel.labels.release.image_size', return_value=(9, 9)):
+        again = imported(tmp_path / 'files', tmp_path / 'again', reader=reader)
+    assert list(again.keys) == names
+    assert [again[row].scores.tobytes() for row in range(3)] == [store[row].scores.tobytes() for row in range(3)]
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        released_map(0).requires_grad_(),
+        torch.zeros(1, dtype=torch.half).expand(2, 3, 10**4, 10**4),
+        released_map(0).to_sparse(),
+        torch.empty(2, 3, 4, 4, dtype=torch.half, device='meta'),
+    ],
+    ids=['parameter', 'huge view', 'sparse', 'meta'],
+)
+def test_tensors_of_other_kinds_are_maps_or_named(maps, tmp_path, content):
+    torch.save(content, maps / 'bee/x_1.pt')
+    if content.requires_grad:
+        assert len(imported(maps, tmp_path / 'store')) == 5
+    else:
+        with pytest.raises(UserError, match=r'bee/x_1\.pt (is no released score map|cannot be read)'):
+            imported(maps, tmp_path / 'store')
+
+
+def test_a_map_that_is_compressed_inside_is_refused(maps, tmp_path):
+    path = maps / 'bee/x_1.pt'
+    with zipfile.ZipFile(path) as source:
+        parts = {name: source.read(name) for name in source.namelist()}
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as target:
+        for name, data in parts.items():
+            target.writestr(name, data)
+    with pytest.raises(UserError, match=r'bee/x_1\.pt cannot be read as a score map \(it is compressed inside\)'):
+        imported(maps, tmp_path / 'store')

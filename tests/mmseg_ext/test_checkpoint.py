@@ -128,6 +128,14 @@ def test_weights_of_another_width_are_refused(tmp_path):
         backbone(init_cfg=pretrained(tmp_path / 'c.pth')).init_weights()
 
 
+def test_a_backbone_does_not_start_from_weights_that_are_nan(tmp_path):
+    state = classifier().state_dict()
+    state['blocks.1.mlp.fc1.bias'][3] = float('nan')
+    torch.save(state, tmp_path / 'c.pth')
+    with pytest.raises(UserError, match=r'c\.pth holds weights that are NaN .*blocks\.1\.mlp\.fc1\.bias'):
+        backbone(init_cfg=pretrained(tmp_path / 'c.pth')).init_weights()
+
+
 def test_a_pretraining_run_of_another_architecture_is_refused_by_name(tmp_path):
     torch.save(engine_checkpoint(classifier(), classifier(), 'lvvit_t'), tmp_path / 'p.pth')
     model = backbone(arch='lvvit_s', init_cfg=pretrained(tmp_path / 'p.pth'))
@@ -146,6 +154,13 @@ def test_an_address_is_looked_up_in_the_cache_before_it_is_downloaded(tmp_path, 
     (tmp_path / 'checkpoints').mkdir()
     (tmp_path / 'checkpoints' / 'c.pth').touch()
     assert local_path('https://example.org/releases/c.pth') == tmp_path / 'checkpoints' / 'c.pth'
+
+
+@pytest.mark.parametrize('address', ['https://example.org/..', 'https://example.org/', 'https://example.org'])
+def test_an_address_names_a_file_and_no_folder_of_the_cache(tmp_path, monkeypatch, address):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    with pytest.raises(UserError, match='does not end in the name of a file'):
+        local_path(address)
 
 
 def test_a_failed_download_says_where_to_put_the_file(tmp_path, monkeypatch):

@@ -292,6 +292,25 @@ def test_a_config_of_another_model_is_refused(convert, network, complaint):
 # Refusals
 
 
+def test_weights_that_are_nan_are_not_converted(convert):
+    state = lvvit(1).state_dict()
+    state['head.bias'][0] = float('nan')
+    torch.save(state, 'c.pth')
+    assert 'weights that are NaN or infinite (the first: head.bias)' in refusal(convert, 'c.pth', 'ours.pth', 'ours')
+
+
+def test_notes_that_are_no_plain_values_stay_behind(convert):
+    noted = {'architecture': None, 'other': torch.ones(2), 'path': Path('x')}
+    torch.save({'state_dict': lvvit(1).state_dict(), 'tokenlabel': noted}, 'c.pth')
+    status, said = convert('c.pth', 'ours.safetensors', 'safetensors')
+    assert status == 0, said
+    assert read_checkpoint('ours.safetensors')['tokenlabel'].keys() <= {
+        'architecture',
+        'num_classes',
+        'token_score_weight',
+    }
+
+
 def refusal(convert, source: str, target: str, to: str, *options: str) -> str:
     """The one sentence that the tool ends with; nothing is written."""
     before = set(os.listdir())

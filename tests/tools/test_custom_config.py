@@ -6,6 +6,8 @@ from tests import tiny_segmentation
 from tests.conftest import ROOT
 from tests.segmentation_layouts import own_data, write_pair
 
+pytestmark = pytest.mark.distributions
+
 
 @pytest.mark.slow
 def test_a_copy_with_three_lines_changed_trains_and_tests(run_tool, tmp_path):

@@ -5,6 +5,10 @@ import json
 import pytest
 from PIL import Image
 
+from tokenlabel.errors import UserError
+
+from demo_stages import SMALLEST, Stages
+
 
 @pytest.mark.slow
 def test_the_demo_runs_end_to_end(run_tool, tmp_path):
@@ -28,3 +32,14 @@ def test_a_work_dir_that_holds_something_else_is_refused(run_tool, tmp_path):
     done = run_tool('tools/demo.py', '--smallest', '--work-dir', tmp_path)
     assert done.returncode == 2
     assert 'holds no digit scenes' in done.stderr
+
+
+@pytest.mark.parametrize('meta', [None, '', '[]', '{"annotator": {"name": "resnet50"}}'])
+def test_labels_of_someone_else_are_not_removed(tmp_path, meta):
+    (tmp_path / 'labels').mkdir()
+    (tmp_path / 'labels/scores.npy').touch()
+    if meta is not None:
+        (tmp_path / 'labels/meta.json').write_text(meta)
+    with pytest.raises(UserError, match='holds no labels of the demo'):
+        Stages(tmp_path, SMALLEST).train_annotator()
+    assert (tmp_path / 'labels/scores.npy').is_file()

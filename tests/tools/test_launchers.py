@@ -77,6 +77,23 @@ def test_gpus_that_do_not_fill_their_nodes_are_refused(run_tool, srun):
     assert done.returncode == 2 and 'GPUS=6 is no multiple of GPUS_PER_NODE=4' in done.stderr
 
 
+@pytest.mark.parametrize('value', ['x', '-1', '1.5', '2 3', '1;true'])
+@pytest.mark.parametrize('name', ['NNODES', 'NODE_RANK', 'PORT', 'MAX_RESTARTS'])
+def test_what_is_no_number_is_refused_before_processes_start(run_tool, name, value):
+    for more in ([], ['--dry-run']):
+        done = run_tool('tools/dist_train.sh', 'c.py', '2', *more, **{name: value}, PYTHON='false')
+        assert (done.returncode, done.stdout) == (2, '')
+        assert done.stderr == f"error: {name} is '{value}', not a whole number: correct it, or unset it.\n"
+
+
+@pytest.mark.parametrize('value', ['x', '0', '-1'])
+@pytest.mark.parametrize('name', ['GPUS', 'GPUS_PER_NODE', 'CPUS_PER_TASK', 'PORT'])
+def test_what_is_no_number_is_refused_before_slurm_is_asked(run_tool, srun, name, value):
+    done = run_tool('tools/slurm_train.sh', 'gpu', 'job', 'c.py', **srun, **{name: value})
+    assert done.returncode == 2
+    assert done.stderr == f"error: {name} is '{value}', not a whole number from 1 on: correct it, or unset it.\n"
+
+
 @pytest.mark.slow
 def test_tasks_of_slurm_train_together(run_tool, srun, options, tmp_path):
     command = ['tools/slurm_train.sh', 'gpu', 'job', 'configs/demo/pretrain.py', '--work-dir', tmp_path / 'run']

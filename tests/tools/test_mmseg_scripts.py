@@ -9,6 +9,8 @@ from tests import tiny_segmentation
 from tests.conftest import ROOT
 from tests.segmentation_layouts import ade20k
 
+pytestmark = pytest.mark.distributions
+
 SCRIPTS = Path(mmseg.__file__).parent / '.mim/tools'
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import os
 from pathlib import Path
 
 import cv2
@@ -96,6 +97,35 @@ def test_a_broken_image_is_named_and_the_rest_goes_on(tool, model, images, tmp_p
     assert len(written(tmp_path / 'out')) == 7
 
 
+NAMES = ('caf\udce9', 'x' * 251, 'new\nline', 'a,"b"', '-rf', '\u202eright', '\U0001f408', ' $x$ ', 'clip_2.0_001')
+
+
+def test_images_of_any_name_are_segmented(tool, model, images, tmp_path):
+    for name in NAMES:
+        (images / f'{name}.jpg').write_bytes((images / 'a.jpg').read_bytes())
+    (images / 'A.jpg').write_bytes((images / 'a.jpg').read_bytes())
+    (images / 'link').symlink_to('sub')
+    (images / 'sub/loop').symlink_to('..')
+    os.mkfifo(images / 'pipe.jpg')
+    assert run(tool, images, '--out', tmp_path / 'out', *model) == 0
+    assert {f'{name}.png' for name in NAMES} <= written(tmp_path / 'out/labels')
+    assert len(written(tmp_path / 'out/labels')) == len(NAMES) + 4 + 2
+    named = {row['image'] for row in table(tmp_path / 'out/areas.csv')}
+    assert {f'{name}.jpg' for name in NAMES[1:]} | {'caf\\xe9.jpg', 'a.jpg', 'A.jpg', 'link/b.png'} <= named
+
+
+def test_a_pipe_instead_of_an_image_is_not_waited_for(tool, model, tmp_path, capsys):
+    os.mkfifo(tmp_path / 'x.jpg')
+    assert run(tool, tmp_path / 'x.jpg', '--out', tmp_path / 'out', *model) == 2
+    assert 'x.jpg is no regular file' in capsys.readouterr().err
+
+
+def test_a_video_whose_name_is_no_utf_8_is_refused(tool, model, tmp_path, capsys):
+    (tmp_path / 'caf\udce9.mp4').write_bytes(b'')
+    assert run(tool, tmp_path / 'caf\udce9.mp4', '--out', tmp_path / 'out', *model) == 2
+    assert 'has a name that is no UTF-8' in capsys.readouterr().err
+
+
 def test_one_image_and_some_classes(tool, model, images, tmp_path):
     assert run(tool, images / 'a.jpg', '--out', tmp_path / 'all', *model) == 0
     largest = table(tmp_path / 'all/areas.csv')[0]
@@ -124,10 +154,10 @@ def test_a_video(tool, model, tmp_path):
         (None, (), 'error: there is no '),
         ('empty', (), 'holds no images'),
         ('broken.mp4', (), 'is damaged or no video'),
-        ('a.jpg', ('--alpha', '1.5'), '--alpha is 1.5'),
+        ('a.jpg', ('--alpha', '1.5'), 'argument --alpha: 1.5 does not lie between 0 and 1'),
         ('a.jpg', ('--classes', 'lake'), '--classes: the model knows no lake, but digit 0, digit 1'),
         ('a.jpg', ('--memory-limit', 'lots'), "'lots' is no size: write 800M, 4G or none"),
-        ('a.jpg', ('--max-side', '0'), 'is not a number of pixels'),
+        ('a.jpg', ('--max-side', '0'), 'argument --max-side: 0 is not from 1 on'),
     ],
 )
 def test_bad_input_is_one_sentence_and_writes_nothing(tool, model, images, tmp_path, capsys, make, more, sentence):

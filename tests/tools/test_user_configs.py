@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.distributions
+
 CONFIGS = Path(__file__).parents[2] / 'configs'
 
 INHERITS_OURS = """

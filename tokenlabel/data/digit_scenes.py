@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from tokenlabel.errors import UserError
+from tokenlabel.files import disk_errors
 
 CLASSES = tuple(f'digit_{digit}' for digit in range(10))
 SEGMENTATION_CLASSES = ('background', *CLASSES)
@@ -109,7 +110,7 @@ def write_digit_scenes(
         `root` as a path.
 
     Raises:
-        UserError: the numbers do not fit together, or `root` holds something else.
+        UserError: the numbers do not fit together, `root` holds something else, or cannot be written.
     """
     root = Path(root)
     parameters = {
@@ -133,20 +134,21 @@ def write_digit_scenes(
     if _is_finished(root, parameters):
         return root
 
-    root.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = root.with_name(f'.{root.name}-{uuid.uuid4().hex[:8]}')
-    try:
-        _write_split(unfinished, 'train', num_train, num_segmentation, size, seed)
-        _write_split(unfinished, 'val', num_val, num_segmentation_val, size, seed)
-        (unfinished / PARAMETERS_FILE).write_text(json.dumps(parameters, indent=2) + '\n')
+    with disk_errors(root):
+        root.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = root.with_name(f'.{root.name}-{uuid.uuid4().hex[:8]}')
         try:
-            unfinished.rename(root)
-        except OSError:
-            # Another process of the same run may have been first.
-            if not _is_finished(root, parameters):
-                raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+            _write_split(unfinished, 'train', num_train, num_segmentation, size, seed)
+            _write_split(unfinished, 'val', num_val, num_segmentation_val, size, seed)
+            (unfinished / PARAMETERS_FILE).write_text(json.dumps(parameters, indent=2) + '\n')
+            try:
+                unfinished.rename(root)
+            except OSError:
+                # Another process of the same run may have been first.
+                if not _is_finished(root, parameters):
+                    raise
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
     return root
 
 

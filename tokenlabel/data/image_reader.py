@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from typing import BinaryIO
 
 import numpy as np
-from timm.data.readers.img_extensions import get_img_extensions
 from timm.data.readers.reader import Reader
-from timm.utils.misc import natural_key
 
 from tokenlabel.errors import UserError
+from tokenlabel.folder_walk import natural_key
 from tokenlabel.labels.store.keys import Names
 
-# In the order of preference where a WebDataset sample has several.
-IMAGE_SUFFIXES = tuple(dict.fromkeys(['.jpg', '.jpeg', '.png', '.webp', *get_img_extensions()]))
+MAX_CLASS = 2**24  # a larger number is no class, and tables of as many would fill the memory
 
 
 class ImageReader(Reader):
@@ -43,6 +41,11 @@ class ImageReader(Reader):
         if len(set(keys)) < len(keys):
             key, count = Counter(keys).most_common(1)[0]
             raise UserError(f'{source} holds {count} images of the name {key}: names have to be unique.')
+        if class_to_idx and targets.max() >= len(class_to_idx):
+            raise UserError(
+                f'{source} says that {keys[int(targets.argmax())]} has class {targets.max()}, but names '
+                f'{len(class_to_idx)} classes: correct its labels, or name all classes.'
+            )
 
     @property
     def labelled(self) -> bool:
@@ -81,9 +84,16 @@ def folder_classes(folders: Sequence[str]) -> tuple[np.ndarray, dict[str, int]]:
 
 
 def label_classes(labels: Sequence[str | None]) -> tuple[np.ndarray, dict[str, int]]:
-    """Targets and classes of images by their labels, numbers or names; -1 for None."""
+    """Targets and classes of images by their labels, numbers or names; -1 for None.
+
+    Raises:
+        UserError: a number beyond what classes can be.
+    """
     known = {label for label in labels if label is not None}
     if all(re.fullmatch(r'-?\d+', label) for label in known):
+        beyond = [label for label in known if len(label) > 18 or not -1 <= int(label) < MAX_CLASS]
+        if beyond:
+            raise UserError(f'A label of the images is {min(beyond)}: classes are numbers from 0 on; correct it.')
         return np.array([-1 if label is None else int(label) for label in labels], dtype=np.int64), {}
     return _number(labels)
 

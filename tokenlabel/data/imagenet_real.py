@@ -1,15 +1,15 @@
 """ImageNet-ReaL: the reassessed labels of ImageNet's validation images, several per image or none."""
 
-import json
 import re
 from collections.abc import Sequence
-from importlib.resources import files
+from importlib.resources import as_file, files
 from pathlib import Path
 
 from timm.data import ImageNetInfo
 
 from tokenlabel.data.images import LabeledImages
 from tokenlabel.errors import UserError
+from tokenlabel.files import read_json
 from tokenlabel.labels.class_map import match_classes
 
 NUM_CLASSES = 1000
@@ -55,13 +55,15 @@ def real_labels(
 
 
 def _read(file: str | Path | None) -> list[list[int]]:
-    try:
-        source = files('timm.data') / '_info' / 'imagenet_real_labels.json' if file is None else Path(file)
-        labels = json.loads(source.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
-        raise UserError(f'ReaL labels {file} cannot be read ({error}): give the path of real.json.') from error
-    known = range(NUM_CLASSES)
-    if not isinstance(labels, list) or not all(isinstance(of, list) and all(x in known for x in of) for of in labels):
+    if file is None:
+        with as_file(files('timm.data') / '_info' / 'imagenet_real_labels.json') as source:
+            return read_json(source)
+    labels = read_json(file, 'ReaL labels')
+
+    def are_classes(of: object) -> bool:
+        return isinstance(of, list) and all(type(x) is int and 0 <= x < NUM_CLASSES for x in of)
+
+    if not isinstance(labels, list) or not all(map(are_classes, labels)):
         raise UserError(
             f'{file} holds no ReaL labels: a JSON list is wanted that has, for each image, the list of its classes, 0 '
             f'to {NUM_CLASSES - 1}.'

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from tokenlabel.data.readers import open_images
 from tokenlabel.errors import UserError
+from tokenlabel.folder_walk import report
 from tokenlabel.image_files.reading import decode, open_image
 from tokenlabel.image_files.unreadable import named
 from tokenlabel.labels.class_map import class_numbers, map_classes, match_classes, read_class_map
@@ -127,14 +128,19 @@ class LabeledImages(Dataset):
             whose: the others, for `unlabelled`.
         """
         table = match_classes(self.class_names, self.num_classes, class_names, num_classes)
+        numbers = class_numbers(self.class_names)
         if len(table) and (table >= 0).all():
+            if numbers is not None and numbers.min() > 0 and set(self.class_names).isdisjoint(class_names or ()):
+                report(f'{self.root}: folders such as {self.class_names[0]} are taken for classes that count from 0.')
             self._targets = np.where(self._targets >= 0, table[self._targets], -1)
             # names that were numbers of the others' classes are no names of all of these
             own = self.class_names if len(self.class_names) == num_classes else []
             self.class_names = list(class_names or own)
         else:
+            from_one = bool(self.class_names) and numbers is None and _count_from_one(self.class_names)
+            hint = ' (its folders count from 1: name them as the classes, or count from 0)' if from_one else ''
             self.unlabelled = self.unlabelled or (
-                f'its {self.num_classes} classes are not among the {num_classes} of {whose}, by name or by count'
+                f'its {self.num_classes} classes are not among the {num_classes} of {whose}, by name or by count{hint}'
             )
             self._targets = np.full_like(self._targets, -1)
             self.class_names = list(class_names or [])
@@ -205,6 +211,10 @@ class LabeledImages(Dataset):
                 'which class is which with class_map.'
             )
         self.number_labels_as(names, count, f'the label store {store.path}')
+
+
+def _count_from_one(names: Sequence[str]) -> bool:
+    return sorted(name.lstrip('0') for name in names) == sorted(str(number + 1) for number in range(len(names)))
 
 
 @contextmanager

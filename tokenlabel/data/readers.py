@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from timm.data.readers.reader_image_folder import ReaderImageFolder
 
-from tokenlabel.data.image_reader import IMAGE_SUFFIXES, ImageReader, folder_classes, label_classes
-from tokenlabel.data.tar_images import find_shards, open_tars
+from tokenlabel.data.image_reader import ImageReader, folder_classes, label_classes
+from tokenlabel.data.tar_images import find_shards, open_tars, tars_in
 from tokenlabel.errors import UserError
-from tokenlabel.files import open_regular
+from tokenlabel.files import open_regular, relative_name
+from tokenlabel.folder_walk import IMAGE_SUFFIXES, Found, find_files, natural_key, report, report_skipped
 
 
 def open_images(source: str | Path, split: str = 'train') -> ImageReader:
     """Open images in any of these layouts:
 
-    - a folder tree, the class of an image being the folder it lies in (`root/class/image.jpg`), as timm reads it; where
-      images lie in the root itself, there are no classes;
+    - a folder tree (see `tokenlabel.folder_walk`), the class of an image being the folder it lies in
+      (`root/class/image.jpg`), numbered as by timm; where images lie in the root itself, there are no classes;
     - a tar of such a tree, or a folder of tars, one per class (or a tar of tars): keys are those of the unpacked tree;
     - WebDataset shards: a folder, a tar or a pattern (`wds/shards-{000..031}.tar`) of tars that hold `key.jpg` beside
       `key.cls` or `key.json` (its `label`). They are recognised; `wds/PATH` insists. Keys are `shard/key.jpg`;
@@ -47,20 +47,20 @@ def open_images(source: str | Path, split: str = 'train') -> ImageReader:
             f'{source} can only be streamed, but images are read in any order here: give the dataset as hfds/{rest}, '
             'or write it out as a folder of class folders or as WebDataset shards.'
         )
-    if re.search(r'\.(tar\.\w+|tgz|tbz2?|txz)$', source):
+    if re.search(r'\.(tar\.\w+|tgz|tbz2?|txz)$', source, re.IGNORECASE):
         raise UserError(
             f'{source} is compressed, so that images cannot be read in any order: unpack it to a plain .tar.'
         )
-    if root.is_dir():
-        tars = sorted(root.glob('*.tar'))
-        try:
-            return FolderImages(source)
-        except UserError:
-            # Folders go first: tars may be left over beside what was unpacked from them.
-            if not tars:
-                raise
-        return open_tars(source, tars, split)
-    if root.suffix == '.tar':
+    if os.path.isdir(root):
+        found = find_files(source, IMAGE_SUFFIXES)
+        # Folders go first: tars may be left over beside what was unpacked from them.
+        if found.names:
+            return FolderImages(source, found)
+        if tars := tars_in(root):
+            return open_tars(source, tars, split)
+        passed = f'; passed over are {found.skipped}' if found.skipped else ''
+        raise UserError(f'No images in {source}: images are expected as {source}/CLASS/IMAGE.jpg{passed}.')
+    if root.suffix.lower() == '.tar':
         return open_tars(source, [root], split)
     raise UserError(
         f'No image folder at {source}: give a folder of class folders such as imagenet/train, a .tar, '
@@ -71,17 +71,34 @@ def open_images(source: str | Path, split: str = 'train') -> ImageReader:
 class FolderImages(ImageReader):
     """A folder tree; classes are the folders that images lie in."""
 
-    def __init__(self, root: str) -> None:
-        try:
-            reader = ReaderImageFolder(root, input_key=';'.join(IMAGE_SUFFIXES))
-        except RuntimeError as error:
-            raise UserError(f'No images in {root}: images are expected as {root}/CLASS/IMAGE.jpg.') from error
-        keys = [path.removeprefix(root).lstrip('/') for path, _ in reader.samples]
-        names = list(reader.class_to_idx)
-        super().__init__(root, keys, *folder_classes([names[target] for _, target in reader.samples]))
+    def __init__(self, root: str, found: Found) -> None:
+        parents = [name.rpartition('/')[0] for name in found.names]
+        classes = folder_classes([folder.rpartition('/')[2] for folder in parents])
+        super().__init__(root, found.names, *classes)
+        report_skipped(root, len(self), found.skipped)
+        _report_folders(root, sorted(set(parents), key=natural_key), found)
 
     def _open(self, index: int) -> BinaryIO:
         return open_regular(Path(self.source, self.keys[index]))
+
+
+def _report_folders(root: str, parents: list[str], found: Found) -> None:
+    """Say what in a tree of class folders may be a slip, as it decides how classes are numbered."""
+    if parents != [''] and parents[0] == '':
+        first = next(name for name in found.names if '/' not in name)
+        report(f'{root}: images such as {first} lie beside the class folders, so that no image has a class.')
+    if parents == ['']:
+        return
+    if empty := found.empty_folders():
+        report(f'{root}: {len(empty)} folders hold no image, so that they are no classes, such as {empty[0]}.')
+    by_class: dict[str, list[str]] = {}
+    for folder in parents:
+        by_class.setdefault(folder.rpartition('/')[2], []).append(folder)
+    if shared := [folders for folders in by_class.values() if len(folders) > 1]:
+        report(
+            f'{root}: a class is the name of the last folder, so that {len(shared)} classes lie in several, such as '
+            f'{" and ".join(shared[0][:2])}.'
+        )
 
 
 class HubImages(ImageReader):
@@ -139,4 +156,4 @@ def _path_keys(images, name: str) -> list[str] | None:
         if not all(Path(path).is_relative_to(root) for path in paths):
             root = Path(os.path.commonpath([os.path.dirname(path) for path in paths]))
         paths = [os.path.relpath(path, root) for path in paths]
-    return [Path(path).as_posix() for path in paths]
+    return [relative_name(path, name) for path in paths]

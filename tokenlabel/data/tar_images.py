@@ -2,20 +2,30 @@
 
 import glob
 import io
-import json
+import os
+import posixpath
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import numpy as np
-from timm.utils.misc import natural_key
 
-from tokenlabel.data.image_reader import IMAGE_SUFFIXES, ImageReader, folder_classes, label_classes
-from tokenlabel.data.tar_index import TarFiles, TarIndex, index_tar, sample_key
+from tokenlabel.data.image_reader import ImageReader, folder_classes, label_classes
+from tokenlabel.data.tar_index import TarIndex, index_tar, sample_key
 from tokenlabel.errors import UserError
+from tokenlabel.files import explained, read_json, relative_name
+from tokenlabel.folder_walk import IMAGE_SUFFIXES, Skipped, is_hidden, natural_key, report, report_skipped
+from tokenlabel.tar_files import TarFiles
 
+_MAX_SHARDS, _MAX_BRACES = 10**6, 100  # in a pattern
+# what the last word of `key.mask.png` may be, where the image itself need not be there as an image
+_COMPANIONS = re.compile(
+    r'(masks?|seg|segmentation|semantic|instances?|panoptic|labels?|gt|targets?|annotations?|depth|normals?|edges?|flow'
+    r'|alpha|trimap|matte)[-_]?\d*'
+)
 _SPLIT_WORDS = {
     'train': {'train', 'training'},
     'validation': {'val', 'valid', 'validation', 'eval'},
@@ -43,9 +53,15 @@ def open_tars(source: str, tars: Sequence[Path], split: str, shards: bool = Fals
     with ThreadPoolExecutor() as pool:
         indices |= zip(rest, pool.map(lambda tar: index_tar(tar, IMAGE_SUFFIXES), rest), strict=True)
     indices = {tar: indices[tar] for tar in tars}
-    if not any(index.names for index in indices.values()):
-        raise UserError(f'No images in {source}: its tars hold no {", ".join(IMAGE_SUFFIXES)} files.')
-    return _shard_images(source, indices) if shards else _tree_images(source, indices)
+    skipped = Skipped()
+    for tar, index in indices.items():
+        skipped.update(index.skipped, tar.name)
+    images = _shard_images(source, indices, skipped) if shards else _tree_images(source, indices)
+    if not images:
+        passed = f' (passed over are {skipped})' if skipped else ''
+        raise UserError(f'No images in {source}: its tars hold no {", ".join(IMAGE_SUFFIXES)} files{passed}.')
+    report_skipped(source, len(images), skipped)
+    return images
 
 
 class TarImages(ImageReader):
@@ -87,26 +103,70 @@ def _tree_images(source: str, indices: dict[Path, TarIndex]) -> TarImages:
     return TarImages(source, list(indices), images, targets, class_to_idx)
 
 
-def _shard_images(source: str, indices: dict[Path, TarIndex]) -> TarImages:
-    """One image of each sample, with its label."""
+def _shard_images(source: str, indices: dict[Path, TarIndex], skipped: Skipped) -> TarImages:
+    """One image of each sample, with its label; the others are added to what is skipped."""
     images, labels = [], []
     for number, (tar, index) in enumerate(indices.items()):
-        for row in _one_image_per_sample(index.names):
-            name = index.names[row]
-            images.append((f'{tar.stem}/{name}', number, index.offsets[row], index.sizes[row]))
-            labels.append(index.labels.get(sample_key(name)))
+        keys = _sample_keys(index.names)
+        best: dict[str, list[int]] = {}
+        for row, (name, key) in enumerate(zip(index.names, keys, strict=True)):
+            if key is None:
+                skipped.add('that accompany another image', f'{tar.name}/{name}')
+            else:
+                best.setdefault(key, []).append(row)
+        first_dots = Counter(sample_key(index.names[rows[0]]) for rows in best.values())
+        for key, rows in best.items():
+            preferred = min(_preference(index.names[row]) for row in rows)
+            for row in rows:
+                name = index.names[row]
+                if _preference(name) > preferred:
+                    skipped.add('further images of a sample', f'{tar.name}/{name}')
+                    continue
+                images.append((f'{tar.stem}/{name}', number, index.offsets[row], index.sizes[row]))
+                short = sample_key(name)
+                labels.append(index.labels.get(key if first_dots[short] > 1 or key in index.labels else short))
     return TarImages(source, list(indices), images, *label_classes(labels))
 
 
-def _one_image_per_sample(names: Sequence[str]) -> list[int]:
-    """Rows of the images, the preferred kind where several share a key; `key.mask.png` is no image of the sample."""
-    best: dict[str, tuple[int, int]] = {}
-    for row, name in enumerate(names):
-        key = sample_key(name)
-        suffix = name[len(key) :].lower()
-        if suffix in IMAGE_SUFFIXES:
-            best[key] = min((IMAGE_SUFFIXES.index(suffix), row), best.get(key, (len(IMAGE_SUFFIXES), row)))
-    return [row for _, row in best.values()]
+def _sample_keys(names: Sequence[str]) -> list[str | None]:
+    """The key of each image's sample; None for images that accompany another one, such as `key.mask.png`.
+
+    WebDataset ends a key at the first dot of a file's name, and so takes `clip_2.0_001.jpg` for something that belongs
+    to `clip_2`. Here a key goes to the last dot. An image accompanies another one if the words between say so, or if
+    they begin with a letter and the other is there.
+    """
+    stems = [posixpath.splitext(name)[0] for name in names]
+    known = set(stems)
+
+    def accompanies(stem: str) -> bool:
+        folder, slash, file = stem.rpartition('/')
+        parts = file.split('.')
+        shorter = (('.'.join(parts[:count]), parts[count]) for count in range(1, len(parts)))
+        of_another = any(folder + slash + begin in known and next_part[:1].isalpha() for begin, next_part in shorter)
+        return len(parts) > 1 and (of_another or _COMPANIONS.fullmatch(parts[-1].lower()) is not None)
+
+    return [None if accompanies(stem) else stem for stem in stems]
+
+
+def _preference(name: str) -> int:
+    return IMAGE_SUFFIXES.index(posixpath.splitext(name)[1].lower())
+
+
+def tars_in(folder: Path) -> list[Path]:
+    """The tars that lie in a folder itself, but for hidden ones.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        names = [entry.name for entry in os.scandir(folder)]
+    except OSError as error:
+        raise UserError(f'The folder {folder} cannot be read {explained(error)}.') from error
+    return [folder / name for name in sorted(names, key=natural_key) if _is_tar(name)]
+
+
+def _is_tar(name: str) -> bool:
+    return name.lower().endswith('.tar') and not is_hidden(name)
 
 
 def find_shards(path: str) -> list[Path]:
@@ -115,27 +175,44 @@ def find_shards(path: str) -> list[Path]:
     Raises:
         UserError: there are none, or not all that the pattern names.
     """
-    if Path(path).is_dir():
-        shards = sorted(Path(path).glob('*.tar'))
+    if os.path.isdir(path):
+        shards = tars_in(Path(path))
     else:
-        shards = [Path(file) for name in _expand_braces(path) for file in sorted(glob.glob(name)) or [name]]
-    missing = [shard for shard in shards if not shard.is_file()]
-    if missing or not shards:
-        where = missing[0] if missing else f'{path}/*.tar'
-        raise UserError(f'No WebDataset shards at {where}: give wds/ and a local folder of tars, a .tar or a pattern.')
-    return shards
+        shards = {}
+        if path.count('{') > _MAX_BRACES:
+            raise UserError(f'wds/{path} has more than {_MAX_BRACES} braces: give fewer.')
+        # one after the other: a pattern names any number, and the first that is missing ends it
+        for count, name in enumerate(_expand_braces(path)):
+            if count == _MAX_SHARDS:
+                raise UserError(f'wds/{path} names more than {_MAX_SHARDS} shards: give fewer.')
+            files = [file for file in sorted(glob.glob(name)) if not is_hidden(os.path.basename(file))] or [name]
+            shards |= {Path(file): None for file in files}
+            _check_is_file(Path(files[0]))
+    for shard in shards:
+        _check_is_file(shard)
+    if not shards:
+        _check_is_file(Path(path, '*.tar'))
+    return list(shards)
 
 
-def _expand_braces(pattern: str) -> list[str]:
-    """`{000..031}` counts, `{a,b}` lists, as in a shell."""
+def _check_is_file(shard: Path) -> None:
+    if not os.path.isfile(shard):
+        raise UserError(f'No WebDataset shards at {shard}: give wds/ and a local folder of tars, a .tar or a pattern.')
+
+
+def _expand_braces(pattern: str) -> Iterator[str]:
+    """`{000..031}` counts, `{a,b}` lists, as in a shell; one name after the other."""
     found = re.search(r'\{([^{}]*)\}', pattern)
     if found is None:
-        return [pattern]
+        yield pattern
+        return
     items: Iterable[str] = found[1].split(',')
-    if counted := re.fullmatch(r'(\d+)\.\.(\d+)', found[1]):
+    if counted := re.fullmatch(r'(\d{1,18})\.\.(\d{1,18})', found[1]):
         first, last = counted.groups()
-        items = (f'{number:0{len(first)}d}' for number in range(int(first), int(last) + 1))
-    return [name for item in items for name in _expand_braces(pattern[: found.start()] + item + pattern[found.end() :])]
+        step = 1 if int(first) <= int(last) else -1
+        items = (f'{number:0{len(first)}d}' for number in range(int(first), int(last) + step, step))
+    for item in items:
+        yield from _expand_braces(pattern[: found.start()] + item + pattern[found.end() :])
 
 
 def _of_split(shards: Sequence[Path], split: str) -> list[Path]:
@@ -147,6 +224,10 @@ def _of_split(shards: Sequence[Path], split: str) -> list[Path]:
     files = named.get(split) or named.get(synonym)
     if not files:
         raise UserError(f'{shards[0].parent} has no shards of a split {split}, only of {", ".join(sorted(named))}.')
+    missing = sorted(name for name in files if not (shards[0].parent / name).is_file())
+    if missing:
+        count = f'{len(missing)} of {len(files)}'
+        report(f'{shards[0].parent}: {count} shards of {split} are missing, such as {missing[0]}.')
     return [shard for shard in shards if shard.name in files]
 
 
@@ -155,13 +236,17 @@ def _splits_of_info(folder: Path) -> dict[str, set[str]] | None:
     file = next((file for file in (folder / '_info.json', folder / 'info.json') if file.is_file()), None)
     if file is None:
         return None
-    try:
-        splits = json.loads(file.read_text(encoding='utf-8'))['splits']
-        return {name: set(info['filenames']) for name, info in splits.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f'{file} does not list the filenames of its splits ({error!r}): repair or remove it.'
-        ) from error
+    info = read_json(file)
+    splits = info.get('splits') if isinstance(info, dict) else None
+    lists = {}
+    for name, of_split in splits.items() if isinstance(splits, dict) else ():
+        names = of_split.get('filenames') if isinstance(of_split, dict) else None
+        if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+            raise UserError(f'{file} does not list the filenames of its split {name}: repair or remove it.')
+        lists[name] = {relative_name(one, file) for one in names}
+    if not isinstance(splits, dict):
+        raise UserError(f'{file} does not list the filenames of its splits: repair or remove it.')
+    return lists
 
 
 def _splits_of_names(shards: Sequence[Path]) -> dict[str, set[str]]:

@@ -12,6 +12,7 @@ from tokenlabel.engine.optim_wrapper import SkippingAmpOptimWrapper, SkippingOpt
 from tokenlabel.engine.preprocessor import ImagePreprocessor
 from tokenlabel.engine.progress import ProgressBar
 from tokenlabel.engine.resuming.checkpoint_hook import ResumableCheckpointHook, ValidateWhatWasNot
+from tokenlabel.engine.resuming.optimizer_state import ArrangeOptimizerState
 from tokenlabel.engine.resuming.preemption import StopOnSignal
 from tokenlabel.engine.resuming.random_states import RandomNumbersOfTraining
 from tokenlabel.engine.resuming.seeded_samples import SeededSamples
@@ -22,6 +23,7 @@ from tokenlabel.engine.targets import AnnotatorImageLabels, AnnotatorTokenLabels
 __all__ = [
     'AnnotatorImageLabels',
     'AnnotatorTokenLabels',
+    'ArrangeOptimizerState',
     'DeferredRuntimeInfoHook',
     'EpochsAsIterationsLoop',
     'FirstBatchPicture',

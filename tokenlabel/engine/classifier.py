@@ -11,7 +11,9 @@ from mmengine.registry import MODELS, TASK_UTILS
 from mmengine.runner import Runner
 from torch import Tensor
 
+from tokenlabel.arguments import checked
 from tokenlabel.engine.compilation import compiled_for_training
+from tokenlabel.engine.preprocessor import ImagePreprocessor
 from tokenlabel.engine.targets import AnnotatorTokenLabels
 from tokenlabel.errors import UserError
 from tokenlabel.labels.targets import TokenTargets
@@ -53,6 +55,7 @@ class TokenLabelClassifier(BaseModel):
             compile with.
     """
 
+    @checked
     def __init__(
         self,
         network: dict,
@@ -83,6 +86,10 @@ class TokenLabelClassifier(BaseModel):
                 self.model.token_score_weight = 0.0
         self.loss_function = TokenLabelLoss(**loss)
         self._check_mixing(self.loss_function.ground_truth)
+        if isinstance(self.data_preprocessor, ImagePreprocessor):
+            ids = ['classes'] * self.targets.needs_label_maps
+            ids += ['label'] * (self.targets.needs_image_labels or self.loss_function.ground_truth)
+            self.data_preprocessor.class_counts = dict.fromkeys(ids, self.num_classes)
         if grad_checkpointing:
             self._checkpoint_gradients()
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -203,10 +210,11 @@ def create_network(model_name: str, token_head: bool = False, **arguments) -> to
     except UserError:
         raise
     except Exception as error:
-        # Hub clients raise errors of many kinds, and a failed download is bad input here, not a defect.
-        if not arguments.get('pretrained'):
-            raise
+        # Hub clients raise errors of many kinds, and a failed download is bad input here, not a defect. Nor do timm's
+        # networks look at their arguments: they fail somewhere.
         reason = (str(error) or type(error).__name__).splitlines()[0]
+        if not arguments.get('pretrained'):
+            raise UserError(f'Network {model_name} cannot be made of these arguments: {reason}.') from error
         raise UserError(
             f'No pretrained weights for {model_name} ({reason}): give the path of a file with '
             'model.network.pretrained_cfg_overlay.file, or set model.network.pretrained=False.'

@@ -1,12 +1,13 @@
 """Where training starts from: weights of another run, resolution or number of classes."""
 
+import os
 from pathlib import Path
 
 import torch
 from mmengine.model import is_model_wrapper
-from mmengine.runner import find_latest_checkpoint
 
 from tokenlabel.engine.classifier import TokenLabelClassifier
+from tokenlabel.engine.resuming.checkpoint_files import last_checkpoint
 from tokenlabel.errors import UserError
 from tokenlabel.models.checkpoint import load_checkpoint
 
@@ -18,7 +19,7 @@ def load_initial_weights(model: torch.nn.Module, path: str | Path) -> Path:
     model scores stays as its targets want it.
 
     Args:
-        model: a `TokenLabelClassifier`, wrapped or not.
+        model: a `TokenLabelClassifier`, or another with a method `load_initial_weights`; wrapped or not.
         path: a checkpoint, or the work dir of a run: its last one.
 
     Returns:
@@ -28,12 +29,16 @@ def load_initial_weights(model: torch.nn.Module, path: str | Path) -> Path:
         UserError: there is no such checkpoint, it does not fit, or the model is of another kind.
     """
     model = model.module if is_model_wrapper(model) else model
-    if not isinstance(model, TokenLabelClassifier):
+    loads_itself = getattr(model, 'load_initial_weights', None)
+    if not isinstance(model, TokenLabelClassifier) and loads_itself is None:
         raise UserError(
-            'initial_weights are for pretraining: name the weights of a segmentation backbone with '
+            f'initial_weights are not for {type(model).__name__}: name the weights of a segmentation backbone with '
             'model.backbone.init_cfg.checkpoint, or all of a model with load_from.'
         )
     file = checkpoint_in(path)
+    if loads_itself is not None:
+        loads_itself(file)
+        return file
     rule = getattr(model.model, 'token_score_weight', None)
     load_checkpoint(model.model, file, ema=True)
     if rule is not None:
@@ -45,10 +50,10 @@ def checkpoint_in(path: str | Path) -> Path:
     """The checkpoint that `path` is, or the last one of the work dir that it is.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or the folder does not tell which.
     """
-    found = find_latest_checkpoint(str(path)) if Path(path).is_dir() else path
-    if found is None or not Path(found).is_file():
+    found = last_checkpoint(path) if os.path.isdir(path) else path
+    if found is None or not os.path.exists(found):
         raise UserError(
             f'There is no checkpoint at {path} to start from: name a checkpoint or the work dir of a run with '
             '--cfg-options initial_weights=PATH, or None to start from scratch.'

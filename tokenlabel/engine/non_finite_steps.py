@@ -1,4 +1,4 @@
-"""Counting the steps that were skipped, and stopping a run that can no longer train."""
+"""Counting the steps that were skipped, and stopping a run that can no longer train before it saves that."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +10,11 @@ from mmengine.runner import Runner
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from tokenlabel.arguments import Count, checked
 from tokenlabel.engine.optim_wrapper import SkipsNonFiniteSteps
 from tokenlabel.errors import UserError
 from tokenlabel.files import write_atomically
+from tokenlabel.models.checkpoint_contents import first_non_finite, is_number
 
 
 @dataclass
@@ -42,7 +44,8 @@ class StopOnNonFiniteSteps(Hook):
 
     priority = 'VERY_HIGH'
 
-    def __init__(self, interval: int = 50, limit: int = 3) -> None:
+    @checked
+    def __init__(self, interval: Count = 50, limit: Count = 3) -> None:
         self.interval = interval
         self.limit = limit
         self._steps: list[_Step] = []
@@ -58,7 +61,7 @@ class StopOnNonFiniteSteps(Hook):
                 'them: optim_wrapper.type=SkippingOptimWrapper or SkippingAmpOptimWrapper would.'
             )
         earlier = runner.message_hub.log_scalars.get('train/skipped_steps')
-        if earlier is not None and runner.iter:
+        if earlier is not None and runner.iter and is_number(earlier.current()):
             self._num_skipped = int(earlier.current())
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
@@ -112,6 +115,27 @@ class StopOnNonFiniteSteps(Hook):
             f'and were skipped (their samples: {path}): the checkpoints in {runner.work_dir} are good; resume from the '
             'last with a lower learning rate or with clipping (optim_wrapper.clip_grad.max_norm=1).'
         )
+
+
+@HOOKS.register_module()
+class RefuseNonFiniteWeights(Hook):
+    """No checkpoint is written of weights that are NaN or infinite: the last one that is there stays a good one.
+
+    Steps that are skipped cannot make such weights, but an OptimWrapper of another kind can, or a learning rate.
+    """
+
+    priority = 'LOWEST'  # after EMAHook, which adds its own
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if runner.rank:  # of sharded weights the first process has all
+            return
+        for part in ('state_dict', 'ema_state_dict'):
+            if name := first_non_finite(checkpoint.get(part, {})):
+                raise UserError(
+                    f'The weights are NaN or infinite by iteration {runner.iter + 1} (the first: {name}), so no '
+                    f'checkpoint is written: resume from the last in {runner.work_dir} with a lower learning rate or '
+                    'with clipping (optim_wrapper.clip_grad.max_norm=1).'
+                )
 
 
 def identities_of(data_batch: dict) -> Tensor | list[str]:

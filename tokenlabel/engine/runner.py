@@ -2,16 +2,20 @@
 
 import copy
 import os
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import mmengine.runner
 import torch
+from mmengine.device import get_device
 from mmengine.dist import get_rank, is_distributed
 from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, convert_sync_batchnorm, is_model_wrapper, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIMIZERS, RUNNERS
+from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
 from torch.utils.data import DataLoader
 
@@ -23,16 +27,24 @@ from tokenlabel.engine.global_batch import (
 )
 from tokenlabel.engine.idle_threads import wait_for_idle_threads
 from tokenlabel.engine.initial_weights import load_initial_weights
+from tokenlabel.engine.non_finite_steps import RefuseNonFiniteWeights
 from tokenlabel.engine.optim_wrapper import FUSED
 from tokenlabel.engine.resuming.checkpoint_files import newest_checkpoint
-from tokenlabel.engine.resuming.checkpoint_hook import ValidateWhatWasNot
+from tokenlabel.engine.resuming.checkpoint_hook import ValidateWhatWasNot, checkpoint_folder
+from tokenlabel.engine.resuming.completeness import RefuseIncomplete
+from tokenlabel.engine.resuming.optimizer_state import ArrangeOptimizerState
 from tokenlabel.engine.resuming.preemption import StopOnSignal, start_worker
 from tokenlabel.engine.resuming.random_states import RandomNumbersOfTraining
 from tokenlabel.engine.resuming.restarts import go_on_after_restart
-from tokenlabel.engine.resuming.seeded_samples import in_our_order
+from tokenlabel.engine.resuming.restore import described, restore
+from tokenlabel.engine.resuming.schedules import rates_at
+from tokenlabel.engine.resuming.seeded_samples import check_ends, in_our_order
+from tokenlabel.engine.resuming.sole_run import sole_run
+from tokenlabel.engine.run_folder import folder_errors, raise_in_log_files
 from tokenlabel.engine.sharding import is_sharded, shard, shard_optimizer, take_part_in_saving, whole_state_dicts
 from tokenlabel.errors import UserError
-from tokenlabel.files import sync_folder
+from tokenlabel.files import disk_errors, sync_folder
+from tokenlabel.models.checkpoint import refuse_other_kinds
 
 # What the configs' OptimWrappers become.
 SKIPPING = {'OptimWrapper': 'SkippingOptimWrapper', 'AmpOptimWrapper': 'SkippingAmpOptimWrapper'}
@@ -45,12 +57,25 @@ class Runner(mmengine.runner.Runner):
     Without a GPU it starts several processes on gloo, without SyncBatchNorm and mixed precision, saying so.
     Optimizer steps that are not finite are skipped, see `tokenlabel.engine.optim_wrapper`.
     A run that ended anywhere, resumed from its last checkpoint, takes the steps that it would have taken: the next
-    unseen sample, the same augmentation, the same random numbers. At SIGTERM and SIGUSR1 it writes a checkpoint and
-    ends, see `StopOnSignal`.
+    unseen sample, the same augmentation, the same random numbers. Where the config has changed, the config counts, see
+    `restore`. At SIGTERM, SIGUSR1 and Ctrl-C it writes a checkpoint and ends, see `StopOnSignal`. One run trains in a
+    work dir at a time.
     Checkpoints are written beside their place and renamed, read without executing what is in them, and have to fit the
     model in every weight. `initial_weights` are where training starts, at any resolution and with any classes, and
     `keep_global_batch=True` keeps the recipe's batch and learning rate on any number of processes.
     """
+
+    _hooks_met = False  # whether `before_run` has been called, and `after_run` not yet
+    resumed_from: Path | None = None  # the checkpoint that training resumed from
+
+    def __init__(self, model: torch.nn.Module | dict, work_dir: str, *args, **kwargs) -> None:
+        """As MMEngine.
+
+        Raises:
+            UserError: the work dir cannot be written to.
+        """
+        with folder_errors(work_dir):
+            super().__init__(model, work_dir, *args, **kwargs)
 
     def setup_env(self, env_cfg: dict) -> None:
         """Starts the process group on gloo where there is no GPU; MMEngine's launchers want one."""
@@ -62,6 +87,15 @@ class Runner(mmengine.runner.Runner):
         super().setup_env(env_cfg)
         if self.distributed:
             wait_for_idle_threads()
+
+    def build_logger(self, *args, **kwargs) -> MMLogger:
+        """As MMEngine; a line that cannot be written to the log file is an error."""
+        logger = super().build_logger(*args, **kwargs)
+        raise_in_log_files(logger)
+        return logger
+
+    def dump_config(self) -> None:
+        """Nothing yet: `train` writes the config to the work dir, once no other run is at work there."""
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: torch.nn.Module) -> torch.nn.Module:
         """Distributed data parallel also on CPUs, where SyncBatchNorm does not exist; `sharding=fsdp` shards instead.
@@ -120,9 +154,24 @@ class Runner(mmengine.runner.Runner):
             UserError: a schedule cannot be, such as one that ends before it begins.
         """
         try:
-            return super().build_param_scheduler(scheduler)
+            built = super().build_param_scheduler(scheduler)
         except ValueError as error:
             raise UserError(f'A schedule of the config cannot be ({error}): correct its param_scheduler.') from error
+        self._warn_of_no_rate(built)
+        return built
+
+    def _warn_of_no_rate(self, schedulers: list | dict) -> None:
+        """Says that a training goes on after its schedules have ended at a learning rate of 0."""
+        rated = [one for one in schedulers if one.param_name == 'lr'] if isinstance(schedulers, list) else []
+        if not rated or any(one.by_epoch for one in rated):
+            return
+        end = max(one.end for one in rated)
+        above_0 = any(getattr(one, 'eta_min', None) for one in rated if one.end == end)
+        if end < self.max_iters and not above_0 and not any(rates_at(rated, end)):
+            self.logger.warning(
+                f'From iteration {end} to the last, {self.max_iters}, the learning rate is 0 and nothing is learned: '
+                'lengthen the schedules as well (param_scheduler.N.end), or train for fewer iterations.'
+            )
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
         """Lets the learning rate follow the batch, unless the batch is kept."""
@@ -137,8 +186,27 @@ class Runner(mmengine.runner.Runner):
         counts = iterations_per_step(self.cfg, self.world_size)
         super().register_hooks(checkpoints_between_steps(default_hooks, counts), custom_hooks)
         self._stop_on_signal = StopOnSignal()
-        for hook in (RandomNumbersOfTraining(), ValidateWhatWasNot(), self._stop_on_signal):
+        for hook in (
+            ArrangeOptimizerState(),  # before the states are compared with this run's parameters
+            RefuseIncomplete(),
+            RandomNumbersOfTraining(),
+            ValidateWhatWasNot(),
+            self._stop_on_signal,
+        ):
             self.register_hook(hook)
+        self.register_hook(RefuseNonFiniteWeights())
+
+    def call_hook(self, fn_name: str, **kwargs) -> None:
+        """As MMEngine; a hook meets the runner once before a run, and finds weights under `state_dict` in any file."""
+        if fn_name == 'before_run':
+            if self._hooks_met:
+                return
+            self._hooks_met = True
+        if fn_name == 'after_load_checkpoint' and 'state_dict' not in kwargs['checkpoint']:
+            kwargs['checkpoint'] = {'state_dict': kwargs['checkpoint']}
+        super().call_hook(fn_name, **kwargs)
+        if fn_name == 'after_run':
+            self._hooks_met = False
 
     def register_hook(self, hook: Hook | dict, priority: int | str | None = None) -> None:
         """Registers a hook; ours where MMEngine's CheckpointHook is asked for."""
@@ -152,17 +220,42 @@ class Runner(mmengine.runner.Runner):
         Processes that torchrun has started anew go on from the newest checkpoint.
 
         Raises:
-            SystemExit: with status 0, a signal has stopped the run.
+            SystemExit: a signal has stopped the run, see `StopOnSignal`.
+            UserError: another run is at work in the work dir, or it cannot be written to.
         """
-        go_on_after_restart(self)
-        with self._stop_on_signal.listening():
-            return super().train()
+        with folder_errors(self.work_dir), sole_run(self.work_dir):
+            super().dump_config()
+            go_on_after_restart(self)
+            with self._stop_on_signal.listening():
+                return super().train()
 
     def build_train_loop(self, loop: dict | BaseLoop) -> BaseLoop:
-        """Builds the loop; validation, which may write checkpoints, falls between steps."""
+        """Builds the loop; validation, which may write checkpoints, falls between steps.
+
+        Raises:
+            UserError: as `check_ends`.
+        """
         loop = super().build_train_loop(loop)
+        if not isinstance(loop, IterBasedTrainLoop):
+            check_ends(loop.dataloader, 'train')
         validation_between_steps(loop, iterations_per_step(self.cfg, self.world_size))
         return loop
+
+    def build_val_loop(self, loop: dict | BaseLoop) -> BaseLoop:
+        """Builds the loop, whose metrics learn where the images lie.
+
+        Raises:
+            UserError: as `check_ends`.
+        """
+        loop = super().build_val_loop(loop)
+        check_ends(loop.dataloader, 'val')
+        return _name_images(loop)
+
+    def build_test_loop(self, loop: dict | BaseLoop) -> BaseLoop:
+        """As `build_val_loop`."""
+        loop = super().build_test_loop(loop)
+        check_ends(loop.dataloader, 'test')
+        return _name_images(loop)
 
     @staticmethod
     def build_dataloader(
@@ -187,7 +280,7 @@ class Runner(mmengine.runner.Runner):
         """
         path = self.cfg.get('initial_weights')
         if self._resume and not self._load_from:
-            newest = newest_checkpoint(self.work_dir)
+            newest = newest_checkpoint(self.work_dir, checkpoint_folder(self))
             self._resume, self._load_from = newest is not None, newest and str(newest)
             if newest is None:
                 self.logger.warning(f'There is no checkpoint in {self.work_dir} to resume from: training starts anew.')
@@ -200,41 +293,71 @@ class Runner(mmengine.runner.Runner):
             self.logger.info(f'Training starts from the weights of {file}.')
 
     def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
-        """Writes under another name first: a checkpoint of its final name is whole, and on disk."""
-        part = Path(out_dir, f'{filename}.part')
-        with whole_state_dicts():
-            if self.rank == 0:
-                super().save_checkpoint(out_dir, part.name, *args, **kwargs)
-            elif is_sharded(self.model):
-                take_part_in_saving(self, kwargs.get('save_optimizer', True))
-        if self.rank == 0:
-            with part.open('rb') as file:
-                os.fsync(file.fileno())
-            os.replace(part, Path(out_dir, filename))
-            sync_folder(part.parent)
+        """Writes under another name first: a checkpoint of its final name is whole, and on disk.
 
-    def resume(self, filename: str, *args, **kwargs) -> None:
-        """As MMEngine; where the config gives no seed, that of the checkpoint orders the samples as well.
+        Raises:
+            UserError: the disk is full, or the place cannot be written to; what there was is still there.
+        """
+        path, part = Path(out_dir, filename), Path(out_dir, f'{filename}.part')
+        kwargs['meta'] = (kwargs.get('meta') or {}) | described(self)
+        with whole_state_dicts():
+            if self.rank:
+                if is_sharded(self.model):
+                    take_part_in_saving(self, kwargs.get('save_optimizer', True))
+                return
+            with disk_errors(path, 'make room, then --resume continues from the checkpoint before'):
+                try:
+                    super().save_checkpoint(out_dir, part.name, *args, **kwargs)
+                    with part.open('rb') as file:
+                        os.fsync(file.fileno())
+                    os.replace(part, path)
+                finally:
+                    part.unlink(missing_ok=True)
+                sync_folder(path.parent)
+
+    def resume(
+        self,
+        filename: str,
+        resume_optimizer: bool = True,
+        resume_param_scheduler: bool = True,
+        map_location: str | Callable = 'default',
+    ) -> None:
+        """Loads a checkpoint and continues where it was written, as the config says; see `restore`.
 
         Raises:
             UserError: as `load_checkpoint`.
         """
-        was_drawn = self._randomness_cfg.get('seed') is None
-        super().resume(filename, *args, **kwargs)
-        if was_drawn:
-            self.train_dataloader.sampler.seed = self.train_dataloader.dataset.seed = self._randomness_cfg['seed']
+        checkpoint = self.load_checkpoint(filename, get_device() if map_location == 'default' else map_location)
+        self.resumed_from = Path(filename)
+        restore(self, checkpoint, filename)
+        if self.iter >= self.max_iters:
+            self.logger.warning(f'{filename} is of iteration {self.iter}, the last: there is nothing left to train.')
 
     def load_checkpoint(self, filename: str, map_location='cpu', strict: bool = True, **kwargs) -> dict:
-        """As MMEngine, but a weight that is missing, left over or of another shape is an error.
+        """As MMEngine, but a weight that is missing, left over, or of another shape or kind is an error.
+
+        Hooks that have a say in it, such as `EMAHook`, meet the runner first.
 
         Raises:
-            UserError: the file is missing, truncated, carries code, or belongs to another model.
+            UserError: as `load_from_local`, or the checkpoint belongs to another model.
         """
+        self.call_hook('before_run')
         try:
-            return super().load_checkpoint(filename, map_location, strict, **kwargs)
+            checkpoint = super().load_checkpoint(filename, map_location, strict, **kwargs)
         except RuntimeError as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise UserError(
                 f'Checkpoint {filename} does not fit this model ({" ".join(lines)[:300]}): use the config it was '
-                'trained with.'
+                'trained with, or, to start from all of it but heads of other classes, name it as initial_weights.'
             ) from error
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        refuse_other_kinds(model.state_dict(), checkpoint.get('state_dict', checkpoint), filename)
+        return checkpoint
+
+
+def _name_images(loop: BaseLoop) -> BaseLoop:
+    """Tells metrics that write something of each image which images there are, so that its name is the image's path."""
+    for metric in getattr(getattr(loop, 'evaluator', None), 'metrics', ()):
+        if hasattr(metric, 'name_images_of'):
+            metric.name_images_of(loop.dataloader.dataset)
+    return loop

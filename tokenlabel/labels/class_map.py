@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenlabel.errors import UserError
+from tokenlabel.files import read_text
 
 Classes = Sequence[str] | int
 
@@ -104,21 +105,18 @@ def map_classes(scores: NDArray, classes: NDArray, table: NDArray[np.int64]) -> 
 
 
 def _pairs(path: Path) -> list[tuple[str, str]]:
-    try:
-        text = path.read_text(encoding='utf-8')
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'Class map {path} cannot be read ({error}).') from error
+    text = read_text(path, 'Class map')
     if path.suffix == '.json':
         try:
             record = json.loads(text, object_pairs_hook=list)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f'Class map {path} is no JSON ({error}).') from error
         pairs = record if isinstance(record, list) else []
-        if not all(isinstance(pair, tuple) and isinstance(pair[1], str | int) for pair in pairs):
+        if not all(isinstance(pair, tuple) and type(pair[1]) in (str, int) for pair in pairs):
             raise UserError(f'Class map {path} has to be one JSON object of annotator classes and image classes.')
         return [(source, str(target)) for source, target in pairs]
     pairs = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split('\n'), 1):
         words = [word.strip() for word in line.split('\t')] if '\t' in line else line.split()
         if words and len(words) != 2:
             raise UserError(
@@ -137,7 +135,7 @@ def _numbering(classes: Classes | None, whose: str, path: Path) -> Callable[[str
     def number(name: str) -> int:
         if name in names:
             return names[name]
-        if name.isdecimal() and (classes is None or int(name) < count):
+        if re.fullmatch(r'\d{1,9}', name) and (classes is None or int(name) < count):
             return int(name)
         close = difflib.get_close_matches(name, names, n=3)
         hint = f'did you mean {", ".join(close)}?' if close else f'there are {count} classes.'

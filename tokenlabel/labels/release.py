@@ -6,8 +6,10 @@ maps as if they covered the whole image.
 """
 
 import io
+import os
 import time
-from collections import deque
+import zipfile
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -19,10 +21,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from tokenlabel.errors import UserError
-from tokenlabel.files import disk_errors, write_atomically
+from tokenlabel.files import disk_errors, open_regular, relative_name, write_atomically
 from tokenlabel.labels.annotator import class_names
 from tokenlabel.labels.annotator.annotation import SECONDS_BETWEEN_LOOKS, worker_deaths
-from tokenlabel.labels.release_archive import SUFFIX, Archive, open_archive, stems
+from tokenlabel.labels.release_archive import MAX_MAP_BYTES, SUFFIX, Archive, open_archive, stems
 from tokenlabel.labels.source_images import image_size
 from tokenlabel.labels.store import DEFAULT_BATCH_SIZE, LabelStore, LabelWriter, image_keys
 from tokenlabel.labels.store.background_writer import BackgroundWriter
@@ -30,6 +32,7 @@ from tokenlabel.labels.store.files import RESUME
 from tokenlabel.labels.store.keys import encode_keys
 from tokenlabel.labels.store.shards import read_rows
 from tokenlabel.labels.view_rule import Squash, ViewRule, rule_record
+from tokenlabel.stopping import leave_signals_to_parent
 
 ANNOTATOR = 'dm_nfnet_f6 (release)'
 EXACT_CLASSES = 2048  # half precision holds every class id only so far
@@ -116,7 +119,7 @@ def export_release(
     folder = Path(folder)
     skipped = set(store.meta['skipped'])
     keys = [key for key in store.keys[:] if key not in skipped]
-    files = [_stem(key) + SUFFIX for key in keys]
+    files = [relative_name(stem, store.path) + SUFFIX for stem in _stems(keys)]
     _check_distinct(keys, files)
 
     def write(batch: range) -> None:
@@ -167,7 +170,7 @@ class _ReleasedMaps(Dataset):
     def _map(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         path = self.archive.path(index)
         try:
-            maps = torch.load(io.BytesIO(self.archive.read(index)), map_location='cpu', weights_only=True)
+            maps = _loaded(self.archive.read(index))
         except Exception as error:
             # damaged files raise nearly anything
             reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -177,7 +180,8 @@ class _ReleasedMaps(Dataset):
             raise UserError(f'{path} is no released score map, which is a half precision [2, k, S, S], but {kind}.')
         if self.shape not in (None, tuple(maps.shape)):
             raise UserError(f'{path} has the shape {list(maps.shape)}, the first map {list(self.shape)}.')
-        scores, ids = (maps.transpose(2, 3) if self.transposed else maps).float().numpy()
+        maps = maps.detach().float()
+        scores, ids = (maps.transpose(2, 3) if self.transposed else maps).numpy()
         scores = scores.astype(np.float16)
         if not np.isfinite(scores).all():
             raise UserError(f'{path} has scores that are not finite.')
@@ -201,6 +205,7 @@ def _convert(writer: LabelWriter, maps: _ReleasedMaps, workers: int, on_batch: C
     loader = DataLoader(
         maps,
         batch_sampler=_remembered(writer.batches(), read),
+        worker_init_fn=leave_signals_to_parent,
         num_workers=min(workers, batches_left),
         collate_fn=list,
     )
@@ -224,7 +229,10 @@ def _remembered(batches: Iterator[range], memory: deque[range]) -> Iterator[rang
 
 
 def _is_released_map(maps: Any) -> bool:
-    if not isinstance(maps, torch.Tensor) or not maps.is_floating_point() or maps.ndim != 4:
+    if not isinstance(maps, torch.Tensor) or maps.layout != torch.strided or maps.device.type != 'cpu':
+        return False
+    # a few bytes can be a view of any shape
+    if not maps.is_floating_point() or maps.ndim != 4 or 2 * maps.numel() > MAX_MAP_BYTES:
         return False
     return len(maps) == 2 and maps.shape[1] > 0 and maps.shape[2] == maps.shape[3] > 0
 
@@ -237,9 +245,9 @@ def _matched(archive: Archive, reader: Any | None) -> tuple[list[str], np.ndarra
     ordered = [keys[row] for row in order]
     if reader is None:
         return ordered, order, order
-    of_images = [_stem(key) for key in ordered]
-    _check_distinct(ordered, of_images)
     places = {name: index for index, name in enumerate(names)}
+    of_images = [whole if (whole := os.path.splitext(key)[0]) in places else _stem(key) for key in ordered]
+    _check_distinct(ordered, of_images)
     missing = [key for key, stem in zip(ordered, of_images, strict=True) if stem not in places]
     if missing:
         raise UserError(
@@ -254,6 +262,28 @@ def _matched(archive: Archive, reader: Any | None) -> tuple[list[str], np.ndarra
             '`labels.py subset` makes a smaller store afterwards.'
         )
     return ordered, np.array([places[stem] for stem in of_images]), order
+
+
+def _loaded(content: bytes) -> Any:
+    """What a file of torch holds.
+
+    Raises:
+        ValueError: it is compressed inside, as torch writes none: it could become any size.
+    """
+    file = io.BytesIO(content)
+    if content.startswith(b'PK'):
+        with zipfile.ZipFile(file) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError('it is compressed inside')
+        file.seek(0)
+    return torch.load(file, map_location='cpu', weights_only=True)
+
+
+def _stems(keys: list[str]) -> list[str]:
+    """Paths of images as the release names maps after them; those that would be the same end at the last dot."""
+    short = [_stem(key) for key in keys]
+    counts = Counter(short)
+    return [os.path.splitext(key)[0] if counts[stem] > 1 else stem for key, stem in zip(keys, short, strict=True)]
 
 
 def _stem(key: str) -> str:
@@ -281,7 +311,8 @@ def _write_map(path: Path, scores: np.ndarray, classes: np.ndarray) -> None:
     released = torch.from_numpy(np.stack([scores, classes.astype(np.float16)]))
     if path.exists():
         try:
-            same = torch.equal(torch.load(path, weights_only=True).view(torch.int16), released.view(torch.int16))
+            with open_regular(path) as file:
+                same = torch.equal(_loaded(file.read(MAX_MAP_BYTES)).view(torch.int16), released.view(torch.int16))
         except Exception:
             # whatever it is, it is no such map
             same = False

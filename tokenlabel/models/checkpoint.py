@@ -1,4 +1,4 @@
-"""Reads weights from files, safely and in every layout in use, and fits them to a model.
+"""Finds the weights in a checkpoint, in every layout in use, and fits them to a model.
 
 Layouts: weights bare, or under `state_dict`, `state_dict_ema`, `model` or `model_ema`, with or without the `module.`
 prefix of a wrapped model (timm, DeiT and the 2021 release write these, some with an `argparse.Namespace` beside the
@@ -6,24 +6,17 @@ weights); safetensors; and MMEngine's checkpoints, where `ema_state_dict` means 
 places. Works for any model of timm.
 """
 
-import argparse
-import json
 import logging
 import math
-import pickle
-import re
-import zipfile
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from tokenlabel.errors import UserError
+from tokenlabel.models.checkpoint_contents import refuse_non_finite
+from tokenlabel.models.checkpoint_file import read_checkpoint
 
 _logger = logging.getLogger(__name__)
 
@@ -31,7 +24,6 @@ _logger = logging.getLogger(__name__)
 PREFIXES = ('module.', '_orig_mod.', 'model.')
 # Where files keep averaged weights apart from raw ones.
 AVERAGED = frozenset({'ema_state_dict', 'state_dict_ema', 'model_ema'})
-HEADER = 'tokenlabel'  # name, in a safetensors file's header, of what we keep beside the weights, as JSON
 
 
 def load_checkpoint(model: nn.Module, path: str | Path, ema: bool = False, strict: bool = True) -> None:
@@ -51,14 +43,13 @@ def load_checkpoint(model: nn.Module, path: str | Path, ema: bool = False, stric
             the rest.
 
     Raises:
-        UserError: The file is missing, damaged, needs code to be read, is of another architecture or does not fit.
+        UserError: As `read_checkpoint` and `state_dict_of`; it is of another architecture or does not fit.
     """
     model = _innermost(model)
     checkpoint = read_checkpoint(path)
     if ema and not _weights(checkpoint, ema=True)[1]:
         _logger.warning('%s has no EMA weights: its only weights are loaded', path)
-    ours = checkpoint.get('tokenlabel')
-    ours = ours if isinstance(ours, Mapping) else {}
+    ours = checkpoint.get('tokenlabel', {})
     theirs, mine = ours.get('architecture'), _architecture(model)
     if strict and theirs and mine and theirs != mine:
         raise UserError(
@@ -66,40 +57,8 @@ def load_checkpoint(model: nn.Module, path: str | Path, ema: bool = False, stric
             f'create the model as {theirs}, or give a checkpoint of {mine}'
         )
     load_weights(model, state_dict_of(checkpoint, ema, source=path), source=path, strict=strict)
-    if 'token_score_weight' in ours and hasattr(model, 'token_score_weight'):
+    if ours.get('token_score_weight') is not None and hasattr(model, 'token_score_weight'):
         model.token_score_weight = float(ours['token_score_weight'])
-
-
-def read_checkpoint(path: str | Path, map_location='cpu', rebuild: Sequence = ()) -> dict:
-    """The contents of a checkpoint file, read without running any code from it.
-
-    Objects that trainers leave beside the weights (log histories, NumPy arrays, configs, paths) come back as inert
-    stand-ins. The entries `meta` and `tokenlabel` that `tokenlabel.models.layouts` keeps in the header of a safetensors
-    file come back beside its weights, which are under `state_dict` then.
-
-    Args:
-        path: A `.safetensors` file, or one written by `torch.save`.
-        map_location: As of `torch.load`; safetensors are read to the CPU.
-        rebuild: What to bring back instead of stand-ins, as `torch.serialization.safe_globals` takes it.
-
-    Raises:
-        UserError: The file is missing, damaged, not a checkpoint, or holds objects that only code can rebuild.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f'there is no checkpoint file {path}: check the path')
-    try:
-        if path.suffix == '.safetensors':
-            return _read_safetensors(path)
-        with torch.serialization.safe_globals([*_HARMLESS, *_stand_ins(rebuild), *rebuild]):
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except SafetensorError as error:
-        raise UserError(_damaged(path, str(error))) from error
-    except Exception as error:  # the bytes of a damaged file can fail in any way
-        raise UserError(_refusal(path, error)) from error
-    if not isinstance(checkpoint, Mapping):
-        raise UserError(f'{path} holds a {type(checkpoint).__name__}, not weights: give a file that holds a state dict')
-    return dict(checkpoint)
 
 
 def state_dict_of(
@@ -117,13 +76,14 @@ def state_dict_of(
         prefixes: What is taken off where all names start with it.
 
     Raises:
-        UserError: There are no weights in it.
+        UserError: There are no weights in it, or some are NaN or infinite.
     """
     weights, _ = _weights(checkpoint, ema)
     state = {name: value for name, value in weights.items() if isinstance(value, Tensor) and name not in _EMA_COUNTERS}
     if not state:
         entries = _listing([str(key) for key in checkpoint])
         raise UserError(f'{source} holds no weights, only the entries{entries}: give a file that holds a state dict')
+    refuse_non_finite(state, source)
     while prefix := next((p for p in prefixes if all(name.startswith(p) for name in state)), None):
         state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
@@ -153,13 +113,17 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Pa
     missing = [n for n in own if n not in state and n not in replaced and not n.endswith('num_batches_tracked')]
     unexpected = [name for name in state if name not in own]
     other_shape = [name for name in state if name in own and state[name].shape != own[name].shape]
-    fitting = {name: value for name, value in state.items() if name in own and name not in other_shape}
-    if missing or unexpected or other_shape:
+    other_kind = [name for name in of_another_kind(own, state) if name not in other_shape]
+    unfit = {*other_shape, *other_kind}
+    fitting = {name: value for name, value in state.items() if name in own and name not in unfit}
+    if missing or unexpected or unfit:
         shapes = [f'{n} {list(state[n].shape)} instead of {list(own[n].shape)}' for n in other_shape]
+        kinds = [f'{n} {_kind(state[n])} instead of {_kind(own[n])}' for n in other_kind]
         complaint = (
             f'{source} does not fit {_architecture(model) or type(model).__name__} '
             f'({len(fitting)} of {len(own)} tensors do): {len(missing)} missing{_listing(missing)}, '
             f'{len(unexpected)} unexpected{_listing(unexpected)}, {len(shapes)} of another shape{_listing(shapes)}'
+            + (f', {len(kinds)} of another type{_listing(kinds)}' if kinds else '')
         )
         if strict or not fitting:
             partly = ', or pass strict=False to load what fits' if fitting else ''
@@ -170,6 +134,37 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Pa
     if left:
         _logger.warning('%s has other classes than the model: %s not loaded', source, ' and '.join(left))
     model.load_state_dict(fitting, strict=False)
+
+
+def of_another_kind(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """Names of weights that are whole, true-or-false or complex numbers where the model's are real ones, or reversely.
+
+    Copying would convert them in silence. Counters and tables of indices may be stored as real numbers.
+
+    Args:
+        own: weights of the model.
+        state: weights by the model's names; what is no tensor is passed over.
+    """
+    pairs = {name: (x, own[name]) for name, x in state.items() if name in own and isinstance(x, Tensor)}
+    return [
+        name
+        for name, (x, mine) in pairs.items()
+        if x.is_complex() != mine.is_complex() or (mine.is_floating_point() and not x.is_floating_point())
+    ]
+
+
+def refuse_other_kinds(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str | Path) -> None:
+    """Refuses weights that `of_another_kind` names.
+
+    Raises:
+        UserError: there are such.
+    """
+    if names := of_another_kind(own, state):
+        theirs, mine = _kind(state[names[0]]), _kind(own[names[0]])
+        raise UserError(
+            f'{source} holds {names[0]} as {theirs} and the model has {mine}: save the weights as real numbers where '
+            'the file was made'
+        )
 
 
 def resampled(
@@ -230,50 +225,6 @@ def is_wrapped(names: Iterable[str]) -> bool:
 _EMA_COUNTERS = ('steps', 'n_averaged')
 
 
-class _StandIn:
-    """Takes the place of any object that a checkpoint carries beside the weights, and ignores what it is made from."""
-
-    def __init__(self, *args) -> None:
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-# Paired with its name, as torch removes what was allowed already when a bare class leaves the context.
-_HARMLESS = [(argparse.Namespace, 'argparse.Namespace')]
-_STAND_INS = {
-    'mmengine.logging.history_buffer.HistoryBuffer': _StandIn,
-    'builtins.getattr': _StandIn,  # names a HistoryBuffer's methods
-    'numpy.ndarray': _StandIn,
-    'numpy.dtype': _StandIn,
-    'numpy.core.multiarray._reconstruct': _StandIn,
-    'numpy.core.multiarray.scalar': _StandIn,
-    'numpy._core.multiarray._reconstruct': _StandIn,
-    'numpy._core.multiarray.scalar': _StandIn,
-    'pathlib.PosixPath': _StandIn,
-    'pathlib._local.PosixPath': _StandIn,
-    # Configs of OpenMMLab, old and new: their entries are read, as those of a plain dictionary.
-    'mmcv.utils.config.Config': _StandIn,
-    'mmcv.utils.config.ConfigDict': OrderedDict,
-    'mmengine.config.config.ConfigDict': OrderedDict,
-    'addict.addict.Dict': OrderedDict,
-}
-
-
-def _stand_ins(rebuild: Sequence) -> list[tuple]:
-    """What stands in for harmless objects, but for those that are brought back."""
-    named = {entry[1] if isinstance(entry, tuple) else f'{entry.__module__}.{entry.__qualname__}' for entry in rebuild}
-    return [(stand_in, name) for name, stand_in in _STAND_INS.items() if name not in named]
-
-
-def _read_safetensors(path: Path) -> dict:
-    with safe_open(path, framework='pt') as file:
-        kept = (file.metadata() or {}).get(HEADER)
-    weights = load_file(path)
-    return weights if kept is None else {**json.loads(kept), 'state_dict': weights}
-
-
 def _weights(checkpoint: Mapping, ema: bool) -> tuple[Mapping, bool]:
     """The entry of `checkpoint` that holds the weights, or `checkpoint` itself, and whether it is the EMA's."""
     averaged, raw = ('state_dict_ema', 'model_ema'), ('state_dict', 'model')
@@ -315,37 +266,13 @@ def _classifiers_of_other_classes(
     names = (getattr(model, 'pretrained_cfg', None) or {}).get('classifier') or ('head', 'aux_head')
     names = (names,) if isinstance(names, str) else names
     weights = [f'{name}.weight' for name in names if f'{name}.weight' in state]
-    if any(name not in own or len(state[name]) != len(own[name]) for name in weights):
+    if any(name not in own or state[name].shape[:1] != own[name].shape[:1] for name in weights):
         return frozenset(f'{name}.{kind}' for name in names for kind in ('weight', 'bias'))
     return frozenset()
 
 
-def _refusal(path: Path, error: Exception) -> str:
-    """What `torch.load(weights_only=True)` means by an error: code in the file, or damage."""
-    text = str(error)
-    reason = text.rpartition('WeightsUnpickler error:')[2].strip().partition('\n')[0] or type(error).__name__
-    code = re.search(r'GLOBAL ([\w.]+)', text)
-    if code:
-        reason = f'it pickles {code[1]}'
-    elif 'TorchScript' in text:
-        reason = 'it is a TorchScript program'
-    elif isinstance(error, pickle.UnpicklingError) and (zipfile.is_zipfile(path) or _starts_as_pickle(path)):
-        reason = f'{reason} in its pickle'
-    else:
-        return _damaged(path, reason)
-    return (
-        f'{path} is refused because reading it could run code ({reason}): '
-        'save the weights alone, torch.save(model.state_dict(), ...), where the file was made'
-    )
-
-
-def _damaged(path: Path, reason: str) -> str:
-    return f'{path} is truncated or not a checkpoint ({reason}): copy or download it again'
-
-
-def _starts_as_pickle(path: Path) -> bool:
-    with path.open('rb') as file:
-        return file.read(1) == pickle.PROTO
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix('torch.')
 
 
 def _listing(names: Sequence[str]) -> str:

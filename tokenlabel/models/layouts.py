@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from tokenlabel.errors import UserError
 from tokenlabel.files import write_atomically
-from tokenlabel.models.checkpoint import AVERAGED, HEADER, is_wrapped, load_weights, read_checkpoint, state_dict_of
+from tokenlabel.models.checkpoint import AVERAGED, is_wrapped, load_weights, read_checkpoint, state_dict_of
+from tokenlabel.models.checkpoint_file import HEADER
 from tokenlabel.models.lvvit import PUBLISHED_SIZES
 
 RAW = frozenset({'state_dict', 'model'})
@@ -74,9 +75,8 @@ def read_weights(path: str | Path, averaged: bool = True) -> Weights:
     has_averaged, has_raw = not AVERAGED.isdisjoint(checkpoint), not RAW.isdisjoint(checkpoint)
     stored = state_dict_of(checkpoint, ema=averaged and has_averaged, source=path, prefixes=())
     weights = Weights(Path(path), state_dict_of(checkpoint, ema=averaged and has_averaged, source=path))
-    noted, meta = checkpoint.get('tokenlabel'), checkpoint.get('meta')
-    weights.noted = dict(noted) if isinstance(noted, Mapping) else {}
-    weights.dataset_meta = _dataset_meta(meta if isinstance(meta, Mapping) else {})
+    weights.noted = _plain(checkpoint.get('tokenlabel', {}))
+    weights.dataset_meta = dataset_meta_of(checkpoint)
     if has_averaged and not has_raw:
         weights.steps.append('took the averaged weights, the only ones there are')
     elif has_averaged:
@@ -88,6 +88,17 @@ def read_weights(path: str | Path, averaged: bool = True) -> Weights:
         weights.steps.append(f'left out what is no weight: {", ".join(left)}')
     note_renaming(weights, stored)
     return weights
+
+
+def dataset_meta_of(checkpoint: Mapping) -> dict:
+    """Class names and colours in the `meta` of MMSegmentation, new or old, without what is no plain value.
+
+    Args:
+        checkpoint: Contents of a file, see `read_checkpoint`.
+    """
+    meta = checkpoint.get('meta', {})
+    old = {key.lower(): meta[key] for key in ('CLASSES', 'PALETTE') if key in meta}
+    return _plain((meta.get('dataset_meta') or {}) | old)
 
 
 def classifier_in(weights: Weights, layout: str) -> dict:
@@ -123,7 +134,11 @@ def fit(weights: Weights, model: nn.Module, load: Callable[[nn.Module, dict], No
     sized = [name for name, x in own.items() if name not in missing and x.shape != weights.state[name].shape]
     heads = [name for name in sized if name.rpartition('.')[2] in ('weight', 'bias') and len(own[name].shape) < 3]
     if missing or heads:
-        what = f'has no {missing[0]}' if missing else f'has {heads[0]} of {len(weights.state[heads[0]])} classes'
+        what = (
+            f'has no {missing[0]}'
+            if missing
+            else f'has {heads[0]} of {weights.state[heads[0]].shape[:1].numel()} classes'
+        )
         raise UserError(f'{weights.source} does not fit the config: it {what}; give the config it was trained with')
     for name in sized:
         before, after = weights.state[name].shape, own[name].shape
@@ -230,7 +245,7 @@ def _known(weights: Weights) -> dict:
     state = weights.state
     name = 'head.weight' if weights.is_lvvit else 'aux_head.weight'
     known = {'architecture': _published_size(state)} if weights.is_lvvit and _published_size(state) else {}
-    if name in state:
+    if name in state and state[name].ndim:
         known['num_classes'] = len(state[name])
     known['token_score_weight'] = 0.5 if 'aux_head.weight' in state else 0.0
     return known | weights.noted
@@ -239,7 +254,7 @@ def _known(weights: Weights) -> dict:
 def _published_size(state: Mapping[str, Tensor]) -> str | None:
     """The LV-ViT that has this width and depth."""
     depth = len({name.split('.')[1] for name in state if name.startswith('blocks.')})
-    found = {'embed_dim': state['cls_token'].shape[-1], 'depth': depth}
+    found = {'embed_dim': state['cls_token'].shape[-1:].numel(), 'depth': depth}
     return next((name for name, sizes in PUBLISHED_SIZES.items() if found.items() <= sizes.items()), None)
 
 
@@ -251,14 +266,9 @@ def _note_scoring_rule(weights: Weights) -> None:
         )
 
 
-def _dataset_meta(meta: Mapping) -> dict:
-    """Class names and colours in the `meta` of MMSegmentation, new or old, without what is no plain value."""
-    of_data = meta.get('dataset_meta')
-    found = dict(of_data) if isinstance(of_data, Mapping) else {}
-    for old in ('CLASSES', 'PALETTE'):
-        if old in meta:
-            found[old.lower()] = meta[old]
-    return {key: value for key, value in found.items() if value is not None and _is_plain(value)}
+def _plain(entries: Mapping) -> dict:
+    """The entries that say something, in values that every format takes."""
+    return {key: value for key, value in entries.items() if value is not None and _is_plain(value)}
 
 
 def _is_plain(value: object) -> bool:

@@ -10,6 +10,7 @@ import math
 import random
 import re
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from torch.nn.functional import interpolate
 from torchvision.transforms import ColorJitter, InterpolationMode
 from torchvision.transforms import functional as F
 
+from tokenlabel.arguments import Ascending, NonNegative, Positive, Probability, Share, Size, checked
 from tokenlabel.errors import UserError
 from tokenlabel.image_files.reading import MAX_PIXELS, decode, rgb_pixels
 from tokenlabel.image_files.unreadable import UnreadableImage
@@ -56,17 +58,19 @@ class TrainTransform:
             GPU. They then come after the color jitter.
 
     Raises:
-        UserError: as `rand_augment`; an image that comes undecoded raises OSError where it is damaged.
+        UserError: an argument out of its range; as `rand_augment`. An image that comes undecoded raises OSError where
+            it is damaged.
     """
 
+    @checked
     def __init__(
         self,
-        size: int | Sequence[int],
-        scale: tuple[float, float] = (0.08, 1.0),
-        ratio: tuple[float, float] = (3 / 4, 4 / 3),
-        hflip: float = 0.5,
+        size: Size,
+        scale: Annotated[tuple[Share, Share], Ascending()] = (0.08, 1.0),
+        ratio: Annotated[tuple[Positive, Positive], Ascending()] = (3 / 4, 4 / 3),
+        hflip: Probability = 0.5,
         auto_augment: str | None = 'rand-m9-mstd0.5-inc1',
-        color_jitter: float | Sequence[float] | None = None,
+        color_jitter: NonNegative | Sequence[NonNegative] | None = None,
         interpolation: str = 'random',
         draft: bool = False,
         defer_rand_augment: bool = False,
@@ -119,11 +123,8 @@ class EvalTransform:
         UnreadableImage: on a call, an image so thin that it would fill memory once its shorter side is resized.
     """
 
-    def __init__(self, size: int | Sequence[int], crop_pct: float = 0.9, interpolation: str = 'bicubic'):
-        if not 0 < crop_pct <= 1:
-            raise UserError(
-                f'crop_pct is {crop_pct}: give the share of the image to evaluate on, above 0 and at most 1.'
-            )
+    @checked
+    def __init__(self, size: Size, crop_pct: Share = 0.9, interpolation: str = 'bicubic'):
         self.size = _height_width(size)
         self.resized = tuple(math.floor(side / crop_pct) for side in self.size)
         self.interpolation = _interpolation(interpolation)

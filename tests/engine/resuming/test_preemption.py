@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tests.engine.resuming.interruptions import RANDOM, differences
 from tests.two_processes import in_two_processes
+from tokenlabel.engine.resuming import preemption
 from tokenlabel.engine.resuming.preemption import StopOnSignal, requeue, start_worker
 
 
@@ -92,7 +93,7 @@ def test_workers_outlive_a_signal_to_all_processes_of_a_job():
     batches = iter(loader)
     next(batches)
     worker = batches._workers[0]
-    for name in ('TERM', 'USR1'):
+    for name in ('TERM', 'USR1', 'INT'):
         subprocess.run(['kill', f'-{name}', str(worker.pid)], check=True)
     assert len(list(batches)) == 7
 
@@ -127,6 +128,48 @@ def stop(received: signal.Signals, rank: int = 0) -> list[str]:
         os.kill(os.getpid(), received)
         hook.after_train_iter(runner, 1)
     return runner.said
+
+
+def test_ctrl_c_ends_the_run_after_a_step_with_status_130(monkeypatch):
+    runner, hook = fake_runner(0, distributed=False), StopOnSignal()
+    with hook.listening(), pytest.raises(SystemExit) as end:
+        os.kill(os.getpid(), signal.SIGINT)
+        hook.after_train_iter(runner, 0)
+        runner.iter = 1
+        hook.after_train_iter(runner, 1)
+    assert end.value.code == 130
+    assert [line.split(':')[0] for line in runner.said] == ['SIGINT']
+
+
+def test_processes_of_torchrun_end_with_0_after_ctrl_c_so_that_it_starts_none_anew(monkeypatch):
+    monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'none')
+    runner, hook = fake_runner(0, distributed=False), StopOnSignal()
+    runner.iter = 1
+    with hook.listening(), pytest.raises(SystemExit) as end:
+        os.kill(os.getpid(), signal.SIGINT)
+        hook.after_train_iter(runner, 1)
+    assert end.value.code == 0
+
+
+def test_a_second_ctrl_c_ends_the_run_at_once_and_the_echo_of_the_first_does_not(monkeypatch):
+    hook = StopOnSignal()
+    with hook.listening(), pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)  # from the launcher, while the terminal sent the first
+        monkeypatch.setattr(preemption, 'SAME_INTERRUPT', 0.0)
+        assert hook._received == signal.SIGINT
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_signal_during_validation_is_answered_once():
+    runner, hook = fake_runner(0, distributed=False), StopOnSignal()
+    with hook.listening():
+        hook.before_val(runner)
+        hook.after_val_iter(runner, 0)
+        os.kill(os.getpid(), signal.SIGINT)
+        hook.after_val_iter(runner, 1)
+        hook.after_val_iter(runner, 2)
+    assert runner.said == ['SIGINT: training stops after this validation; a second Ctrl-C ends it at once.']
 
 
 def test_slurm_is_asked_to_run_the_job_again_by_the_first_process_at_sigusr1(slurm):

@@ -137,6 +137,21 @@ def test_a_run_that_has_nothing_to_resume_starts_anew(run):
     assert f'no checkpoint in {folder} to resume from: training starts anew' in logged(folder)
 
 
+def test_what_does_not_fit_the_run_is_not_resumed(run):
+    folder = run('killed', EndAt(2))
+    whole = torch.load(folder / 'iter_2.pth', weights_only=False)
+    exp_avg = whole['optimizer']['state'][5]['exp_avg']
+    whole['optimizer']['state'][5]['exp_avg'] = torch.ones(7)
+    torch.save(whole, folder / 'iter_2.pth')
+    with pytest.raises(UserError, match=r'iter_2\.pth holds exp_avg of the optimizer for .* as float32 \[7\] instead'):
+        run('killed', resume=True)
+    whole['optimizer']['state'][5]['exp_avg'] = exp_avg
+    del whole['param_schedulers'], whole['message_hub']
+    torch.save(whole, folder / 'weights.pth')
+    with pytest.raises(UserError, match=r'weights\.pth .*\(without message_hub, param_schedulers\)'):
+        run('killed', resume=True, load_from=str(folder / 'weights.pth'))
+
+
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """Checkpoints in the order they were written: iter_9 of an earlier run, then iter_2 and iter_4."""
@@ -152,6 +167,15 @@ def test_the_newest_checkpoint_is_the_last_written_that_can_be_read(folder):
     os.truncate(folder / 'iter_4.pth', 100)
     assert newest_checkpoint(folder) == folder / 'iter_2.pth'
     (folder / 'iter_2.pth').write_bytes(b'')
+    assert newest_checkpoint(folder) == folder / 'iter_9.pth'
+
+
+def test_a_newest_checkpoint_with_a_flipped_bit_or_weights_that_are_nan_is_passed_over(folder):
+    data = bytearray((folder / 'iter_4.pth').read_bytes())
+    data[data.index(b'state_dict')] ^= 4
+    (folder / 'iter_4.pth').write_bytes(data)
+    torch.save({'state_dict': {'weight': torch.tensor(float('nan'))}, 'meta': {}}, folder / 'iter_2.pth')
+    os.utime(folder / 'iter_2.pth', (1, 1))
     assert newest_checkpoint(folder) == folder / 'iter_9.pth'
 
 

@@ -7,64 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mmengine.config.utils import MODULE2PACKAGE
+import torch
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.registry import DATASETS
 
-from tests.engine.resuming.interruptions import EndAt, Ended, differences
+from tests.engine.resuming.interruptions import EndAt, differences
 from tokenlabel.data.sampler import EndlessSampler
-from tokenlabel.engine.config import load_config, register_imports
 from tokenlabel.engine.resuming.seeded_samples import SeededSamples
 from tokenlabel.engine.runner import Runner
+from tokenlabel.errors import UserError
 
-CONFIG = Path(__file__).parents[3] / 'configs/demo/fpn.py'
-# As for the public data sets, on 64 x 64 images.
-AUGMENTED = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadLabelMap', num_classes=11),
-    dict(type='RandomResize', scale=(256, 64), ratio_range=(0.5, 2.0), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=(64, 64), cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs'),
-]
+pytestmark = pytest.mark.distributions
 
 
 @pytest.fixture
-def run(scenes, tmp_path, monkeypatch):
-    """Fine-tunes for 6 iterations, two an epoch; `ends` is when the run is killed."""
-    monkeypatch.setitem(MODULE2PACKAGE, 'mmseg', MODULE2PACKAGE['mmseg'])
-
-    def run(folder: str, ends: EndAt | None = None, workers: int = 0, **options) -> Path:
-        settings = {
-            'log_level': 'ERROR',
-            'work_dir': str(tmp_path / folder),
-            'randomness': {'seed': 0},
-            'model.backbone.init_cfg': None,
-            'train_cfg.max_iters': 6,
-            'train_cfg.val_interval': 100,
-            'default_hooks.checkpoint.interval': 2,
-            'train_dataloader.batch_size': 4,
-            'train_dataloader.num_workers': workers,
-            'train_dataloader.persistent_workers': False,
-            'train_dataloader.dataset.pipeline': AUGMENTED,
-            'val_dataloader.num_workers': 0,
-            'visualizer.vis_backends': [{'type': 'LocalVisBackend'}],
-        }
-        settings |= {f'{split}_dataloader.dataset.data_root': f'{scenes}/ade' for split in ('train', 'val')}
-        config = load_config(CONFIG, settings | options)
-        config.experiment_name = tmp_path.name + folder + str(len(options))
-        register_imports(config)
-        runner = Runner.from_cfg(config)
-        if ends is None:
-            runner.train()
-        else:
-            runner.register_hook(ends)
-            with pytest.raises(Ended):
-                runner.train()
-        return Path(runner.work_dir)
-
-    return run
+def run(run_segmentation):
+    return run_segmentation
 
 
 @pytest.mark.slow
@@ -84,6 +42,16 @@ def test_killed_during_a_validation_it_validates_again_and_ends_with_the_same_we
     assert scores(killed) == scores(whole)
     assert differences(whole / 'iter_6.pth', killed / 'iter_6.pth') == []
     assert best(killed) == best(whole) and len(best(whole)) == 1
+
+
+def test_what_does_not_fit_the_optimizer_is_not_resumed(run):
+    folder = run('killed', EndAt(3))
+    whole = torch.load(folder / 'iter_2.pth', weights_only=False)
+    name = next(name for name, state in whole['optimizer']['state'].items() if state['exp_avg'].ndim == 2)
+    whole['optimizer']['state'][name]['exp_avg'] = torch.ones(7)
+    torch.save(whole, folder / 'iter_2.pth')
+    with pytest.raises(UserError, match=r'iter_2\.pth holds exp_avg of the optimizer for .* as float32 \[7\] instead'):
+        run('killed', resume=True)
 
 
 def scores(folder: Path) -> list[tuple[int, float]]:

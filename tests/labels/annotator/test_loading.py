@@ -138,6 +138,18 @@ def test_each_view_takes_its_arguments_from_the_annotator(weights):
         annotator_view(annotator, 'native', 0.5)
 
 
+def test_an_annotator_whose_weights_are_nan_or_no_real_numbers_annotates_nothing(tmp_path, weights):
+    contents = torch.load(weights, weights_only=True)
+    state = contents.get('state_dict', contents)
+    name = next(name for name, x in state.items() if x.ndim == 4)
+    torch.save({'state_dict': state | {name: state[name] * float('nan')}}, tmp_path / 'nan.pth')
+    with pytest.raises(UserError, match=rf'nan\.pth holds weights that are NaN or infinite \(the first: {name}'):
+        load_annotator('test_resnet', tmp_path / 'nan.pth')
+    torch.save({'state_dict': state | {name: state[name].bool()}}, tmp_path / 'bool.pth')
+    with pytest.raises(UserError, match=rf'1 of another type \({name} bool instead of float32'):
+        load_annotator('test_resnet', tmp_path / 'bool.pth')
+
+
 def test_a_checkpoint_s_own_class_names_go_first(tmp_path, weights):
     contents = torch.load(weights, weights_only=True)
     torch.save(contents | {'tokenlabel': {'class_names': ['x', 'y', 'z']}}, tmp_path / 'named.pth')

@@ -54,6 +54,33 @@ def test_a_list_takes_a_part_of_one_folder(tmp_path):
     ]
 
 
+def test_a_list_is_read_as_editors_write_it_and_names_may_have_dots(tmp_path):
+    images = ['clip_2.0_001.jpg', 'clip_2.0_002.jpg', 'caf\udce9.jpg', 'x.png.jpg']
+    make(tmp_path, *(f'images/{name}' for name in images), *(f'masks/{name[:-4]}.png' for name in images))
+    (tmp_path / 'val.txt').write_bytes(b'\xef\xbb\xbfclip_2.0_002\r\n./caf\xe9.jpg\r\nx.png\r\n\r\n \r\n')
+    assert [image for image, _ in pairs(build(tmp_path, ann_file='val.txt'), tmp_path)] == [
+        'images/caf\udce9.jpg',
+        'images/clip_2.0_002.jpg',
+        'images/x.png.jpg',
+    ]
+
+
+def test_a_list_leads_nowhere_else(tmp_path):
+    make(tmp_path, 'images/a.jpg', 'masks/a.png', 'b.jpg')
+    (tmp_path / 'val.txt').write_text('../b.jpg\n')
+    with pytest.raises(UserError, match=r'lists 1 images that are not in .*images, such as \.\./b'):
+        build(tmp_path, ann_file='val.txt')
+
+
+def test_a_list_of_classes_has_no_gap(tmp_path):
+    make(tmp_path, 'images/a.jpg', 'masks/a.png')
+    (tmp_path / 'names.txt').write_bytes(b'\xef\xbb\xbfsky\r\nsea\r\n\r\n')
+    assert build(tmp_path, classes='names.txt').metainfo['classes'] == ('sky', 'sea')
+    (tmp_path / 'names.txt').write_text('sky\n\nsea\n')
+    with pytest.raises(UserError, match=r'names\.txt has a blank line 2 before others'):
+        build(tmp_path, classes='names.txt')
+
+
 def test_images_alone_are_to_predict_on(tmp_path):
     make(tmp_path, 'images/a.jpg')
     dataset = build(tmp_path, data_prefix=dict(img_path='images'), test_mode=True)

@@ -3,6 +3,7 @@
 import logging
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from torch import distributed
 from mmseg_ext.evaluation import StreamingIoU
 from tests.reference.iou import confusion_matrix
 from tests.two_processes import in_two_processes
+from tokenlabel.errors import UserError
 
 NAMES = ('sky', 'road', 'car', 'tree', 'cat')
 
@@ -119,6 +121,23 @@ def test_predictions_are_written_with_the_numbers_on_disk(tmp_path):
     for index, one in enumerate(drawn):
         written = np.asarray(Image.open(tmp_path / f'{index}.png'))
         assert (written == one['pred_sem_seg']['data'][0].numpy() + 1).all()
+
+
+def test_predictions_keep_the_path_of_their_image(tmp_path):
+    metric = StreamingIoU(output_dir=str(tmp_path / 'out'), format_only=True)
+    parts = [SimpleNamespace(data_prefix=dict(img_path=str(tmp_path / 'images')))]
+    metric.name_images_of(SimpleNamespace(datasets=parts))
+    paths = ['a/1.jpg', 'b/1.jpg', 'b/clip_2.0.jpg', 'b/caf\udce9.jpg', f'b/{"x" * 251}.jpg']
+    drawn = [one | dict(img_path=str(tmp_path / 'images' / path)) for one, path in zip(samples(5), paths, strict=True)]
+    scored(metric, drawn)
+    written = {path.relative_to(tmp_path / 'out').as_posix() for path in (tmp_path / 'out').rglob('*.png')}
+    assert written == {f'{path[:-4]}.png' for path in paths}
+
+
+def test_predictions_of_one_name_are_refused(tmp_path):
+    drawn = [one | dict(img_path=f'images/{place}/1.jpg') for one, place in zip(samples(2), 'ab', strict=True)]
+    with pytest.raises(UserError, match=r'images/a/1\.jpg and images/b/1\.jpg would both be written to .*1\.png'):
+        scored(StreamingIoU(output_dir=str(tmp_path), format_only=True), drawn)
 
 
 @pytest.fixture(scope='module')

@@ -15,6 +15,8 @@ from tokenlabel.errors import UserError
 
 from benchmark_loss import peak_memory
 
+pytestmark = pytest.mark.distributions
+
 SLIDE = dict(mode='slide', crop_size=(64, 48), stride=(43, 32))
 SQUARE = dict(mode='slide', crop_size=(64, 64), stride=(48, 48), windows_per_batch=1)
 RESIZE = dict(type='Resize', scale=(160, 96), keep_ratio=True)
@@ -201,6 +203,19 @@ def test_a_released_file_and_one_without_auxiliary_head_are_taken_as_they_are(tm
     state = torch.load(ours, weights_only=True)['state_dict']
     torch.save({k: v for k, v in state.items() if not k.startswith('auxiliary')}, tmp_path / 'bare.pth')
     np.testing.assert_array_equal(Segmenter(config, tmp_path / 'bare.pth')(image).labels, expected)
+
+
+def test_weights_that_are_nan_or_no_real_numbers_segment_nothing(tmp_path):
+    config = token_config()
+    whole = torch.load(write_checkpoint(config, tmp_path / 'c.pth'), weights_only=True)
+    name = 'decode_head.conv_seg.weight'
+    for value, match in (
+        (whole['state_dict'][name] * float('inf'), rf'weights that are NaN or infinite \(the first: {name}\)'),
+        (whole['state_dict'][name].long(), rf'holds {name} as int64 and the model has float32'),
+    ):
+        torch.save(whole | {'state_dict': whole['state_dict'] | {name: value}}, tmp_path / 'bad.pth')
+        with pytest.raises(UserError, match=match):
+            Segmenter(config, tmp_path / 'bad.pth')
 
 
 def test_a_config_file_is_enough(tmp_path):

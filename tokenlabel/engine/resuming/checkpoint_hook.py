@@ -1,14 +1,21 @@
 """Checkpoints that a run can go on from exactly, however it ended."""
 
-import os
-from pathlib import Path
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from numbers import Real
+from pathlib import Path, PurePath
 
+import numpy as np
 from mmengine.dist import all_gather_object, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop, Runner
 
+from tokenlabel.engine.resuming.checkpoint_files import LAST_CHECKPOINT
 from tokenlabel.engine.resuming.random_states import random_states
+from tokenlabel.errors import UserError
 from tokenlabel.files import write_atomically
 
 
@@ -17,7 +24,38 @@ class ResumableCheckpointHook(CheckpointHook):
     """MMEngine's CheckpointHook, which our Runner puts in its place.
 
     With the random states of every process in the checkpoint; an old checkpoint goes once the new one is on disk.
+    Checkpoints and `last_checkpoint` name files of their own folder, without it, so that a copied folder stands for
+    itself. Only files that this run wrote, or a run in the same folder that it resumes, are removed, and never folders:
+    of a checkpoint from elsewhere the run neither knows the best score nor the checkpoints to be removed.
     """
+
+    def before_train(self, runner: Runner) -> None:
+        info = runner.message_hub.runtime_info
+        kept = info.pop('keep_ckpt_ids', [])
+        best = {name: info.pop(name) for name in list(info) if name.startswith(('best_ckpt', 'best_score'))}
+        super().before_train(runner)  # which removes what these say
+        source = getattr(runner, 'resumed_from', None)
+        if source is None or Path(source).resolve().parent != Path(self.out_dir).resolve():
+            return
+        kept = [step for step in kept if type(step) is int and step >= 0] if isinstance(kept, (list, tuple)) else []
+        runner.message_hub.update_info('keep_ckpt_ids', kept)
+        self._remove_oldest(runner, kept)
+        for metric, suffix in self._suffixes() if self.save_best else ():
+            score, path = best.get(f'best_score{suffix}'), best.get(f'best_ckpt{suffix}')
+            name = PurePath(path).name if isinstance(path, str) else ''
+            if self._names_best(metric, name) and isinstance(score, (int, float, np.number)):
+                self._note_best(runner, suffix, score, name)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
+        """As MMEngine; a score that is no number, as of classes that do not occur, is not the best and hides none."""
+        info = runner.message_hub.runtime_info
+        for name in [name for name, best in info.items() if name.startswith('best_score') and _is_nan(best)]:
+            info.pop(name)
+        scores = {name: None if _is_nan(value) else value for name, value in metrics.items()}
+        unscored = [name for name in getattr(self, 'key_indicators', ()) if name in scores and scores[name] is None]
+        if unscored:
+            runner.logger.warning(f'{", ".join(unscored)} is no number: these weights are not taken for the best.')
+        super().after_val_epoch(runner, scores)
 
     def save(self, runner: Runner) -> Path:
         """Saves the iteration that just ended, unless it has been; returns the file."""
@@ -32,25 +70,125 @@ class ResumableCheckpointHook(CheckpointHook):
         kept += [step] * (step not in kept)
         # With the one that is about to go: a run that is killed before it has gone removes it when it resumes.
         hub.update_info('keep_ckpt_ids', kept)
-        self.last_ckpt = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
-        hub.update_info('last_ckpt', self.last_ckpt)
-        options = {'save_optimizer': self.save_optimizer, 'save_param_scheduler': self.save_param_scheduler}
-        runner.save_checkpoint(
-            self.out_dir,
-            os.path.basename(self.last_ckpt),
-            meta=meta | {'random_states': all_gather_object(random_states())},
-            by_epoch=self.by_epoch,
-            backend_args=self.backend_args,
-            **options,
-            **self.args,
-        )
-        if is_main_process():
-            write_atomically(Path(runner.work_dir, 'last_checkpoint'), self.last_ckpt)
+        name = self.filename_tmpl.format(step)
+        hub.update_info('last_ckpt', name)
+        meta = meta | {'random_states': all_gather_object(random_states())}
+        with failing_together():
+            runner.save_checkpoint(
+                self.out_dir,
+                name,
+                meta=meta,
+                by_epoch=self.by_epoch,
+                backend_args=self.backend_args,
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+                **self.args,
+            )
+            if is_main_process():
+                write_atomically(Path(runner.work_dir, LAST_CHECKPOINT), name)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        self._remove_oldest(runner, kept)
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        """As MMEngine; the former best goes once the new one is on disk.
+
+        Raises:
+            UserError: validation does not measure what `save_best` names.
+        """
+        if not self.save_best:
+            return
+        if 'auto' in self.key_indicators:
+            self._init_rule(self.rules, [next(iter(metrics))])
+        step, unit = (runner.epoch, 'epoch') if self.by_epoch else (runner.iter, 'iter')
+        meta = {'epoch': runner.epoch, 'iter': runner.iter}
+        info, improved = runner.message_hub.runtime_info, False
+        for (metric, suffix), rule in zip(self._suffixes(), self.rules, strict=True):
+            if metric not in metrics:
+                raise UserError(
+                    f'The checkpoint hook saves the best {metric}, which validation does not measure: set '
+                    f'default_hooks.checkpoint.save_best to one of {", ".join(metrics)}.'
+                )
+            score, best = metrics[metric], info.get(f'best_score{suffix}', self.init_value_map[rule])
+            if score is None or not self.is_better_than[metric](score, best):
+                continue
+            improved = True
+            former = info.get(f'best_ckpt{suffix}')
+            name = f'best_{metric}_{self.filename_tmpl.format(step)}'.replace('/', '_')
+            self._note_best(runner, suffix, score, name)
+            with failing_together():
+                runner.save_checkpoint(
+                    self.out_dir,
+                    name,
+                    meta=dict(meta),
+                    by_epoch=False,
+                    backend_args=self.backend_args,
+                    save_optimizer=False,
+                    save_param_scheduler=False,
+                )
+            if former not in (None, name):
+                self._remove(runner, former)
+            runner.logger.info(f'The best checkpoint with {score:0.4f} {metric} at {step} {unit} is saved to {name}.')
+        if improved and self.last_ckpt is not None:  # with the best score in it
+            self._save_checkpoint_with_step(runner, step, meta)
+
+    def _suffixes(self) -> list[tuple[str, str]]:
+        """The metrics whose best is saved, and what the notes about each end with."""
+        return [(metric, '' if len(self.key_indicators) == 1 else f'_{metric}') for metric in self.key_indicators]
+
+    def _note_best(self, runner: Runner, suffix: str, score: float, name: str) -> None:
+        runner.message_hub.update_info(f'best_score{suffix}', score)
+        runner.message_hub.update_info(f'best_ckpt{suffix}', name)
+        path = self.file_backend.join_path(self.out_dir, name)
+        if suffix:
+            self.best_ckpt_path_dict[suffix[1:]] = path
+        else:
+            self.best_ckpt_path = path
+
+    def _names_best(self, metric: str, name: str) -> bool:
+        """Whether a file is named as this hook names a best checkpoint of the metric."""
+        start = '.+' if metric == 'auto' else re.escape(metric.replace('/', '_'))
+        end = re.escape(self.filename_tmpl.replace('/', '_')).replace(r'\{\}', r'\d+')
+        return re.fullmatch(f'best_{start}_{end}', name) is not None
+
+    def _remove_oldest(self, runner: Runner, kept: list[int]) -> None:
         while len(kept) > self.max_keep_ckpts > 0:
-            old = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(kept.pop(0)))
-            if is_main_process() and self.file_backend.isfile(old):
-                self.file_backend.remove(old)
-        hub.update_info('keep_ckpt_ids', kept)
+            self._remove(runner, self.filename_tmpl.format(kept.pop(0)))
+        runner.message_hub.update_info('keep_ckpt_ids', kept)
+
+    def _remove(self, runner: Runner, name: str) -> None:
+        path = Path(self.out_dir, name)
+        if is_main_process() and path.is_file():
+            path.unlink()
+            runner.logger.info(f'The checkpoint {name} is removed.')
+
+
+def checkpoint_folder(runner: Runner) -> Path:
+    """Where a run that has not begun yet keeps its checkpoints: in the work dir, or where the hook's `out_dir` says."""
+    work_dir = Path(runner.work_dir)
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook) and hook.out_dir not in (None, runner.work_dir):
+            return Path(hook.out_dir, work_dir.name)
+    return work_dir
+
+
+@contextmanager
+def failing_together() -> Iterator[None]:
+    """Raises in every process the first UserError that one of them meets in the block.
+
+    Raises:
+        UserError: as said.
+    """
+    fault = None
+    try:
+        yield
+    except UserError as error:
+        fault = str(error)
+    if faults := [fault for fault in all_gather_object(fault) if fault is not None]:
+        raise UserError(faults[0])
+
+
+def _is_nan(score: object) -> bool:
+    return isinstance(score, Real) and math.isnan(score)
 
 
 @HOOKS.register_module()

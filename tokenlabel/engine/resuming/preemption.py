@@ -1,10 +1,11 @@
-"""Ending a run at a signal: the step is finished, a checkpoint written, and the run can go on from it."""
+"""Ending a run at a signal: the step is finished, a checkpoint written, and the run can be resumed from it."""
 
 import os
 import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -15,23 +16,29 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from tokenlabel.engine.resuming.checkpoint_hook import ResumableCheckpointHook
+from tokenlabel.stopping import leave_signals_to_parent
 
-SIGNALS = (signal.SIGUSR1, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)
+# Seconds in which a second SIGINT is the same Ctrl-C: a terminal may send it to a process as well as to its launcher.
+SAME_INTERRUPT = 0.5
 
 
 @HOOKS.register_module()
 class StopOnSignal(Hook):
-    """At SIGTERM or SIGUSR1 training stops after a step, with a checkpoint and exit status 0.
+    """At SIGTERM, SIGUSR1 or Ctrl-C training stops after a step, with a checkpoint.
 
-    One process is enough to be told: all stop after the same step, at most one later. They agree on the CPU while the
-    next step runs, so that no GPU is waited for. SIGUSR1 is what a Slurm job asks for before its time limit
-    (`--signal=USR1@120`): the first process then asks Slurm to run the job again. During validation the signal waits.
+    The exit status is 0, and 130 after Ctrl-C; a second Ctrl-C ends the process at once. One process is enough to be
+    told: all stop after the same step, at most one later. They agree on the CPU while the next step runs, so that no
+    GPU is waited for. SIGUSR1 is what a Slurm job asks for before its time limit (`--signal=USR1@120`): the first
+    process then asks Slurm to run the job again. During validation the signal waits, and the run says so.
     """
 
     priority = 'LOWEST'  # after the hook that writes checkpoints
 
     def __init__(self) -> None:
         self._received = 0
+        self._interrupted: float | None = None
+        self._says_that_it_waits = False
         self._group = self._asked = None
 
     @contextmanager
@@ -61,11 +68,23 @@ class StopOnSignal(Hook):
         """Validation starts workers, which is done while nothing is under way; see `wait_for_idle_threads`."""
         if self._asked is not None:
             self._asked[0].wait()
+        self._says_that_it_waits = True
+
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        if self._received and self._says_that_it_waits:
+            self._says_that_it_waits = False
+            name = signal.Signals(self._received).name
+            runner.logger.warning(f'{name}: training stops after this validation; a second Ctrl-C ends it at once.')
 
     def after_train(self, runner: Runner) -> None:
         self._answer()
 
     def _remember(self, number: int, frame: object) -> None:
+        if number == signal.SIGINT:
+            now = time.monotonic()
+            if self._interrupted is not None and now - self._interrupted > SAME_INTERRUPT:
+                raise KeyboardInterrupt
+            self._interrupted = self._interrupted or now
         self._received = number
 
     def _agreed(self) -> int:
@@ -90,12 +109,14 @@ class StopOnSignal(Hook):
         hooks = [hook for hook in runner.hooks if isinstance(hook, ResumableCheckpointHook) and not hook.by_epoch]
         saved = 'nothing is saved without a CheckpointHook of iterations.'
         if hooks:
-            saved = f'{hooks[0].save(runner)} is saved, and --resume goes on from it.'
+            saved = f'{hooks[0].save(runner)} is saved, and --resume continues from it.'
         runner.logger.warning(f'{received.name}: training stops after iteration {runner.iter + 1}; {saved}')
         if received == signal.SIGUSR1 and runner.rank == 0:
             requeue(runner)
         runner.visualizer.close()
-        raise SystemExit(0)
+        # torchrun ends with 130 by itself where it got the signal, and may start processes anew that do not end with 0
+        by_torchrun = 'TORCHELASTIC_RUN_ID' in os.environ
+        raise SystemExit(130 if received == signal.SIGINT and not by_torchrun else 0)
 
 
 def requeue(runner: Runner) -> None:
@@ -111,17 +132,8 @@ def requeue(runner: Runner) -> None:
 def start_worker(initialise: Callable[[int], None] | None, worker: int) -> None:
     """`worker_init_fn` of a loader whose workers outlive signals that are sent to all processes of a job.
 
-    The last step needs its images, and torch stops a run whose worker dies. Workers end when their parent says so.
+    The last step needs its images, and torch stops a run whose worker dies.
     """
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    if hasattr(signal, 'sigwaitinfo'):  # not on macOS
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        threading.Thread(target=_end_when_the_parent_says_so, daemon=True).start()
+    leave_signals_to_parent(worker)
     if initialise is not None:
         initialise(worker)
-
-
-def _end_when_the_parent_says_so() -> None:
-    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
-        pass
-    os._exit(0)

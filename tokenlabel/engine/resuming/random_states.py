@@ -46,8 +46,9 @@ def random_numbers_used_twice() -> Iterator[None]:
 class RandomNumbersOfTraining(Hook):
     """Training goes on with the random numbers that the checkpoint's next step would have used.
 
-    Each process gets back its own states. What validation draws does not count: the generators are put back before a
-    checkpoint is written after it. So the numbers of a step do not depend on whether the run validated or resumed.
+    Each process gets back its own states, unless the config has another seed now. What validation draws does not count:
+    the generators are put back before a checkpoint is written after it. So the numbers of a step do not depend on
+    whether the run validated or resumed.
     """
 
     priority = 'HIGHEST'  # before any checkpoint is written, and before FirstBatchPicture
@@ -58,19 +59,15 @@ class RandomNumbersOfTraining(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         self._resumed = runner._resume
-        self._of_processes = checkpoint.get('meta', {}).get('random_states')
+        meta = checkpoint.get('meta', {})
+        self._of_processes, self._seed = meta.get('random_states'), meta.get('seed')
 
     def before_train(self, runner: Runner) -> None:
-        if not self._resumed:
+        if not self._resumed or self._seed not in (None, runner._randomness_cfg.get('seed')):
             return
         if self._of_processes is None:
             runner.logger.warning('The checkpoint holds no random states: the resumed run draws other random numbers.')
-        elif len(self._of_processes) != runner.world_size:
-            runner.logger.warning(
-                f'The checkpoint was written by {len(self._of_processes)} processes and this run has '
-                f'{runner.world_size}: it draws other random numbers, and its iterations are of other images.'
-            )
-        else:
+        elif len(self._of_processes) == runner.world_size:  # that they are of others has been said
             set_random_states(self._of_processes[runner.rank])
         self._of_processes = None
 

@@ -19,6 +19,7 @@ from tokenlabel.labels.annotator.inference import Inference, Maps
 from tokenlabel.labels.store import LabelWriter, encode_keys, image_keys
 from tokenlabel.labels.store.background_writer import BackgroundWriter
 from tokenlabel.labels.view_rule import ViewRule
+from tokenlabel.stopping import leave_signals_to_parent
 
 SECONDS_BETWEEN_LOOKS = 1.0
 
@@ -178,6 +179,7 @@ def _batches(images: ViewedImages, writer: LabelWriter, workers: int, pin_memory
     loader = DataLoader(
         images,
         batch_sampler=writer.batches(),
+        worker_init_fn=leave_signals_to_parent,
         num_workers=min(workers, num_left),
         collate_fn=_collate,
         pin_memory=pin_memory,

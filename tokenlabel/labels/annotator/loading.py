@@ -13,7 +13,8 @@ from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.models import get_pretrained_cfg
 from torch import nn
 
-from tokenlabel.errors import UserError
+from tokenlabel.errors import UserError, is_out_of_memory
+from tokenlabel.files import read_names
 from tokenlabel.labels.annotator.dense_classifier import DenseClassifier
 from tokenlabel.labels.view_rule import RULES, CenterCrop, Native, ViewRule
 from tokenlabel.models.checkpoint import load_checkpoint, read_checkpoint, state_dict_of
@@ -77,9 +78,11 @@ def load_annotator(
         raise UserError(f'{name} cannot be made with {model_kwargs} ({error}).') from error
     except Exception as error:
         # Hub clients raise errors of many kinds, and a failed download is bad input here, not a defect.
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        if model_kwargs.keys() - {'num_classes'} and not _is_made_with(name, model_kwargs):
+            raise UserError(f'{name} cannot be made with {model_kwargs} ({reason}).') from error
         if checkpoint is not None:
             raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f'No pretrained weights for {name} ({reason}): give a file with --checkpoint.') from error
     if checkpoint is not None:
         load_checkpoint(model, checkpoint, ema=ema)
@@ -134,12 +137,9 @@ def read_class_names(path: str | Path, num_classes: int) -> list[str]:
     """Names of the annotator's classes from a text file, one a line, in the order of its scores.
 
     Raises:
-        UserError: the file cannot be read, or it has another number of names.
+        UserError: the file cannot be read, or it has another number of names, or a blank one.
     """
-    try:
-        names = Path(path).read_text(encoding='utf-8').splitlines()
-    except (OSError, ValueError) as error:
-        raise UserError(f'{path} cannot be read as class names ({error}).') from error
+    names = read_names(path, 'The list of classes')
     if len(names) != num_classes:
         raise UserError(f'{path} names {len(names)} classes, but the annotator has {num_classes}: give one a line.')
     return names
@@ -181,10 +181,18 @@ def _size_errors(name: str, size: int) -> Iterator[None]:
     """timm states by an assertion that a size does not suit a model; other mismatches surface as runtime errors."""
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except (AssertionError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise UserError(f'{name} does not take images of {size}x{size} pixels ({error}).') from error
+
+
+def _is_made_with(name: str, model_kwargs: dict[str, Any]) -> bool:
+    """Whether a model takes these arguments; without a connection that cannot be told of one on the hub."""
+    try:
+        return ':' in name or bool(timm.create_model(name, pretrained=False, **model_kwargs))
+    except Exception:
+        return False
 
 
 def _check_name(name: str) -> None:
@@ -206,12 +214,11 @@ def _checkpoint_classes(
     classifier = getattr(config, 'classifier', None)
     classifier = classifier[0] if isinstance(classifier, tuple) else classifier
     contents = read_checkpoint(checkpoint)
-    weight = state_dict_of(contents, ema).get(f'{classifier}.weight')
+    weight = state_dict_of(contents, ema, checkpoint).get(f'{classifier}.weight')
     if weight is None:
         return num_classes, None
-    if num_classes not in (None, len(weight)):
-        raise UserError(
-            f'{checkpoint} classifies into {len(weight)} classes, not {num_classes}: leave out --num-classes.'
-        )
+    count = weight.shape[:1].numel()
+    if num_classes not in (None, count):
+        raise UserError(f'{checkpoint} classifies into {count} classes, not {num_classes}: leave out --num-classes.')
     names = contents.get('tokenlabel', {}).get('class_names')
-    return len(weight), names if names and len(names) == len(weight) else None
+    return count, names if names and len(names) == count else None

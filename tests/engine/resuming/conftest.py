@@ -1,0 +1,59 @@
+"""A run of segmentation on tiny data."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config.utils import MODULE2PACKAGE
+
+from tests.engine.resuming.interruptions import EndAt, Ended
+from tokenlabel.engine.config import load_config, register_imports
+from tokenlabel.engine.runner import Runner
+
+CONFIG = Path(__file__).parents[3] / 'configs/demo/fpn.py'
+# As for the public data sets, on 64 x 64 images.
+AUGMENTED = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadLabelMap', num_classes=11),
+    dict(type='RandomResize', scale=(256, 64), ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=(64, 64), cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='PackSegInputs'),
+]
+
+
+@pytest.fixture
+def run_segmentation(scenes, tmp_path, monkeypatch):
+    """Fine-tunes for 6 iterations, two an epoch; `ends` is when the run is killed."""
+    monkeypatch.setitem(MODULE2PACKAGE, 'mmseg', MODULE2PACKAGE['mmseg'])
+
+    def run(folder: str, ends: EndAt | None = None, workers: int = 0, **options) -> Path:
+        settings = {
+            'log_level': 'ERROR',
+            'work_dir': str(tmp_path / folder),
+            'randomness': {'seed': 0},
+            'model.backbone.init_cfg': None,
+            'train_cfg.max_iters': 6,
+            'train_cfg.val_interval': 100,
+            'default_hooks.checkpoint.interval': 2,
+            'train_dataloader.batch_size': 4,
+            'train_dataloader.num_workers': workers,
+            'train_dataloader.persistent_workers': False,
+            'train_dataloader.dataset.pipeline': AUGMENTED,
+            'val_dataloader.num_workers': 0,
+            'visualizer.vis_backends': [{'type': 'LocalVisBackend'}],
+        }
+        settings |= {f'{split}_dataloader.dataset.data_root': f'{scenes}/ade' for split in ('train', 'val')}
+        config = load_config(CONFIG, settings | options)
+        config.experiment_name = tmp_path.name + folder + str(len(options))
+        register_imports(config)
+        runner = Runner.from_cfg(config)
+        if ends is None:
+            runner.train()
+        else:
+            runner.register_hook(ends)
+            with pytest.raises(Ended):
+                runner.train()
+        return Path(runner.work_dir)
+
+    return run

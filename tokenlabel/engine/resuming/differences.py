@@ -1,0 +1,150 @@
+"""What a run is configured with, against what its checkpoint was written with: told once, by name."""
+
+import ast
+
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from tokenlabel.engine.config import KNOWN_KEYS
+
+# Where a run writes, what it shows and how fast its data comes change nothing of what it learns.
+IMMATERIAL = {
+    'custom_imports',
+    'default_hooks.logger',
+    'default_hooks.timer',
+    'default_hooks.visualization',
+    'env_cfg',
+    'experiment_name',
+    'initial_weights',
+    'launcher',
+    'load_from',
+    'log_level',
+    'log_processor',
+    'resume',
+    'test_cfg',
+    'test_dataloader',
+    'test_evaluator',
+    'tta_model',
+    'tta_pipeline',
+    'visualizer',
+    'work_dir',
+    *(
+        f'{loader}_dataloader.{key}'
+        for loader in ('train', 'val')
+        for key in ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
+    ),
+}
+ABSENT = 'nothing'
+NUM_NAMED = 20  # differences that are named; of more the number is said
+
+
+def facts_of(runner: Runner) -> dict:
+    """What a checkpoint keeps of its run beside the config, as numbers and names."""
+    facts = {'images': len(runner.train_dataloader.dataset)}
+    if classes := _class_names(runner):
+        facts['classes'] = classes
+    return facts
+
+
+def differences(runner: Runner, checkpoint: dict, rate: float | None, stored_rate: float | None) -> list[str]:
+    """Every difference between the run that wrote a checkpoint and the one that resumes from it, each a few words.
+
+    Args:
+        runner: about to resume; its loader and optimizer are built.
+        checkpoint: as read. What it says is compared as text and never executed.
+        rate: the configured learning rate that the schedules start from; None where it has none.
+        stored_rate: the same of the checkpoint.
+    """
+    meta = checkpoint['meta']
+    found = _in_settings('', _settings(meta.get('cfg')), _settings(runner.cfg.pretty_text)) if 'cfg' in meta else []
+    if rate != stored_rate and stored_rate is not None and not any('optimizer.lr ' in one for one in found):
+        found.append(f'learning rate before schedules {_short(stored_rate)} -> {_short(rate)}')
+    seed, stored_seed = runner._randomness_cfg.get('seed'), meta.get('seed')
+    changed = None not in (seed, stored_seed) and seed != stored_seed
+    if changed and not any('randomness.seed ' in one for one in found):
+        found.append(f'seed {_short(stored_seed)} -> {seed}')
+    facts, stored = facts_of(runner), meta.get('facts')
+    stored = stored if isinstance(stored, dict) else {}
+    if 'classes' not in stored and isinstance(meta.get('dataset_meta'), dict):  # of earlier versions
+        stored = stored | {'classes': meta['dataset_meta'].get('classes')}
+    for name in ('images', 'classes'):
+        before, now = _plain(stored.get(name)), _plain(facts.get(name))
+        if before is not None and now is not None and before != now:
+            found.append(f'{name} {_short(before)} -> {_short(now)}')
+    processes = meta.get('random_states')
+    if isinstance(processes, list) and len(processes) != runner.world_size:
+        found.append(
+            f'it was written by {len(processes)} processes and this run has {runner.world_size} (so it draws other '
+            'random numbers, and its iterations are of other images)'
+        )
+    return found
+
+
+def announce(runner: Runner, filename: str, found: list[str]) -> None:
+    """Says in one line what differs."""
+    if found:
+        more = f'; and {len(found) - NUM_NAMED} more' if len(found) > NUM_NAMED else ''
+        runner.logger.warning(
+            f'The config differs from the one that {filename} was written with, and is what counts: '
+            f'{"; ".join(found[:NUM_NAMED])}{more}.'
+        )
+
+
+def _settings(text: object) -> dict:
+    """The assignments of a config's text that a run reads, without executing it; empty where it is no such text."""
+    try:
+        tree = ast.parse(text if isinstance(text, str) else '')
+        return {
+            line.targets[0].id: _value(line.value)
+            for line in tree.body
+            if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name)
+            if line.targets[0].id in KNOWN_KEYS
+        }
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return {}
+
+
+def _value(node: ast.AST) -> object:
+    """Dicts, lists and constants as such, and anything else as its text."""
+    if isinstance(node, ast.Dict):
+        keys = (str(_value(key)) for key in node.keys)
+        return dict(zip(keys, map(_value, node.values), strict=True))
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict' and not node.args:
+        return {str(keyword.arg): _value(keyword.value) for keyword in node.keywords}
+    if isinstance(node, (ast.List, ast.Tuple)):
+        return [_value(item) for item in node.elts]
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError):
+        return ast.unparse(node)
+
+
+def _in_settings(name: str, before: object, now: object) -> list[str]:
+    unset = [value is None or value == ABSENT for value in (before, now)]
+    if name in IMMATERIAL or before == now or all(unset):
+        return []
+    if isinstance(before, dict) and isinstance(now, dict):
+        found = []
+        for key in sorted(before.keys() | now.keys()):
+            found += _in_settings(f'{name}.{key}'.lstrip('.'), before.get(key, ABSENT), now.get(key, ABSENT))
+        return found
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        pairs = enumerate(zip(before, now, strict=True))
+        return [one for number, (old, new) in pairs for one in _in_settings(f'{name}.{number}', old, new)]
+    return [f'{name} {_short(before)} -> {_short(now)}']
+
+
+def _class_names(runner: Runner) -> list[str] | None:
+    metainfo = getattr(runner.train_dataloader.dataset, 'metainfo', None)
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    names = metainfo.get('classes') if isinstance(metainfo, dict) else getattr(model, 'class_names', None)
+    return None if names is None else [str(name) for name in names]
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, (list, tuple)) else value
+
+
+def _short(value: object) -> str:
+    text = value if value == ABSENT else repr(value)
+    return text if len(text) <= 60 else f'{text[:57]}...'

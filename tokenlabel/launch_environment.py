@@ -1,0 +1,101 @@
+"""Which of several processes this one is, as launchers say it in the environment."""
+
+import os
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from tokenlabel.errors import UserError
+
+# What `torchrun` sets, with what holds without it, and what others call the same.
+RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE = 'RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'LOCAL_WORLD_SIZE'
+NAMES = {
+    'slurm': {RANK: 'SLURM_PROCID', LOCAL_RANK: 'SLURM_LOCALID', WORLD_SIZE: 'SLURM_NTASKS'},
+    'mpi': {
+        RANK: 'OMPI_COMM_WORLD_RANK',
+        LOCAL_RANK: 'OMPI_COMM_WORLD_LOCAL_RANK',
+        WORLD_SIZE: 'OMPI_COMM_WORLD_SIZE',
+    },
+}
+LARGEST_PORT = 2**16 - 1
+
+
+class Place(NamedTuple):
+    """The place of this process.
+
+    Attributes:
+        rank: number of the process, from 0 on.
+        local_rank: among those of its machine, from 0 on.
+        world: processes in all.
+    """
+
+    rank: int = 0
+    local_rank: int = 0
+    world: int = 1
+
+
+def own_place(environment: Mapping[str, str] = os.environ) -> Place:
+    """The place that `torchrun` gives this process by RANK, LOCAL_RANK and WORLD_SIZE; alone where none is set.
+
+    Raises:
+        UserError: one of them is no number, or they contradict each other.
+    """
+    rank, local_rank = (_number(environment, name) for name in (RANK, LOCAL_RANK))
+    world, local_world = (_number(environment, name, least=1) for name in (WORLD_SIZE, LOCAL_WORLD_SIZE))
+    place = Place(rank or 0, local_rank or 0, 1 if world is None else world)
+    for name, number, of, count in (
+        (RANK, place.rank, WORLD_SIZE, place.world),
+        (LOCAL_RANK, place.local_rank, LOCAL_WORLD_SIZE, place.world if local_world is None else local_world),
+    ):
+        if number >= count:
+            raise UserError(
+                f'{name} is {number} of {count} processes ({of}), which count from 0 on: start the processes with '
+                f'torchrun, or unset {name}.'
+            )
+    _number(environment, 'MASTER_PORT', most=LARGEST_PORT)
+    return place
+
+
+def launched_place(launcher: str, environment: Mapping[str, str] = os.environ) -> Place:
+    """The place that a launcher gives this process, checked before anything is started by it.
+
+    Args:
+        launcher: 'none', which leaves a process alone, 'pytorch', 'slurm' or 'mpi'.
+        environment: of this process.
+
+    Raises:
+        UserError: a variable is missing or no number, or they contradict each other.
+    """
+    if launcher == 'none':
+        for name in (RANK, LOCAL_RANK, WORLD_SIZE):  # the last one is what a dry run speaks of
+            _number(environment, name, least=int(name == WORLD_SIZE))
+        return Place()
+    names = NAMES.get(launcher, {})
+    needed = [names.get(name, name) for name in (RANK, LOCAL_RANK, WORLD_SIZE)]
+    needed += [] if launcher == 'slurm' and 'SLURM_NODELIST' in environment else ['MASTER_ADDR']
+    needed += ['MASTER_PORT'] if launcher == 'pytorch' else []
+    if missing := [name for name in needed if name not in environment]:
+        raise UserError(
+            f'--launcher {launcher} needs {missing[0]} in the environment: start the processes with '
+            'tools/dist_train.sh, tools/dist_test.sh or tools/slurm_train.sh, or leave out --launcher.'
+        )
+    own = {name: environment[names.get(name, name)] for name in (RANK, LOCAL_RANK, WORLD_SIZE)}
+    others = (LOCAL_WORLD_SIZE, 'MASTER_PORT')
+    return own_place(own | {name: environment[name] for name in others if name in environment})
+
+
+def _number(environment: Mapping[str, str], name: str, least: int = 0, most: int | None = None) -> int | None:
+    """The whole number that a variable holds; None where it is not set."""
+    text = environment.get(name)
+    if text is None:
+        return None
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if number < least or (most is not None and number > most):
+        bounds = f'from {least} on' if most is None else f'from {least} to {most}'
+        raise UserError(
+            f'The environment sets {name} to {text!r}, which is no whole number {bounds}: start the processes with '
+            f'torchrun, or unset {name}.'
+        )
+    return number

@@ -1,0 +1,147 @@
+"""The command line of every tool: one parser, and the kinds of values that flags take."""
+
+import argparse
+import ast
+import inspect
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import timm
+import torch
+
+from tokenlabel.devices import usable_device
+from tokenlabel.errors import UserError
+
+UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
+# What no machine of today gets through; more is a slip of the finger, which would fill its memory first.
+MAX_WORKERS, MAX_BATCH, MAX_SIDE = 1024, 2**16, 8192
+THINNEST_CROP = 0.001
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are `UserError`s, one sentence like all others, for `reports_errors` to show."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{'formatter_class': argparse.RawDescriptionHelpFormatter} | options)
+
+    def error(self, message: str) -> None:
+        """Ends parsing."""
+        raise UserError(f'{message}; --help tells of all options.')
+
+
+def whole(least: int = 0, most: int | None = None) -> Callable[[str], int]:
+    """The type of a whole number within bounds."""
+    bounds = f'from {least} on' if most is None else f'from {least} to {most}'
+
+    def number(text: str) -> int:
+        if not re.fullmatch(r'[+-]?[0-9]{1,18}', text.strip()):
+            raise argparse.ArgumentTypeError(f'{text!r} is no whole number {bounds}')
+        if int(text) < least or (most is not None and int(text) > most):
+            raise argparse.ArgumentTypeError(f'{text} is not {bounds}')
+        return int(text)
+
+    return number
+
+
+positive = whole(1)
+worker_count = whole(0, MAX_WORKERS)
+batch_size = whole(1, MAX_BATCH)
+side = whole(1, MAX_SIDE)
+
+
+def real(text: str) -> float:
+    """A number, not NaN and not infinite."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f'{text!r} is no number')
+    return number
+
+
+def share(text: str) -> float:
+    """A number above 0 and at most 1."""
+    if not 0 < real(text) <= 1:
+        raise argparse.ArgumentTypeError(f'{text} is not above 0 and at most 1')
+    return real(text)
+
+
+def fraction(text: str) -> float:
+    """A number from 0 to 1."""
+    if not 0 <= real(text) <= 1:
+        raise argparse.ArgumentTypeError(f'{text} does not lie between 0 and 1')
+    return real(text)
+
+
+def positive_real(text: str) -> float:
+    """A number above 0."""
+    if real(text) <= 0:
+        raise argparse.ArgumentTypeError(f'{text} is not above 0')
+    return real(text)
+
+
+def crop(text: str) -> tuple[float, ...]:
+    """Left, top, width and height of a crop, in fractions of the image."""
+    parts = text.split(',')
+    if len(parts) != 4:
+        raise argparse.ArgumentTypeError(f'{text!r} is no crop: give LEFT,TOP,WIDTH,HEIGHT in fractions of the image')
+    left, top, width, height = box = tuple(map(real, parts))
+    if min(left, top) < 0 or min(width, height) < THINNEST_CROP or max(left + width, top + height) > 1 + 1e-6:
+        raise argparse.ArgumentTypeError(
+            f'the crop {text} does not lie within the image: LEFT and TOP are from 0 on, WIDTH and HEIGHT from '
+            f'{THINNEST_CROP} on, and their sums at most 1'
+        )
+    return box
+
+
+def size_in_bytes(text: str) -> int | None:
+    """`800M`, `2.5G`, or `none`."""
+    if text.lower() == 'none':
+        return None
+    match = re.fullmatch(r'([0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([KMGT]?)(?:i?B)?', text.strip(), re.IGNORECASE)
+    size = int(float(match[1]) * UNITS[match[2].upper()]) if match else 0
+    if size < 1:
+        raise argparse.ArgumentTypeError(f'{text!r} is no size: write 800M, 4G or none')
+    return size
+
+
+def device(text: str) -> torch.device:
+    """A device that is there."""
+    try:
+        return usable_device(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error).rstrip('.')) from error
+
+
+def device_name(text: str) -> str:
+    """The name of a device that is there."""
+    return str(device(text))
+
+
+class ModelKwargs(argparse.Action):
+    """`K=V ...` as arguments of a network: V is read as Python where it is a literal, else it is text."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
+        arguments: dict[str, Any] = {}
+        for text in values:
+            key, equals, value = text.partition('=')
+            if not equals or not key.isidentifier():
+                raise argparse.ArgumentError(self, f'{text!r} is no NAME=VALUE')
+            if key in arguments:
+                raise argparse.ArgumentError(self, f'{key} is given twice')
+            if key in CREATING:
+                raise argparse.ArgumentError(self, f'{key} is no argument of a network')
+            try:
+                arguments[key] = ast.literal_eval(value)
+            except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+                if value[:1] in tuple('[({"\''):
+                    raise argparse.ArgumentError(self, f'{text!r} lacks a bracket or a quote') from error
+                arguments[key] = value
+        setattr(namespace, self.dest, arguments)
+
+
+# Of timm's `create_model` itself: some read weights from elsewhere than --checkpoint does.
+CREATING = frozenset(inspect.signature(timm.create_model).parameters) - {'kwargs'}
