@@ -103,8 +103,7 @@ def test_what_a_model_reads_is_checked_against_its_classes(make_runner, options,
     ],
 )
 def test_options_out_of_range_are_named(name, value):
-    """Built without a runner: what checks a config before the run is another matter."""
     room, option = name.split('.')
     build = {'targets': TokenLabels, 'loss': TokenLabelLoss, 'data_preprocessor': ImagePreprocessor}[room]
-    with pytest.raises(UserError, match=rf'model\.{room}\.{option} is {value!r}'):
+    with pytest.raises(UserError, match=rf'{build.__name__}\.{option} is'):
         build(**{option: value})

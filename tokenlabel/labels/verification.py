@@ -12,7 +12,7 @@ from tokenlabel.files import explained
 from tokenlabel.labels.store import image_keys
 from tokenlabel.labels.store.files import RESTORE, file_digest, file_name, num_shards
 from tokenlabel.labels.store.keys import encode_keys
-from tokenlabel.labels.store.meta import MetaFile, read_meta
+from tokenlabel.labels.store.meta import MetaFile, check_listed, read_meta
 from tokenlabel.labels.store.reader import StoreRecord
 from tokenlabel.labels.store.shards import StoreRows, read_shard, unusable
 
@@ -42,6 +42,10 @@ def verify_store(path: str | Path, reader: Any | None = None, on_file: Callable[
         raise UserError(f'No label store at {path}: make one with tools/annotate.py.')
     if not file.meta['complete']:
         return [f'{path} is unfinished: run the command that began it again to resume.']
+    try:
+        check_listed(path, file.meta)
+    except UserError as error:
+        return [str(error)]
     problems = []
     if file.has_checksum and not file.as_written:
         problems.append(f'{path / "meta.json"} has changed since it was written, though it says the same: {RESTORE}.')

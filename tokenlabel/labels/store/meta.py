@@ -86,6 +86,18 @@ def write_meta(path: Path, meta: dict[str, Any]) -> None:
     write_atomically(path / 'meta.json', _text(meta, _digest(meta)))
 
 
+def check_listed(path: Path, meta: dict[str, Any]) -> None:
+    """Raise `UserError` where a finished store does not list a checksum of each of its files and of no others."""
+    file = path / 'meta.json'
+    # one by one, as a damaged number of images may be any
+    unlisted = list(islice((name for name in file_names(meta) if name not in meta['checksums']), MAX_NAMED + 1))
+    if unlisted:
+        raise UserError(f'{file} has no checksum of {_few(unlisted)}: {RESTORE}.')
+    extra = sorted(meta['checksums'].keys() - set(file_names(meta)))
+    if extra:
+        raise UserError(f'{file} has a checksum of {_few(extra)}, which no store of its size has: {RESTORE}.')
+
+
 def faults(meta: dict[str, Any]) -> Iterator[str]:
     """What is wrong with the fields of a store, a clause each; all of them have to be there."""
     unfit = [name for name, (fits, _) in FIELDS.items() if not fits(meta[name])]
@@ -117,15 +129,6 @@ def _check(file: Path, meta: dict[str, Any]) -> None:
     wrong = next(faults(meta), None)
     if wrong:
         raise UserError(f'{file} is damaged ({wrong}): {RESTORE}.')
-    if not meta['complete']:
-        return
-    # one by one, as a damaged number of images may be any
-    unlisted = list(islice((name for name in file_names(meta) if name not in meta['checksums']), MAX_NAMED + 1))
-    if unlisted:
-        raise UserError(f'{file} has no checksum of {_few(unlisted)}: {RESTORE}.')
-    extra = sorted(meta['checksums'].keys() - set(file_names(meta)))
-    if extra:
-        raise UserError(f'{file} has a checksum of {_few(extra)}, which no store of its size has: {RESTORE}.')
 
 
 def _parsed(file: Path, data: bytes) -> dict[str, Any]:

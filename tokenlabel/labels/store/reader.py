@@ -9,7 +9,7 @@ import numpy as np
 from tokenlabel.errors import UserError
 from tokenlabel.labels.store.files import RESTORE, check_arrays, file_name, layout, map_array
 from tokenlabel.labels.store.keys import Keys, read_keys
-from tokenlabel.labels.store.meta import read_meta
+from tokenlabel.labels.store.meta import check_listed, read_meta
 from tokenlabel.labels.view_rule import view_rule
 from tokenlabel.transforms.view import View
 
@@ -51,6 +51,7 @@ class StoreRecord:
         self.k: int = self.meta['k']
         self.grid: tuple[int, int] = tuple(self.meta['grid'])
         self.keys = Keys(read_keys(self.path, self.meta))
+        check_listed(self.path, self.meta)
         self.skipped_rows = self.keys.rows(self.meta['skipped'])
         # in order, each once; those that there are not have row -1
         disorder = np.flatnonzero(np.diff(self.skipped_rows, prepend=-1) <= 0)

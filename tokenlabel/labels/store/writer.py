@@ -25,7 +25,7 @@ from tokenlabel.labels.store.files import (
     shard_size,
 )
 from tokenlabel.labels.store.keys import Keys, encode_keys, read_keys
-from tokenlabel.labels.store.meta import FORMAT, VERSION, read_meta, write_meta
+from tokenlabel.labels.store.meta import FORMAT, VERSION, check_listed, read_meta, write_meta
 from tokenlabel.labels.store.settings import check_same, check_same_images, check_settings
 from tokenlabel.labels.store.shard_writer import (
     ShardWriter,
@@ -111,6 +111,7 @@ class LabelWriter:
         check_same_images(self.path, read_keys(self.path, stored), encoded)
         check_same(self.path, stored, settings)
         if stored['complete']:
+            check_listed(self.path, stored)
             check_arrays(self.path, stored)
         self.meta = stored
         self.keys = Keys(encoded)
