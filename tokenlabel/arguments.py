@@ -50,7 +50,7 @@ class Range:
     infinite: bool = False
 
     def __contains__(self, value: float) -> bool:
-        if math.isinf(value) and not self.infinite:
+        if value in (math.inf, -math.inf) and not self.infinite:
             return False
         over = value > self.low if self.above else value >= self.low
         return over and (value < self.high if self.below else value <= self.high)
@@ -131,6 +131,8 @@ def fits(value: object, hint: object, loose: bool = False) -> bool:
         return any(fits(value, part, loose) for part in parts)
     if origin is Literal:
         return any(type(value) is type(part) and value == part for part in parts)
+    if hint is Any:
+        return True
     if hint is None or hint is type(None):
         return value is None
     if hint is bool:
@@ -139,7 +141,7 @@ def fits(value: object, hint: object, loose: bool = False) -> bool:
         whole = isinstance(value, Integral) and not isinstance(value, bool)
         return whole or (loose and isinstance(value, float) and value.is_integer())
     if hint is float or hint is Number:
-        return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
+        return isinstance(value, Real) and not isinstance(value, bool) and value == value  # NaN is not
     if hint is str:
         return isinstance(value, str | os.PathLike)
     kind = origin or hint
@@ -153,7 +155,7 @@ def fits(value: object, hint: object, loose: bool = False) -> bool:
         if issubclass(kind, os.PathLike):
             return isinstance(value, str | os.PathLike)
         # may be built from a dict, or looked up by its name
-        return isinstance(value, kind) or not isinstance(value, Number)
+        return not isinstance(value, Number) or _is_instance(value, kind)
     return True
 
 
@@ -186,6 +188,13 @@ def shown(value: object, length: int = 80) -> str:
     """A value as a message shows it, on one line and not too long."""
     text = ' '.join(repr(value).split())
     return text if len(text) <= length else f'{text[: length - 3]}...'
+
+
+def _is_instance(value: object, kind: type) -> bool:
+    try:
+        return isinstance(value, kind)
+    except TypeError:  # of protocols and the like
+        return True
 
 
 def _fits_sequence(value: object, kind: type, parts: tuple, loose: bool) -> bool:

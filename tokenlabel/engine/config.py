@@ -128,7 +128,8 @@ def register_imports(config: Config) -> None:
         UserError: a module is missing or fails, or no installed package has that scope.
     """
     import_modules(config, config.filename)
-    scope = config.get('default_scope') or 'mmengine'
+    scope = config.get('default_scope')
+    scope = 'mmengine' if scope is None else scope
     if not isinstance(scope, str) or not _is_scope(scope):
         raise UserError(
             f'Config {config.filename} sets default_scope to {shown(scope)}, of which no registry is installed: set '

@@ -17,9 +17,13 @@ from tokenlabel.errors import UserError
 REFUSALS = (
     ArithmeticError,
     AssertionError,
+    FileNotFoundError,
     IndexError,
+    IsADirectoryError,
     KeyError,
+    NotADirectoryError,
     NotImplementedError,
+    PermissionError,
     RuntimeError,
     SyntaxError,
     TypeError,
@@ -80,7 +84,7 @@ def explains_errors(path: str | Path, config: Config | None = None) -> Iterator[
         place = _place_of(error, config)
         if place is None or (isinstance(error, OF_PACKAGES) and not _is_of_package(error)):
             raise
-        if isinstance(error, KeyError) and 'registry' in str(error):
+        if isinstance(error, KeyError) and ' is not in the ' in str(error):
             unknown = str(error.args[0]).split('. ')[0]
             raise UserError(f'Config {path} names an unknown type: {unknown} ({place}).') from error
         raise UserError(f'Config {path} cannot be built: {place}: {_reason(error)}.') from error
@@ -139,7 +143,9 @@ def _is_runner(frame: FrameType) -> bool:
 
 def _is_of_package(error: Exception) -> bool:
     """Whether an error was raised by an installed package."""
-    file = traceback.extract_tb(error.__traceback__)[-1].filename
+    # a module of torch without an attribute says so itself: who asked for it is meant
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name != '__getattr__']
+    file = frames[-1].filename
     return file.startswith('<') or any(file.startswith(folder + os.sep) for folder in _PACKAGES)
 
 

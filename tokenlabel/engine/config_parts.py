@@ -4,7 +4,7 @@ import difflib
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, ClassVar, NoReturn
+from typing import Annotated, Any, ClassVar, NoReturn, get_args
 
 from mmengine.registry import (
     DATASETS,
@@ -17,7 +17,7 @@ from mmengine.registry import (
     Registry,
 )
 
-from tokenlabel.arguments import Range, described, fits, shown
+from tokenlabel.arguments import Ascending, Range, described, fits, shown
 from tokenlabel.engine.config_ranges import HINTS, RANGES, READ
 from tokenlabel.engine.config_signatures import EMPTY, Arguments, arguments_of, keys_read
 from tokenlabel.errors import UserError
@@ -37,6 +37,12 @@ NESTED = {
     'targets': TASK_UTILS,
     'vis_backends': VISBACKENDS,
     'metrics': METRICS,
+    'data_preprocessor': MODELS,
+    'backbone': MODELS,
+    'neck': MODELS,
+    'decode_head': MODELS,
+    'auxiliary_head': MODELS,
+    'loss_decode': MODELS,
 }
 # Layers of mmcv take settings beside the constructor's; what comes with them is checked when they are built.
 LAYERS = {'norm_cfg', 'act_cfg', 'conv_cfg', 'upsample_cfg', 'padding_cfg', 'plugins', 'override', 'dcn'}
@@ -81,7 +87,7 @@ class Parts:
         settings: object,
         path: str,
         registry: Registry,
-        given: Iterable[str] = (),
+        given: Iterable[str] | None = (),
         extra: Iterable[str] = (),
         default: str | None = None,
     ) -> None:
@@ -91,7 +97,7 @@ class Parts:
             settings: None and what is built already is fine.
             path: of its key.
             registry: where its type is looked up.
-            given: arguments that the builder adds.
+            given: arguments that the builder adds; None where it may add any that the config leaves out.
             extra: keys that the builder takes for itself.
             default: its type where it names none.
         """
@@ -123,22 +129,24 @@ class Parts:
             self.value(settings, path, dict)
             self.arguments(settings, path, target, given)
 
-    def arguments(self, settings: Mapping, path: str, target: Callable, given: Iterable[str] = ()) -> None:
+    def arguments(self, settings: Mapping, path: str, target: Callable, given: Iterable[str] | None = ()) -> None:
         """Settings against the arguments of what takes them."""
-        takes, name, own = arguments_of(target), getattr(target, '__name__', str(target)), package_of(target)
+        named = getattr(target, 'hands_on_to', target)
+        takes, name, own = arguments_of(target), getattr(named, '__name__', str(named)), package_of(target)
+        is_complete, given = given is not None, set(given or ())
         if further := self.forwarding.get(name):
             key, registry = further
             added = arguments_of(self.target(settings.get(key, takes.defaults[key]), f'{path}.{key}', registry))
             takes = Arguments(added.hints | takes.hints, added.defaults | takes.defaults)
-            given = (*given, 'model')
+            given.add('model')
         known = own in KNOWN_PACKAGES
         for key in settings:
             if not isinstance(key, str):
                 self.refuse(f'has the key {shown(key)} in {path}: names of settings are texts.')
             if key not in takes.names and (not takes.any or (known and near(key, takes.names, ALIKE))):
-                self.unknown(key, path, takes.names - set(given), name)
+                self.unknown(key, path, takes.names - given, name)
         missing = [key for key in takes.required if key not in settings and key not in given]
-        if missing and known and not takes.any:
+        if missing and is_complete and known and not takes.any:
             self.refuse(f'does not set {path}.{missing[0]}, which {name} needs.')
         for key, value in settings.items():
             if known:
@@ -152,12 +160,12 @@ class Parts:
             self.value(value, path, stated, loose=True)
             return
         hint, default = takes.hints.get(key, EMPTY), takes.defaults.get(key)
+        if not _has_range(hint):
+            self.range(value, path, key)
         if hint is not EMPTY:
             self.value(value, path, hint, loose=package_of(target) not in ('tokenlabel', 'mmseg_ext'))
         elif isinstance(default, bool | int | float) and isinstance(value, str | Mapping):
             self.refuse(f'sets {path} to {shown(value)}: give {described(type(default))}.')
-        if not _has_range(hint):
-            self.range(value, path, key)
 
     def range(self, value: object, path: str, key: str) -> None:
         """A number, or each of a list, against the range that settings of this name have."""
@@ -167,7 +175,7 @@ class Parts:
         numbers = value if isinstance(value, list | tuple) else [value]
         if any(isinstance(n, int | float) and not isinstance(n, bool) and not fits(n, hint) for n in numbers):
             self.refuse(f'sets {path} to {shown(value)}: give {described(hint)}.')
-        if key == 'ratio_range' and isinstance(value, list | tuple) and list(value) != sorted(value):
+        if key == 'ratio_range' and fits(value, tuple[float, ...]) and value not in Ascending():
             self.refuse(f'sets {path} to {shown(value)}: give the least first.')
 
     def nested(self, value: object, path: str, key: str, target: Callable, default: object) -> None:
@@ -185,8 +193,7 @@ class Parts:
             found, *_ = look_up(value.get('type'), registry or MODELS, value.get('_scope_'))
             # under a name of no certain registry it may be looked up in one that is not known here
             if key not in LAYERS and (registry or found):
-                given = arguments_of(found).names if found else ()  # whatever holds it may add some
-                self.built(value, path, registry or MODELS, given, OF_INITIALIZERS if key == 'init_cfg' else ())
+                self.built(value, path, registry or MODELS, None, OF_INITIALIZERS if key == 'init_cfg' else ())
         elif isinstance(default, Mapping) and default:
             self.read(value, path, set(default))
         elif key in ('test_cfg', 'train_cfg') and inspect.isclass(target):
@@ -218,12 +225,13 @@ class Parts:
 
 def look_up(kind: object, registry: Registry, scope: str | None = None) -> tuple[Callable | None, list[str], str]:
     """What a `type` stands for, if anything; the names that are registered, and the registry's own name."""
-    with registry.switch_scope_and_registry(scope) as chosen:
+    with registry.switch_scope_and_registry(scope if isinstance(scope, str) else None) as chosen:
         name = f'{chosen.scope}::{chosen.name}'
         if not isinstance(kind, str):
             return (kind if callable(kind) else None), [], name
         try:
             found = chosen.get(kind)
+            found = found if callable(found) else None
         except (ImportError, AttributeError, RuntimeError, TypeError, ValueError):
             found = None
         known, node = [], chosen
@@ -245,4 +253,5 @@ def package_of(target: Callable) -> str:
 
 
 def _has_range(hint: object) -> bool:
-    return any(isinstance(mark, Range) for mark in getattr(hint, '__metadata__', ()))
+    marks = getattr(hint, '__metadata__', ())
+    return any(isinstance(mark, Range) for mark in marks) or any(_has_range(part) for part in get_args(hint))

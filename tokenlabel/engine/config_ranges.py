@@ -99,7 +99,7 @@ RANGES: dict[str, Range] = {
 HINTS: dict[tuple[str, str], Any] = {
     ('DataLoader', 'batch_size'): Count | None,
     ('DataLoader', 'timeout'): NonNegative,
-    ('LinearParamScheduler', 'start_factor'): Positive,
+    ('LinearParamScheduler', 'start_factor'): Share,
     ('CheckpointHook', 'interval'): Literal[-1] | Count,
     ('CheckpointHook', 'max_keep_ckpts'): Literal[-1] | Count,
     ('CheckpointHook', 'save_begin'): Natural,
@@ -107,7 +107,10 @@ HINTS: dict[tuple[str, str], Any] = {
     ('LoggerHook', 'interval'): Count,
     ('LoggerHook', 'interval_exp_name'): Count,
     ('SegVisualizationHook', 'interval'): Count,
-    ('AmpOptimWrapper', 'dtype'): Literal['float16', 'bfloat16', 'float32', 'float64'] | torch.dtype | None,
+    ('AmpOptimWrapper', 'dtype'): Literal[
+        'float16', 'bfloat16', 'float32', 'float64', torch.float16, torch.bfloat16, torch.float32
+    ]
+    | None,
     ('AmpOptimWrapper', 'loss_scale'): Literal['dynamic'] | Positive | dict | None,
     ('LogProcessor', 'window_size'): Count,
     ('LogProcessor', 'by_epoch'): bool,

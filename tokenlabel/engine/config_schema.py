@@ -7,7 +7,7 @@ are read key by key are compared with the keys that the source of their reader n
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, ClassVar
 
@@ -129,7 +129,8 @@ class _Schema(Parts):
         self.built(settings.pop('batch_sampler', None), f'{path}.batch_sampler', DATA_SAMPLERS, given)
         for key in ('collate_fn', 'worker_init_fn'):
             value = settings.pop(key, None)
-            self.value(value, f'{path}.{key}', dict | Callable | None)
+            if not callable(value):
+                self.value(value, f'{path}.{key}', dict | None)
             if isinstance(value, Mapping):
                 self.target(value.get('type'), f'{path}.{key}', FUNCTIONS)
         self.range(settings.pop('num_batch_per_epoch', None), f'{path}.num_batch_per_epoch', 'num_batch_per_epoch')
@@ -140,6 +141,9 @@ class _Schema(Parts):
         if settings is None:
             return
         self.value(settings, path, dict)
+        lengths = [settings[key] for key in ('max_iters', 'max_epochs') if key in settings]
+        if lengths and not any(lengths):
+            self.refuse(f'says no length of training: set {path}.max_iters or max_epochs, from 1 on.')
         extra, default = (), {'val_cfg': 'ValLoop', 'test_cfg': 'TestLoop'}.get(path)
         if path == 'train_cfg' and 'type' not in settings:
             if 'by_epoch' not in settings:
