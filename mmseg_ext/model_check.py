@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mmseg_ext.config_parts import EDGE_HEADS, datasets_of, heads_of, losses_of, metrics_of, model_of, steps_of
+from mmseg_ext.losses import CrossEntropyLoss
 from mmseg_ext.segmentors.batched_encoder_decoder import check_test_cfg
 from tokenlabel.errors import UserError
 
@@ -164,7 +165,7 @@ def _plain_heads(model: nn.Module) -> list[tuple[str, BaseDecodeHead]]:
 
 
 def _check_losses(head: BaseDecodeHead, place: str) -> None:
-    """Makes sure that the losses of a head take its outputs and learn from them."""
+    """Makes sure that the losses of a head can tell its classes, and that its cross entropy works."""
     losses = head.loss_decode if isinstance(head.loss_decode, nn.ModuleList) else [head.loss_decode]
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, head.out_channels, 16, 16, generator=generator).requires_grad_()
@@ -178,9 +179,11 @@ def _check_losses(head: BaseDecodeHead, place: str) -> None:
                 f'{place}.out_channels is 1 and its {kind} a softmax, whose only output is always 1: set '
                 'use_sigmoid=True in loss_decode, or leave out_channels out.'
             )
+        if not isinstance(loss, CrossEntropyLoss):
+            continue  # MMSegmentation's FocalLoss, for one, works on GPUs and fails on this CPU's tensors
         try:
             value = loss(logits, labels, weight=None, ignore_index=head.ignore_index)
-        except Exception as error:  # losses from anywhere
+        except Exception as error:  # settings may fail in any way
             raise UserError(
                 f'{place}.loss_decode ({kind}) fails for {head.num_classes} classes and {head.out_channels} outputs '
                 f'({type(error).__name__}: {_first_line(error)}): correct its settings.'
