@@ -3,7 +3,9 @@
 A config that lists `custom_imports = dict(imports=['mmseg_ext'], allow_failed_imports=False)` can use the backbones
 `LVViT` and `TimmTokens`, the necks `TokenPyramid` and `TokenPyramidFPN`, the segmentor `BatchedEncoderDecoder` and
 `BatchedTTAModel` around it, the metric `StreamingIoU`, the optimiser constructor `TimmLayerDecay`, the data sets
-`ImageMaskFolders` and `DigitScenes`, the transform `LoadLabelMap` and the hook `ReleasedNamesHook`.
+`ImageMaskFolders` and `DigitScenes`, the transforms `LoadImageFromFile` (in the place of MMCV's),
+`LoadImageFromNDArray` and `LoadLabelMap`, and the hook `ReleasedNamesHook`. MMSegmentation's `CrossEntropyLoss` is
+mended under its own name.
 In Python, `Segmenter(config, checkpoint)(image)` segments images of any kind.
 """
 
@@ -16,6 +18,7 @@ from mmseg_ext import checkpoint as checkpoint  # noqa: E402
 from mmseg_ext import datasets as datasets  # noqa: E402
 from mmseg_ext import evaluation as evaluation  # noqa: E402
 from mmseg_ext import layer_decay as layer_decay  # noqa: E402
+from mmseg_ext import losses as losses  # noqa: E402
 from mmseg_ext import necks as necks  # noqa: E402
 from mmseg_ext import segmentors as segmentors  # noqa: E402
 from mmseg_ext.inference import Segmenter as Segmenter  # noqa: E402

@@ -29,7 +29,7 @@ def maps_of(meta: dict, batch: range) -> tuple[np.ndarray, np.ndarray, np.ndarra
     shape = (len(batch), meta['k'], *meta['grid'])
     place = np.asarray(batch).reshape(-1, 1, 1, 1)
     offsets = np.arange(np.prod(shape[1:])).reshape(1, *shape[1:])
-    scores = (place * 0.5 - offsets * 0.25) % 50
+    scores = place * 0.5 % 50 - offsets * 0.25
     classes = (place * 31 + offsets) % meta['num_classes']
     sizes = np.stack([np.asarray(batch) + 100, np.asarray(batch) + 200], axis=1)
     return scores, classes, sizes

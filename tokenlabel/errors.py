@@ -83,10 +83,8 @@ def reports_errors(main: Callable[P, R]) -> Callable[P, R]:
                 if sentence is None:
                     with suppress(OSError):
                         traceback.print_exc()
-                say(BUG if sentence is None else f'error: {sentence}')
-            if sentence is not None:
-                raise SystemExit(2) from error
-            raise SystemExit(1) from None
+                say(f'error: {sentence}' if sentence else BUG)
+            raise SystemExit(2 if sentence else 1) from error
         finally:
             finish_stdout()
 

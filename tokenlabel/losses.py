@@ -8,7 +8,8 @@ gradient (`tokenlabel.ops.soft_cross_entropy`).
 import torch
 from torch import Tensor
 
-from tokenlabel.labels.targets import SparseTarget, TokenTargets
+from tokenlabel.arguments import NonNegative, checked
+from tokenlabel.labels.targets import SparseTarget, TokenTargets, check_labels
 from tokenlabel.models.token_head import TokenLogits
 from tokenlabel.ops.soft_cross_entropy import soft_cross_entropy
 from tokenlabel.transforms.mix_token import kept_share
@@ -27,12 +28,16 @@ class TokenLabelLoss:
             map's best class is the label and 0.9 elsewhere (as the release computes it).
         fused: on CUDA, let a Triton kernel compute the loss and its gradient where that is faster; else plain PyTorch.
         in_place: plain PyTorch writes the gradient over the logits, which nothing may read after the backward pass.
+
+    Raises:
+        UserError: a weight that is negative or not finite.
     """
 
+    @checked
     def __init__(
         self,
-        dense_weight: float = 1.0,
-        cls_weight: float = 1.0,
+        dense_weight: NonNegative = 1.0,
+        cls_weight: NonNegative = 1.0,
         ground_truth: bool = False,
         fused: bool = True,
         in_place: bool = False,
@@ -60,11 +65,13 @@ class TokenLabelLoss:
 
         Raises:
             ValueError: labels, token logits or token targets that the configuration asks for are missing.
+            UserError: a label outside the classes (seen on CPU only).
         """
         target = targets.cls
         if self.ground_truth:
             if labels is None:
                 raise ValueError('ground_truth=True mixes image labels into the target: pass them as labels=.')
+            check_labels(labels, target.num_classes)
             target = _with_label(target, labels, targets.smoothing)
         if logits.mix_box is not None:
             target = target.mixed(kept_share(logits.mix_box, logits.grid, logits.cls.device))

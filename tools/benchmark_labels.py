@@ -15,11 +15,13 @@ import torch
 from PIL import Image
 
 from tokenlabel.data.readers import open_images
+from tokenlabel.image_files.reading import decode, open_image
 from tokenlabel.labels.annotator import load_annotator, map_side
 from tokenlabel.labels.annotator.annotation import annotate
 from tokenlabel.labels.annotator.inference import PRECISIONS, Inference
 from tokenlabel.labels.store import LabelStore, LabelWriter, image_keys
-from tokenlabel.labels.store.files import ARRAYS, file_name, layout, num_shards, write_meta
+from tokenlabel.labels.store.files import ARRAYS, file_name, file_names, layout, num_shards
+from tokenlabel.labels.store.meta import write_meta
 from tokenlabel.labels.view_rule import Squash, rule_record
 
 from benchmark_timing import report, seconds, versions
@@ -74,7 +76,8 @@ def benchmark_annotating(args: argparse.Namespace, folder: Path) -> None:
     def into_files() -> None:
         mean, std = (torch.tensor(value, device=args.device).view(3, 1, 1) for value in (annotator.mean, annotator.std))
         for path in sorted(images.rglob('*.jpg')):
-            pixels = Image.open(path).convert('RGB').resize((args.img_size, args.img_size), Image.Resampling.BICUBIC)
+            with open(path, 'rb') as file:
+                pixels = decode(open_image(file)).resize((args.img_size, args.img_size), Image.Resampling.BICUBIC)
             inputs = torch.from_numpy(np.array(pixels)).to(args.device).permute(2, 0, 1)[None] / 255
             scores, classes = annotator.dense((inputs - mean) / std)[0].topk(5, dim=0)
             target = folder / 'files' / path.parent.name / f'{path.stem}.pt'
@@ -136,7 +139,8 @@ def benchmark_opening(args: argparse.Namespace, folder: Path) -> None:
             if name == 'sizes':  # without one an image would have no map
                 array[:] = 500
                 array.flush()  # or its pages would count as the workers' own
-    write_meta(path, writer.meta | {'complete': True})
+    checksums = dict.fromkeys(file_names(writer.meta), '0' * 64)
+    write_meta(path, writer.meta | {'complete': True, 'checksums': checksums})
 
     spawn = multiprocessing.get_context('spawn')
     print(f'opening a store of {args.entries:,} images, and what memory a worker process gains by it:')

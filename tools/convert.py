@@ -42,7 +42,7 @@ def fit_to_config(weights: Weights, path: Path) -> None:
     """Fits the weights to the model of a config, of pretraining or segmentation as they are."""
     config = load_config(path)
     register_imports(config)
-    with explains_errors(path):
+    with explains_errors(path, config):
         if weights.is_segmentation:
             fit_segmentation_to(weights, config, path)
         else:

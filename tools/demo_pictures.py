@@ -8,6 +8,8 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmseg_ext import Segmenter
+from mmseg_ext.datasets.load_label_map import read_label_map
+from mmseg_ext.inference.image_pixels import image_pixels
 from tokenlabel.data.digit_scenes import CLASSES, PALETTE, SEGMENTATION_CLASSES
 from tokenlabel.engine.config import load_config, register_imports
 from tokenlabel.engine.runner import Runner
@@ -54,8 +56,7 @@ def draw_segmentations(stages: Stages) -> Path:
     paths = sorted((stages.scenes / 'ade/images/validation').iterdir())[:NUM_EXAMPLES]
     images = [open_image(path) for path in paths]
     annotations = [stages.scenes / 'ade/annotations/validation' / f'{path.stem}.png' for path in paths]
-    # stored 0 is unlabelled and wraps to 255
-    truths = [np.array(Image.open(path)) - np.uint8(1) for path in annotations]
+    truths = [read_label_map(path, reduce_zero_label=True) for path in annotations]
     predictions = {}
     for name, head in (('UperNet', 'upernet'), ('Semantic FPN', 'fpn')):
         segmenter = Segmenter(ROOT / f'configs/demo/{head}.py', stages.checkpoint(head), 'cpu')
@@ -77,4 +78,4 @@ def load_pretrained(stages: Stages) -> torch.nn.Module:
 
 def open_image(path: Path) -> Image.Image:
     """An RGB picture."""
-    return Image.open(path).convert('RGB')
+    return Image.fromarray(image_pixels(path))

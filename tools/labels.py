@@ -32,7 +32,7 @@ from tokenlabel.labels.statistics import describe_store, image_labels, store_sta
 from tokenlabel.labels.store import LabelMap, LabelStore, image_keys
 from tokenlabel.labels.store.files import num_shards
 from tokenlabel.labels.targets import token_targets
-from tokenlabel.labels.verification import num_files, verify_store
+from tokenlabel.labels.verification import lacks_checksum, num_files, verify_store
 from tokenlabel.labels.view_rule import CenterCrop, Squash
 from tokenlabel.outputs import check_output_file, check_output_folder
 from tokenlabel.stopping import when_stopped
@@ -69,6 +69,8 @@ def verify(args: argparse.Namespace) -> int:
         print(problem)
     if not problems:
         print(f'{args.store} is sound.')
+        if lacks_checksum(args.store):
+            print(f'{args.store / "meta.json"} has no checksum of its own, as an earlier version wrote it.')
     return int(bool(problems))
 
 

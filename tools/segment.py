@@ -23,13 +23,12 @@ from typing import Any
 import cv2
 import mmcv
 import numpy as np
-from mmengine.config import DictAction
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mmseg_ext import Segmenter
 from mmseg_ext.inference.segmentation import ClassArea
-from tokenlabel.engine.config import load_config
+from tokenlabel.engine.config import ConfigOptions, load_config
 from tokenlabel.errors import UserError, reports_errors
 from tokenlabel.files import printable, unfinished
 from tokenlabel.folder_walk import IMAGE_SUFFIXES, find_files, report_skipped
@@ -264,7 +263,9 @@ def parser() -> argparse.ArgumentParser:
         help='of one image beyond the weights, such as 800M; huge images are done by tiles. none: in one piece always '
         '(default: 4G)',
     )
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='config entries to change: a.b=1 c.d=[2,3]')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=ConfigOptions, help='config entries to change: a.b=1 c.d=[2,3]'
+    )
     return parser
 
 

@@ -153,7 +153,7 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError('--real scores classifiers of ImageNet: leave it out.')
     if launched_place(args.launcher).rank == 0:
         check_outputs(config, args)
-    with when_stopped(lambda: 'no scores were written.'), explains_errors(args.config):
+    with when_stopped(lambda: 'no scores were written.'), explains_errors(args.config, config):
         metrics = evaluate_segmentor(config, args) if segmentation else evaluate_classifier(config, args)
     if args.out and is_main_process():
         write_json(args.out, metrics)

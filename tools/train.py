@@ -43,15 +43,16 @@ def main() -> None:
     if args.resume:
         config.resume = True
         config.load_from = None if args.resume == 'auto' else args.resume
-    with explains_errors(args.config):
-        if args.dry_run:
-            print(f'{args.config}\n{describe(config, int(os.environ.get("WORLD_SIZE", 1)))}')
-            return
+    processes = int(os.environ.get('WORLD_SIZE', os.environ.get('SLURM_NTASKS', 1) if args.launcher == 'slurm' else 1))
+    with explains_errors(args.config, config):
         if config.get('default_scope') == 'mmseg':
             # here, as pretraining does without MMSegmentation
-            from mmseg_ext.dataset_check import check_datasets
+            from mmseg_ext.preparation import prepare_training
 
-            check_datasets(config)
+            prepare_training(config, processes, args.dry_run)
+        if args.dry_run:
+            print(f'{args.config}\n{describe(config, processes)}')
+            return
         Runner.from_cfg(config).train()
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from mmseg_ext.backbones.stages import checked_indices, evaluate_frozen, freeze_stages
 from mmseg_ext.checkpoint import load_backbone, pretrained_part
 from tokenlabel import models
+from tokenlabel.arguments import Natural, Rate, Size, checked
 from tokenlabel.errors import UserError
 from tokenlabel.models.checkpoint import resampled
 from tokenlabel.models.lvvit import PUBLISHED_SIZES
@@ -47,13 +48,14 @@ class LVViT(models.LVViT):
         UserError: `arch`, `out_indices` or `frozen_stages` do not exist, or `pretrained` and `init_cfg` are both given.
     """
 
+    @checked
     def __init__(
         self,
         arch: str | None = 'lvvit_s',
-        img_size: int | tuple[int, int] = 512,
-        out_indices: Sequence[int] = (6, 9, 12, 15),
-        drop_path_rate: float = 0.0,
-        mlp_drop_rate: float = 0.0,
+        img_size: Size = 512,
+        out_indices: Sequence[Natural] = (6, 9, 12, 15),
+        drop_path_rate: Rate = 0.0,
+        mlp_drop_rate: Rate = 0.0,
         frozen_stages: int = -1,
         with_cp: bool = False,
         pretrained: str | None = None,

@@ -15,6 +15,7 @@ from mmseg_ext.backbones.shape_probe import map_shapes, unused_parameters
 from mmseg_ext.backbones.stages import checked_indices, evaluate_frozen, freeze_stages
 from mmseg_ext.backbones.timm_checkpoint import architecture_of, fitted, load_timm_backbone, load_timm_release
 from mmseg_ext.checkpoint import pretrained_part
+from tokenlabel.arguments import Natural, Rate, Size, checked
 from tokenlabel.errors import UserError
 
 PYRAMID_STRIDES = (4, 8, 16, 32)
@@ -70,13 +71,14 @@ class TimmTokens(BaseModule):
         UserError: The architecture does not exist or gives no maps, or an argument does not fit it.
     """
 
+    @checked
     def __init__(
         self,
         model_name: str,
-        img_size: int | tuple[int, int] = 512,
-        out_indices: Sequence[int] | None = None,
+        img_size: Size = 512,
+        out_indices: Sequence[Natural] | None = None,
         out_norm: bool = False,
-        drop_path_rate: float = 0.0,
+        drop_path_rate: Rate = 0.0,
         frozen_stages: int = -1,
         with_cp: bool = False,
         pretrained: bool | str = False,

@@ -1,8 +1,16 @@
-"""Datasets and how their annotations are read, registered with MMSegmentation."""
+"""Datasets and how their images and annotations are read, registered with MMSegmentation."""
 
 from mmseg_ext.datasets.digit_scenes import DigitScenes
 from mmseg_ext.datasets.image_mask_folders import ImageMaskFolders
+from mmseg_ext.datasets.load_image import LoadImageFromFile, LoadImageFromNDArray
 from mmseg_ext.datasets.load_label_map import LoadLabelMap
 from mmseg_ext.datasets.local_files import LocalFiles
 
-__all__ = ['DigitScenes', 'ImageMaskFolders', 'LoadLabelMap', 'LocalFiles']
+__all__ = [
+    'DigitScenes',
+    'ImageMaskFolders',
+    'LoadImageFromFile',
+    'LoadImageFromNDArray',
+    'LoadLabelMap',
+    'LocalFiles',
+]

@@ -4,14 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
 
-import mmcv
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from mmengine.runner import Runner
 
+from mmseg_ext.stored_files import open_stored
 from tokenlabel.files import printable
+from tokenlabel.image_files.reading import read_pixels
+from tokenlabel.image_files.unreadable import named
 from tokenlabel.visualization import INK, PAPER, UNLABELLED, Palette, class_palette
 
 PANEL, GAP, LEGEND, LEGEND_LINE, HEAD, CAPTION = 3.2, 0.12, 2.3, 0.135, 0.62, 0.26  # inches
@@ -63,7 +65,8 @@ def segment_again(runner: Runner, images: Sequence[Mapping]) -> list[Example]:
             [sample] = runner.model.test_step(loader.collate_fn([dataset[places[record['img_path']]]]))
         ground_truth = sample.gt_sem_seg.data[0].cpu().numpy()
         prediction = sample.pred_sem_seg.data[0].cpu().numpy()
-        image = mmcv.imread(record['img_path'], channel_order='rgb')
+        with named(record['img_path']), open_stored(record['img_path']) as stream:
+            image = read_pixels(stream)
         examples.append(Example(record['img_path'], 100 * record['IoU'], image, ground_truth, prediction))
     return examples
 

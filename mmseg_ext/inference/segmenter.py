@@ -60,7 +60,8 @@ class Segmenter:
         checkpoint: path or URL of a segmentation model, ours or a released one.
         device: 'cpu', 'cuda' or 'cuda:N'; the GPU if there is one when None.
         memory_limit: bytes of tensors on the device that an image may need beyond the model's weights; None takes
-            every image in one piece. The image and its labels, four bytes a pixel, come on top of it.
+            every image in one piece. The image and its labels come on top of it. A file whose image takes more than
+            as much again, at ten bytes a pixel, is refused: at 4 GiB one of more than 429 million pixels.
         tile_margin: pixels of context around a tile, in the resized image; a quarter of the training crop when None.
 
     Raises:
@@ -81,7 +82,7 @@ class Segmenter:
         self.device = usable_device(device)
         self.memory_limit = memory_limit
         self._band_bytes = min(BAND_BYTES, (memory_limit or GIB) // BAND_PART)
-        with explains_errors(name or 'given'):
+        with explains_errors(name or 'given', config):
             self.model = _build(config.model)
             self._pipeline = Compose(resizing_pipeline(config))
         stored = load_segmentation_model(self.model, checkpoint)
@@ -106,7 +107,7 @@ class Segmenter:
         Raises:
             UserError: it cannot be read, or even its smallest tile needs more than the memory limit or the device has.
         """
-        pixels = image_pixels(image)
+        pixels = image_pixels(image, self.memory_limit)
         height, width = pixels.shape[:2]
         thick = _thickened(pixels)
         try:
@@ -120,8 +121,10 @@ class Segmenter:
     def _labels(self, pixels: np.ndarray) -> np.ndarray:
         """The class of each pixel, uint8 or uint16 [H, W]."""
         size = pixels.shape[:2]
-        bgr = np.ascontiguousarray(pixels[..., ::-1])
-        resized = self._pipeline(dict(img=bgr, img_path='', img_shape=size, ori_shape=size))['inputs']
+        # BGR, held by nobody else: it is gone once it is resized
+        loaded = dict(img=np.ascontiguousarray(pixels[..., ::-1]), img_path='', img_shape=size, ori_shape=size)
+        resized = self._pipeline(loaded)['inputs']
+        del loaded
         shape = tuple(resized.shape[1:])
         padded = self._padded(shape)
         interpolations = tuple(

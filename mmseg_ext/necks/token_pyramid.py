@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmseg_ext.checkpoint import load_pyramid, pretrained_part
+from tokenlabel.arguments import Count, checked
 from tokenlabel.errors import UserError
 
 RELEASED_STRIDES = (4, 8, 16, 16)
@@ -41,13 +42,14 @@ class TokenPyramid(BaseModule):
         UserError: The strides are none of the two.
     """
 
+    @checked
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int = 2048,
+        in_channels: Count,
+        out_channels: Count = 2048,
         norm_cfg: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
-        strides: Sequence[int] = RELEASED_STRIDES,
+        strides: Sequence[Count] = RELEASED_STRIDES,
     ) -> None:
         super().__init__(init_cfg)
         self.strides = tuple(strides)

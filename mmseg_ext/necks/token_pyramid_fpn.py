@@ -6,6 +6,8 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor
 
+from tokenlabel.arguments import checked
+
 
 @MODELS.register_module()
 class TokenPyramidFPN(BaseModule):
@@ -17,6 +19,7 @@ class TokenPyramidFPN(BaseModule):
         init_cfg: Initialisation of the whole neck; the parts have their own.
     """
 
+    @checked
     def __init__(self, pyramid: dict, fpn: dict, init_cfg: dict | list[dict] | None = None) -> None:
         super().__init__(init_cfg)
         self.pyramid = MODELS.build({'type': 'TokenPyramid', **pyramid})

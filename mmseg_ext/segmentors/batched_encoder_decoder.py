@@ -4,6 +4,7 @@ import sys
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 
 import torch
 from mmengine.structures import PixelData
@@ -17,6 +18,7 @@ from torch import Tensor
 from mmseg_ext.segmentors.folded_sequential import fold_sequentials
 from mmseg_ext.segmentors.light_heads import head_logits
 from mmseg_ext.segmentors.windows import WindowedImage, seen_images
+from mmseg_ext.starting_weights import load_all_but_other_heads
 from tokenlabel.errors import UserError
 
 PRECISIONS = {None: None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
@@ -51,6 +53,10 @@ class BatchedEncoderDecoder(EncoderDecoder):
         super().__init__(*args, **kwargs)
         check_test_cfg(self.test_cfg or {})
         fold_sequentials(self)
+
+    def load_initial_weights(self, file: str | Path) -> None:
+        """Starts from another segmentation model, as `load_all_but_other_heads` does: `initial_weights` of a config."""
+        load_all_but_other_heads(self, file)
 
     def test_step(self, data: dict) -> list[SegDataSample]:
         """Predictions for a batch as it comes from the loader; images may differ in size."""
@@ -236,5 +242,5 @@ def check_test_cfg(cfg: dict) -> None:
 
 
 def is_pair(value: Sequence | None) -> bool:
-    """Whether it is two numbers."""
-    return isinstance(value, Sequence) and len(value) == 2
+    """Whether it is two whole numbers."""
+    return isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(side, int) for side in value)

@@ -97,7 +97,7 @@ def test_as_many_batches_are_mixed_as_asked():
     ('options', 'message'), [({'cutmix': -1.0}, r'cutmix is -1\.0'), ({'mix_prob': 2.0}, r'mix_prob is 2\.0')]
 )
 def test_what_cannot_be_drawn_is_refused(options, message):
-    with pytest.raises(UserError, match=rf'model\.data_preprocessor\.{message}: give'):
+    with pytest.raises(UserError, match=f'{message}: give'):
         ImagePreprocessor(**options)
 
 

@@ -325,3 +325,43 @@ class TestErrors:
         scores, classes = random_maps(1, 2, 3, 8)
         with pytest.raises(ValueError, match="'exact' or 'released', got 'true'"):
             token_targets(scores, classes, batched(View.identity()), (2, 2), 8, geometry='true')
+
+    @pytest.mark.parametrize(
+        'view',
+        [
+            View.crop(math.nan, 0, 1, 1),
+            View.crop(0, 0, math.inf, 1),
+            View.crop(0, 0, 1e9, 1),
+            View.crop(0, 0, 1, -1e5),
+        ],
+    )
+    def test_a_view_of_nothing_or_of_thousands_of_maps(self, view):
+        with pytest.raises(UserError, match=r'not finite|lies over \d+ cells'):
+            token_targets(*random_maps(1, 3, 4, 9), batched(view), (14, 14), 9)
+
+    def test_a_map_without_area(self):
+        view, point = batched(View.identity()), batched(View.crop(0.5, 0.5, 0, 0))
+        with pytest.raises(UserError, match='a map has no area'):
+            token_targets(*random_maps(1, 3, 4, 9), view, (2, 2), 9, map_view=point)
+
+    @pytest.mark.parametrize(
+        ('name', 'value'),
+        [
+            *[('smoothing', value) for value in (-0.1, 1, 2, math.nan)],
+            *[('temperature', value) for value in (0, -1, math.nan, math.inf)],
+            *[('k', 0), ('k', -1), ('grid', (0, 3)), ('grid', (3, -1)), ('num_classes', 0)],
+        ],
+    )
+    def test_arguments_out_of_range(self, name, value):
+        arguments = {'grid': (2, 2), 'num_classes': 9} | {name: value}
+        with pytest.raises(UserError, match=f'{name} is'):
+            token_targets(*random_maps(1, 3, 4, 9), batched(View.identity()), **arguments)
+        if name != 'grid':
+            del arguments['grid']
+            with pytest.raises(UserError, match=f'{name} is'):
+                distillation_targets(*random_maps(1, 3, 4, 9), **arguments)
+
+    @pytest.mark.parametrize('label', [-1, 9, 2**40])
+    def test_an_image_label_that_the_model_does_not_have(self, label):
+        with pytest.raises(UserError, match=f'An image has label {label} but there are 9 classes'):
+            image_targets(torch.tensor([0, label, 3]), (2, 2), 9)

@@ -10,6 +10,7 @@ from PIL import Image
 
 import mmseg_ext  # noqa: F401  (registers the names)
 from mmseg_ext.dataset_check import check_datasets
+from mmseg_ext.datasets.load_label_map import read_label_map
 from tests.segmentation_layouts import LAYOUTS, write_pair
 from tokenlabel.errors import UserError
 
@@ -27,7 +28,7 @@ def make(root: Path, *files: str) -> None:
         (root / name).touch()
 
 
-def pair(root: Path, name: str = 'a', ids=(0, 150), **changes) -> None:
+def pair(root: Path, name: str = 'a', ids=(0, 1, 150), **changes) -> None:
     write_pair(root / f'images/{name}.jpg', root / f'annotations/{name}.png', ids, 0, **{'size': (20, 30)} | changes)
 
 
@@ -87,16 +88,19 @@ def test_only_some_annotations_of_a_large_data_set_are_read(tmp_path, monkeypatc
     for number in range(7):
         pair(tmp_path, f'{number}')
     read = []
+
+    def reading(path: str, *args, **kwargs) -> np.ndarray:
+        read.append(Path(path).stem)
+        return read_label_map(path, *args, **kwargs)
+
     monkeypatch.setattr('mmseg_ext.dataset_check.SAMPLES', 3)
-    monkeypatch.setattr(
-        'mmseg_ext.dataset_check.read_label_map', lambda path, *args, **kwargs: read.append(Path(path).stem)
-    )
+    monkeypatch.setattr('mmseg_ext.dataset_check.read_label_map', reading)
     check_datasets(config(tmp_path))
     assert read == ['0', '3', '6']
 
 
 def test_ids_of_files_count_the_classes_of_the_data_set_and_not_the_chosen_ones(tmp_path):
-    pair(tmp_path)
+    pair(tmp_path, ids=(1, 3, 150), size=(96, 96))
     check_datasets(config(tmp_path, metainfo=dict(classes=('wall', 'sky'))))
 
 
@@ -114,7 +118,7 @@ def test_a_head_that_tells_edges_has_its_own_classes(tmp_path):
 
 
 def test_ids_that_someone_s_own_transform_makes_or_that_a_head_ignores_are_left_to_them(tmp_path, monkeypatch):
-    pair(tmp_path, ids=(200,))
+    pair(tmp_path, ids=(1, 2, 200), size=(96, 96))
     monkeypatch.setitem(TRANSFORMS._module_dict, 'Mine', type('Mine', (), {}))
     loading = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
     refused('holds id 200', tmp_path, pipeline=loading)

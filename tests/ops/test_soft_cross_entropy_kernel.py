@@ -131,6 +131,20 @@ def test_logits_that_are_not_finite_give_a_loss_that_is_not_finite():
         assert not fused(logits, target).isfinite()
 
 
+@pytest.mark.parametrize('stray', [-1, 21, -(2**40), 2**40])
+def test_an_id_beyond_the_classes_touches_no_memory_of_others_and_makes_its_token_nan(stray):
+    """The middle of three rows has one; the rows beside it are computed as without it, to the bit."""
+    logits, target = random_case(21, batch=1)
+    ids = target.ids.clone()
+    ids[0, 1, 2] = stray
+    beside = [0, 2]
+    expected = kernel.fused_soft_cross_entropy(logits, target.ids, target.excess, target.background)[1]
+    loss, slopes = kernel.fused_soft_cross_entropy(logits, ids, target.excess, target.background)
+    assert loss.isnan()
+    assert slopes[0, 1].isnan().all()
+    assert torch.equal(slopes[0, beside], expected[0, beside])
+
+
 def test_a_factor_that_is_not_a_number_reaches_the_gradient():
     logits, target = random_case(21)
     assert torch.autograd.grad(fused(logits, target) * float('nan'), logits)[0].isnan().all()

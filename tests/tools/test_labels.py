@@ -1,6 +1,8 @@
 """`tools/labels.py` as a person runs it."""
 
 import importlib.util
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import timm
 import torch
 from PIL import Image
 
+from tests.label_stores import write_store
 from tokenlabel.labels.store import LabelStore
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'labels.py'
@@ -59,6 +62,44 @@ def test_the_tool_runs_as_a_command(run_tool, label_store):
     assert result.returncode == 0, result.stderr
     assert len(LabelStore(label_store)) == 40
     assert 'images       40' in result.stdout
+
+
+@pytest.mark.parametrize(
+    ('file', 'data'), [('meta.json', b'[' * 200_000), ('meta.json', b''), ('keys.npy', b''), ('scores-00000.npy', b'')]
+)
+def test_a_damaged_store_is_a_line_of_verify_and_a_sentence_of_all_else(
+    label_store, images, tmp_path, capsys, file, data
+):
+    store = shutil.copytree(label_store, tmp_path / 'store')
+    (store / file).write_bytes(data)
+    assert run('verify', store, '--images', images) == 1
+    assert str(store / file) in capsys.readouterr().out
+    key, out = LabelStore(label_store).keys[0], tmp_path / 'out'
+    for line in (
+        ['info', store],
+        ['view', store, key, '--images', images, '--out', tmp_path / 'maps.png'],
+        ['export-release', store, out],
+        ['merge', out, label_store, store],
+        ['subset', store, out, '--classes', 'digit_0'],
+    ):
+        assert run(*line) == 2
+        said = capsys.readouterr().err
+        assert said.startswith('error: ') and said.count('\n') == 1 and str(store / file) in said
+        assert not out.exists()
+
+
+def test_verify_says_that_the_record_of_an_earlier_version_has_no_checksum(label_store, tmp_path, capsys):
+    store = shutil.copytree(label_store, tmp_path / 'store')
+    (store / 'meta.json').write_text(json.dumps(LabelStore(label_store).meta))
+    assert run('verify', store) == 0
+    assert 'is sound.' in (said := capsys.readouterr().out)
+    assert 'meta.json has no checksum of its own, as an earlier version wrote it.' in said
+
+
+def test_a_name_that_is_no_utf_8_is_printed_as_it_can_be(tmp_path, capsys):
+    store = write_store(tmp_path / 'store', ['caf\udce9.jpg'], 3, k=2, grid=2, skipped=['caf\udce9.jpg'])
+    assert run('info', store.path) == 0
+    assert 'caf\\udce9.jpg' in capsys.readouterr().out
 
 
 def test_a_store_goes_out_and_comes_back(label_store, images, tmp_path, capsys):

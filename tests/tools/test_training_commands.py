@@ -120,10 +120,10 @@ def test_a_corrupt_segmentation_image_is_named(run_tool, scenes, tmp_path):
     ('option', 'words'),
     [
         ('trian_cfg.max_iters=1', 'did you mean `train_cfg`'),
-        ('train_dataloader.batchsize=1', "unexpected keyword argument 'batchsize'"),
-        ('model.network.stem_widht=8', "unexpected keyword argument 'stem_widht'"),
+        ('train_dataloader.batchsize=1', 'did you mean `batch_size`'),
+        ('model.network.stem_widht=8', 'did you mean `stem_width`'),
         ('train_dataloader.sampler.type=EndlesSampler', 'EndlesSampler is not in the'),
-        ('optim_wrapper.optimizer.type=AdmW', 'unknown optimizer `AdmW`'),
+        ('optim_wrapper.optimizer.type=AdmW', 'AdmW is not in the'),
     ],
 )
 def test_a_misspelt_option_is_named(run_tool, scenes, label_store, tmp_path, option, words):

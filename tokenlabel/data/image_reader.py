@@ -41,6 +41,11 @@ class ImageReader(Reader):
         if len(set(keys)) < len(keys):
             key, count = Counter(keys).most_common(1)[0]
             raise UserError(f'{source} holds {count} images of the name {key}: names have to be unique.')
+        if class_to_idx and targets.max() >= len(class_to_idx):
+            raise UserError(
+                f'{source} says that {keys[int(targets.argmax())]} has class {targets.max()}, but names '
+                f'{len(class_to_idx)} classes: correct its labels, or name all classes.'
+            )
 
     @property
     def labelled(self) -> bool:

@@ -14,9 +14,10 @@ from torch.utils.data import Dataset
 from tokenlabel.data.readers import open_images
 from tokenlabel.errors import UserError
 from tokenlabel.folder_walk import report
+from tokenlabel.image_files.reading import decode, open_image
+from tokenlabel.image_files.unreadable import named
 from tokenlabel.labels.class_map import class_numbers, map_classes, match_classes, read_class_map
 from tokenlabel.labels.store import LabelStore, image_keys
-from tokenlabel.transforms.decoding import damage_as_os_error, decode
 from tokenlabel.transforms.view import View
 
 
@@ -35,7 +36,7 @@ class LabeledImages(Dataset):
     Args:
         root: images in any layout that `open_images` reads, such as a folder of class folders.
         transform: PIL RGB image -> (uint8 [3, H, W], View); see `tokenlabel.transforms.image`. One with a true
-            attribute `draft` gets the image undecoded.
+            attribute `draft` gets JPEG files undecoded, see `tokenlabel.image_files.reading.open_image`.
         label_store: folder written by `tools/annotate.py` for `root`; None to train with image labels.
         seed: together with epoch and index it decides every random choice of a sample.
         class_map: file that names the image class of each annotator class that counts, see
@@ -149,15 +150,11 @@ class LabeledImages(Dataset):
     def _read(self, index: int) -> Iterator[Image.Image]:
         """The image as the transform wants it; where it cannot be read, now or by the transform, its name is told."""
         row = int(self._images[index])
-        try:
+        with named(self.reader.filename(row, absolute=True)):
             stream, _ = self.reader[row]
             with stream:
-                with damage_as_os_error():
-                    image = Image.open(stream)
+                image = open_image(stream)
                 yield image if getattr(self.transform, 'draft', False) else decode(image)
-        except OSError as error:
-            path = self.reader.filename(row, absolute=True)
-            raise UserError(f'{path} cannot be read as an image ({error}); replace or remove it.') from error
 
     def _where_labels_are_missing(self) -> str:
         example = self.reader.filename(int(np.argmin(self.reader.targets)))

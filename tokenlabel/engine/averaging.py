@@ -1,6 +1,7 @@
 """The moving average of the weights, which follows the steps that were taken."""
 
 from collections import defaultdict
+from typing import Annotated
 
 import torch
 from mmengine.hooks import EMAHook
@@ -9,6 +10,10 @@ from mmengine.registry import HOOKS, MODELS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+
+from tokenlabel.arguments import Natural, Positive, Range, checked
+
+Momentum = Annotated[float, Range(0, 1, above=True, below=True)]
 
 
 @MODELS.register_module()
@@ -24,7 +29,10 @@ class SteppedEMA(MomentumAnnealingEMA):
         update_buffers: average the floating-point buffers, too, instead of copying them.
     """
 
-    def __init__(self, model: nn.Module, momentum: float = 2e-4, gamma: float = 100, update_buffers: bool = False):
+    @checked
+    def __init__(
+        self, model: nn.Module, momentum: Momentum = 2e-4, gamma: Positive = 100, update_buffers: bool = False
+    ):
         super().__init__(model, momentum=momentum, gamma=gamma, update_buffers=update_buffers)
         self.steps = self.steps.to(next(model.parameters()).device)
 
@@ -60,7 +68,14 @@ class SteppedEMAHook(EMAHook):
         begin_iter: until this iteration the average is a copy of the weights.
     """
 
-    def __init__(self, momentum: float = 2e-4, gamma: float = 100, update_buffers: bool = False, begin_iter: int = 0):
+    @checked
+    def __init__(
+        self,
+        momentum: Momentum = 2e-4,
+        gamma: Positive = 100,
+        update_buffers: bool = False,
+        begin_iter: Natural = 0,
+    ):
         average = dict(momentum=momentum, gamma=gamma, update_buffers=update_buffers)
         super().__init__('SteppedEMA', begin_iter=begin_iter, **average)
 

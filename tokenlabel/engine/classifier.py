@@ -11,13 +11,17 @@ from mmengine.registry import MODELS, TASK_UTILS
 from mmengine.runner import Runner
 from torch import Tensor
 
+from tokenlabel.arguments import checked
 from tokenlabel.engine.compilation import compiled_for_training
+from tokenlabel.engine.preprocessor import ImagePreprocessor
 from tokenlabel.engine.targets import AnnotatorTokenLabels
 from tokenlabel.errors import UserError
 from tokenlabel.labels.targets import TokenTargets
 from tokenlabel.losses import TokenLabelLoss, token_accuracy
 from tokenlabel.models.token_head import TokenLogits
 from tokenlabel.models.token_label_model import TokenLabelModel, has_token_logits
+
+RGB = 3  # channels of every image
 
 
 @MODELS.register_module()
@@ -45,11 +49,13 @@ class TokenLabelClassifier(BaseModel):
         grid: rows and columns of tokens in the last training batch; None before, and where the network has no tokens.
 
     Raises:
-        UserError: an unknown architecture, token targets for a network that cannot have a token head, an annotator that
-            is told another mean and std than the images have, CutMix or Mixup beside what does not go with them, a
-            network without gradient checkpointing, or an unknown backend to compile with.
+        UserError: an unknown architecture, one for images that are not RGB, token targets for a network that cannot
+            have a token head, an annotator that is told another mean and std than the images have, CutMix or Mixup
+            beside what does not go with them, a network without gradient checkpointing, or an unknown backend to
+            compile with.
     """
 
+    @checked
     def __init__(
         self,
         network: dict,
@@ -61,6 +67,10 @@ class TokenLabelClassifier(BaseModel):
         channels_last: bool = False,
     ) -> None:
         super().__init__(data_preprocessor or {'type': 'ImagePreprocessor'})
+        if (channels := network.get('in_chans', RGB)) != RGB:
+            raise UserError(
+                f'model.network.in_chans is {channels}, and every image is read as RGB, grey ones too: leave it out.'
+            )
         self.targets = TASK_UTILS.build(targets)
         self.model = create_network(**network, token_head=self.targets.trains_tokens)
         self.architecture = network['model_name'].split('.')[0]  # without the tag of pretrained weights
@@ -76,6 +86,10 @@ class TokenLabelClassifier(BaseModel):
                 self.model.token_score_weight = 0.0
         self.loss_function = TokenLabelLoss(**loss)
         self._check_mixing(self.loss_function.ground_truth)
+        if isinstance(self.data_preprocessor, ImagePreprocessor):
+            ids = ['classes'] * self.targets.needs_label_maps
+            ids += ['label'] * (self.targets.needs_image_labels or self.loss_function.ground_truth)
+            self.data_preprocessor.class_counts = dict.fromkeys(ids, self.num_classes)
         if grad_checkpointing:
             self._checkpoint_gradients()
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
@@ -196,10 +210,11 @@ def create_network(model_name: str, token_head: bool = False, **arguments) -> to
     except UserError:
         raise
     except Exception as error:
-        # Hub clients raise errors of many kinds, and a failed download is bad input here, not a defect.
-        if not arguments.get('pretrained'):
-            raise
+        # Hub clients raise errors of many kinds, and a failed download is bad input here, not a defect. Nor do timm's
+        # networks look at their arguments: they fail somewhere.
         reason = (str(error) or type(error).__name__).splitlines()[0]
+        if not arguments.get('pretrained'):
+            raise UserError(f'Network {model_name} cannot be made of these arguments: {reason}.') from error
         raise UserError(
             f'No pretrained weights for {model_name} ({reason}): give the path of a file with '
             'model.network.pretrained_cfg_overlay.file, or set model.network.pretrained=False.'

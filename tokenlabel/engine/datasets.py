@@ -15,3 +15,6 @@ DATA_SAMPLERS.register_module(module=EndlessSampler)
 def build_labeled_images(transform: dict, **arguments) -> LabeledImages:
     """`LabeledImages` with its transform built from a config dict."""
     return LabeledImages(transform=TRANSFORMS.build(transform), **arguments)
+
+
+build_labeled_images.hands_on_to = LabeledImages

@@ -33,6 +33,8 @@ def describe(config: Config, processes: int) -> str:
     Raises:
         UserError: as a training would: what the config names does not exist or does not fit together.
     """
+    if config.get('train_dataloader') is None:
+        raise UserError(f'Config {config.filename} trains nothing: it sets no train_dataloader.')
     with _quiet():
         model = MODELS.build(_without_downloads(config.model))
         counts = kept_accumulation(config, processes)
@@ -91,10 +93,10 @@ def learning_rates(schedulers: list[dict] | dict, rate: float, length: 'Training
     ]
     rates = []
     optimizer.step()  # torch warns where a schedule moves before its optimizer
-    for _ in range(steps):
+    for step in range(1, steps + 1):
         rates.append(optimizer.param_groups[0]['lr'])
         for scheduler in built:
-            if not scheduler.by_epoch:
+            if not scheduler.by_epoch or step % per_epoch == 0:
                 scheduler.step()
     return rates
 
@@ -117,7 +119,13 @@ def optimizer_state_bytes(model: nn.Module, optimizer: dict) -> int:
     for parameter in parameters:
         parameter.grad = torch.empty_like(parameter)
     built = OPTIMIZERS.build({**optimizer, 'params': parameters})
-    built.step()
+    try:
+        built.step()
+    except (RuntimeError, TypeError) as error:
+        raise UserError(
+            f'optim_wrapper.optimizer.type={optimizer["type"]} takes no step of a plain training ({error}): choose '
+            'another, such as AdamW.'
+        ) from error
     state = [value for values in built.state.values() for value in values.values()]
     return sum(value.nbytes for value in state if isinstance(value, torch.Tensor))
 
@@ -216,26 +224,29 @@ def _images(config: Config, model: nn.Module) -> tuple[int, str]:
 
 def _learning_rate(config: Config, processes: int, counts: int | None) -> tuple[float, float]:
     """The rate that a run would have, and the config's."""
-    rate = config.optim_wrapper.optimizer.lr
+    rate = _base_rate(config.optim_wrapper.optimizer)
     scale = config.get('auto_scale_lr') or {}
     if counts is not None or not scale.get('enable'):
         return rate, rate
     return rate * processes * config.train_dataloader.batch_size / scale['base_batch_size'], rate
 
 
+def _base_rate(optimizer: dict) -> float:
+    """The learning rate of an optimizer, its own where the config states none."""
+    parameter = nn.Parameter(torch.zeros(1))
+    return optimizer.get('lr') or OPTIMIZERS.build({**optimizer, 'params': [parameter]}).defaults.get('lr', 0.0)
+
+
 def _groups(model: nn.Module, optim_wrapper: dict) -> list[str]:
     """A line for all parameters that share a multiplier of the learning rate and a weight decay."""
-    if OPTIMIZERS.get(optim_wrapper.optimizer.type) is None:
-        raise UserError(
-            f'The config names an unknown optimizer `{optim_wrapper.optimizer.type}` in optim_wrapper.optimizer.type.'
-        )
     settings = {key: value for key, value in optim_wrapper.items() if key in ('optimizer', 'paramwise_cfg')}
     settings |= {'constructor': optim_wrapper.constructor} if 'constructor' in optim_wrapper else {}
     optimizer = build_optim_wrapper(model, copy.deepcopy(settings)).optimizer
     names = {id(parameter): name for name, parameter in model.named_parameters()}
+    base_rate = _base_rate(optim_wrapper.optimizer)
     groups = defaultdict(list)
     for group in optimizer.param_groups:
-        multiplier = round(group['lr'] / optim_wrapper.optimizer.lr, 6)
+        multiplier = round(group['lr'] / base_rate, 6) if base_rate else 1.0
         groups[multiplier, group.get('weight_decay', 0)] += group['params']
     return [
         f'{len(parameters):>5} tensors {sum(p.numel() for p in parameters) / 1e6:8.3f} M  rate x{multiplier:g}, '
@@ -263,7 +274,13 @@ def _memory(config: Config, model: nn.Module, processes: int) -> list[str]:
         return [*lines, f'{_mib(sum(parts.values()))}  in all, and the activations: the size of the input is not known']
     mixed = config.optim_wrapper.get('type') == 'AmpOptimWrapper'
     network = model.model if isinstance(model, TokenLabelClassifier) else model
-    per_image, per_step = activation_bytes(network.train(), size, mixed)
+    try:
+        per_image, per_step = activation_bytes(network.train(), size, mixed)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = str(error).partition('\n')[0]
+        raise UserError(
+            f'The network cannot take images of {size[0]} x {size[1]} ({reason}): make model and sizes fit.'
+        ) from error
     activations = batch * per_image + per_step
     lines.append(
         f'{_mib(activations)}  activations, an estimate: {per_image / 2**20:.1f} MiB for each of {batch} images of '

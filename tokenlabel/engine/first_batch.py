@@ -9,6 +9,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import Tensor
 
+from tokenlabel.arguments import Count, checked
 from tokenlabel.engine.classifier import classifier_of
 from tokenlabel.engine.resuming.random_states import random_numbers_used_twice
 from tokenlabel.visualization import save_figure, token_labels_figure
@@ -26,7 +27,8 @@ class FirstBatchPicture(Hook):
         num_images: at most so many.
     """
 
-    def __init__(self, num_images: int = 8) -> None:
+    @checked
+    def __init__(self, num_images: Count = 8) -> None:
         self.num_images = num_images
         self._batch: dict[str, Tensor] | None = None
 

@@ -19,7 +19,7 @@ def load_initial_weights(model: torch.nn.Module, path: str | Path) -> Path:
     model scores stays as its targets want it.
 
     Args:
-        model: a `TokenLabelClassifier`, wrapped or not.
+        model: a `TokenLabelClassifier`, or another with a method `load_initial_weights`; wrapped or not.
         path: a checkpoint, or the work dir of a run: its last one.
 
     Returns:
@@ -29,12 +29,16 @@ def load_initial_weights(model: torch.nn.Module, path: str | Path) -> Path:
         UserError: there is no such checkpoint, it does not fit, or the model is of another kind.
     """
     model = model.module if is_model_wrapper(model) else model
-    if not isinstance(model, TokenLabelClassifier):
+    loads_itself = getattr(model, 'load_initial_weights', None)
+    if not isinstance(model, TokenLabelClassifier) and loads_itself is None:
         raise UserError(
-            'initial_weights are for pretraining: name the weights of a segmentation backbone with '
+            f'initial_weights are not for {type(model).__name__}: name the weights of a segmentation backbone with '
             'model.backbone.init_cfg.checkpoint, or all of a model with load_from.'
         )
     file = checkpoint_in(path)
+    if loads_itself is not None:
+        loads_itself(file)
+        return file
     rule = getattr(model.model, 'token_score_weight', None)
     load_checkpoint(model.model, file, ema=True)
     if rule is not None:

@@ -9,6 +9,7 @@ from mmengine.runner import IterBasedTrainLoop, ValLoop
 from mmengine.runner.amp import autocast
 from mmengine.runner.runner import Runner
 
+from tokenlabel.arguments import Count, Natural, checked
 from tokenlabel.engine.classes import check_training_classes
 from tokenlabel.errors import UserError
 
@@ -29,8 +30,14 @@ class EpochsAsIterationsLoop(IterBasedTrainLoop):
         UserError: as `check_training_classes`.
     """
 
+    @checked
     def __init__(
-        self, runner: Runner, dataloader: dict, max_epochs: int | None = None, val_interval: int = 1, max_iters: int = 0
+        self,
+        runner: Runner,
+        dataloader: dict,
+        max_epochs: Natural | None = None,
+        val_interval: Count = 1,
+        max_iters: Natural = 0,
     ) -> None:
         if bool(max_epochs) == bool(max_iters):
             raise UserError('train_cfg wants one of `max_epochs` and `max_iters`: give the length of training once.')

@@ -1,10 +1,13 @@
 """Classification accuracy."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS
+
+from tokenlabel.arguments import Count, checked
 
 
 @METRICS.register_module()
@@ -17,8 +20,11 @@ class TopK(BaseMetric):
         topk: the values of k; one above the number of classes counts every image as right.
     """
 
-    def __init__(self, topk: Sequence[int] = (1, 5), collect_device: str = 'cpu') -> None:
-        super().__init__(collect_device=collect_device)
+    @checked
+    def __init__(
+        self, topk: Sequence[Count] = (1, 5), collect_device: Literal['cpu', 'gpu'] = 'cpu', prefix: str | None = None
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
         self.topk = tuple(topk)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:

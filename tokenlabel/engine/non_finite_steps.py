@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from tokenlabel.arguments import Count, checked
 from tokenlabel.engine.optim_wrapper import SkipsNonFiniteSteps
 from tokenlabel.errors import UserError
 from tokenlabel.files import write_atomically
@@ -43,7 +44,8 @@ class StopOnNonFiniteSteps(Hook):
 
     priority = 'VERY_HIGH'
 
-    def __init__(self, interval: int = 50, limit: int = 3) -> None:
+    @checked
+    def __init__(self, interval: Count = 50, limit: Count = 3) -> None:
         self.interval = interval
         self.limit = limit
         self._steps: list[_Step] = []

@@ -5,7 +5,9 @@ from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import MODELS
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.random_erasing import RandomErasing
+from torch import Tensor
 
+from tokenlabel.arguments import NonNegative, Positive, Probability, checked
 from tokenlabel.errors import UserError
 from tokenlabel.transforms.batch_operations import apply_operations
 from tokenlabel.transforms.mix_images import draw_mix
@@ -27,30 +29,29 @@ class ImagePreprocessor(BaseDataPreprocessor):
         mix_prob: probability that a batch is mixed, where either is on.
         switch_prob: probability of CutMix where both are on.
 
+    Attributes:
+        class_counts: of parts of a training batch that hold class ids, `classes` or `label`: the number of classes.
+
     Raises:
-        UserError: a negative alpha, or a probability outside [0, 1].
+        UserError: an argument out of its range, such as a negative alpha.
     """
 
+    @checked
     def __init__(
         self,
         mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN,
-        std: tuple[float, ...] = IMAGENET_DEFAULT_STD,
-        erasing: float = 0.0,
-        cutmix: float = 0.0,
-        mixup: float = 0.0,
-        mix_prob: float = 1.0,
-        switch_prob: float = 0.5,
+        std: tuple[Positive, ...] = IMAGENET_DEFAULT_STD,
+        erasing: Probability = 0.0,
+        cutmix: NonNegative = 0.0,
+        mixup: NonNegative = 0.0,
+        mix_prob: Probability = 1.0,
+        switch_prob: Probability = 0.5,
     ) -> None:
         super().__init__(non_blocking=True)
         self.register_buffer('mean', 255 * torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer('std', 255 * torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+        self.class_counts: dict[str, int] = {}
         self.erasing = erasing
-        for name, alpha in (('cutmix', cutmix), ('mixup', mixup)):
-            if alpha < 0:
-                raise UserError(f'model.data_preprocessor.{name} is {alpha}: give an alpha above 0, or 0 for none.')
-        for name, probability in (('mix_prob', mix_prob), ('switch_prob', switch_prob)):
-            if not 0 <= probability <= 1:
-                raise UserError(f'model.data_preprocessor.{name} is {probability}: give a probability from 0 to 1.')
         self.cutmix, self.mixup = cutmix, mixup
         self.mix_prob, self.switch_prob = mix_prob, switch_prob
 
@@ -63,7 +64,14 @@ class ImagePreprocessor(BaseDataPreprocessor):
         """Batch dict with `image` uint8 [B, 3, H, W] -> the same with `image` float32, normalised.
 
         A batch that was mixed has its `ImageMix` as `mix`.
+
+        Raises:
+            UserError: a class id of a training batch that there is no class for. It is looked for here, while the batch
+                is on the CPU: a GPU would have to be waited for.
         """
+        if training:
+            for name, count in self.class_counts.items():
+                _check_ids(name, data.get(name), count, data.get('index'))
         # Views stay behind: what is looked up in the score maps is planned on the host, without waiting for the device
         on_host = {name: data[name] for name in ('view', 'map_view', 'index', 'operations') if name in data}
         batch = self.cast_data({name: value for name, value in data.items() if name not in on_host}) | on_host
@@ -77,3 +85,16 @@ class ImagePreprocessor(BaseDataPreprocessor):
             batch['mix'] = draw_mix(tuple(batch['image'].shape[-2:]), self.cutmix, self.mixup, self.switch_prob)
             batch['image'] = batch['mix'].images(batch['image'])
         return {'batch': batch}
+
+
+def _check_ids(name: str, ids: object, count: int, images: Tensor | None) -> None:
+    if not isinstance(ids, Tensor) or ids.device.type != 'cpu' or not ids.numel():
+        return
+    low, high = (int(value) for value in ids.aminmax())
+    if low < 0 or high >= count:
+        row = int(((ids < 0) | (ids >= count)).reshape(len(ids), -1).any(1).nonzero()[0])
+        which = f'image {row} of a batch' if images is None else f'image {int(images[row])}'
+        raise UserError(
+            f'The {name} of {which} of the training data name class {low if low < 0 else high}, but the network has '
+            f'{count} classes: correct them, or set model.network.num_classes.'
+        )

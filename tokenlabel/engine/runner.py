@@ -15,6 +15,7 @@ from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, convert_sync_batchnorm, is_model_wrapper, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIMIZERS, RUNNERS
+from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
 from torch.utils.data import DataLoader
 
@@ -37,7 +38,7 @@ from tokenlabel.engine.resuming.random_states import RandomNumbersOfTraining
 from tokenlabel.engine.resuming.restarts import go_on_after_restart
 from tokenlabel.engine.resuming.restore import described, restore
 from tokenlabel.engine.resuming.schedules import rates_at
-from tokenlabel.engine.resuming.seeded_samples import in_our_order
+from tokenlabel.engine.resuming.seeded_samples import check_ends, in_our_order
 from tokenlabel.engine.resuming.sole_run import sole_run
 from tokenlabel.engine.run_folder import folder_errors, raise_in_log_files
 from tokenlabel.engine.sharding import is_sharded, shard, shard_optimizer, take_part_in_saving, whole_state_dicts
@@ -64,6 +65,7 @@ class Runner(mmengine.runner.Runner):
     `keep_global_batch=True` keeps the recipe's batch and learning rate on any number of processes.
     """
 
+    _hooks_met = False  # whether `before_run` has been called, and `after_run` not yet
     resumed_from: Path | None = None  # the checkpoint that training resumed from
 
     def __init__(self, model: torch.nn.Module | dict, work_dir: str, *args, **kwargs) -> None:
@@ -193,6 +195,18 @@ class Runner(mmengine.runner.Runner):
             self.register_hook(hook)
         self.register_hook(RefuseNonFiniteWeights())
 
+    def call_hook(self, fn_name: str, **kwargs) -> None:
+        """As MMEngine; a hook meets the runner once before a run, and finds weights under `state_dict` in any file."""
+        if fn_name == 'before_run':
+            if self._hooks_met:
+                return
+            self._hooks_met = True
+        if fn_name == 'after_load_checkpoint' and 'state_dict' not in kwargs['checkpoint']:
+            kwargs['checkpoint'] = {'state_dict': kwargs['checkpoint']}
+        super().call_hook(fn_name, **kwargs)
+        if fn_name == 'after_run':
+            self._hooks_met = False
+
     def register_hook(self, hook: Hook | dict, priority: int | str | None = None) -> None:
         """Registers a hook; ours where MMEngine's CheckpointHook is asked for."""
         if isinstance(hook, dict) and hook.get('type') == 'CheckpointHook':
@@ -215,18 +229,32 @@ class Runner(mmengine.runner.Runner):
                 return super().train()
 
     def build_train_loop(self, loop: dict | BaseLoop) -> BaseLoop:
-        """Builds the loop; validation, which may write checkpoints, falls between steps."""
+        """Builds the loop; validation, which may write checkpoints, falls between steps.
+
+        Raises:
+            UserError: as `check_ends`.
+        """
         loop = super().build_train_loop(loop)
+        if not isinstance(loop, IterBasedTrainLoop):
+            check_ends(loop.dataloader, 'train')
         validation_between_steps(loop, iterations_per_step(self.cfg, self.world_size))
         return loop
 
     def build_val_loop(self, loop: dict | BaseLoop) -> BaseLoop:
-        """Builds the loop, whose metrics learn where the images lie."""
-        return _name_images(super().build_val_loop(loop))
+        """Builds the loop, whose metrics learn where the images lie.
+
+        Raises:
+            UserError: as `check_ends`.
+        """
+        loop = super().build_val_loop(loop)
+        check_ends(loop.dataloader, 'val')
+        return _name_images(loop)
 
     def build_test_loop(self, loop: dict | BaseLoop) -> BaseLoop:
         """As `build_val_loop`."""
-        return _name_images(super().build_test_loop(loop))
+        loop = super().build_test_loop(loop)
+        check_ends(loop.dataloader, 'test')
+        return _name_images(loop)
 
     @staticmethod
     def build_dataloader(
@@ -307,16 +335,19 @@ class Runner(mmengine.runner.Runner):
     def load_checkpoint(self, filename: str, map_location='cpu', strict: bool = True, **kwargs) -> dict:
         """As MMEngine, but a weight that is missing, left over, or of another shape or kind is an error.
 
+        Hooks that have a say in it, such as `EMAHook`, meet the runner first.
+
         Raises:
             UserError: as `load_from_local`, or the checkpoint belongs to another model.
         """
+        self.call_hook('before_run')
         try:
             checkpoint = super().load_checkpoint(filename, map_location, strict, **kwargs)
         except RuntimeError as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise UserError(
                 f'Checkpoint {filename} does not fit this model ({" ".join(lines)[:300]}): use the config it was '
-                'trained with.'
+                'trained with, or, to start from all of it but heads of other classes, name it as initial_weights.'
             ) from error
         model = self.model.module if is_model_wrapper(self.model) else self.model
         refuse_other_kinds(model.state_dict(), checkpoint.get('state_dict', checkpoint), filename)

@@ -14,9 +14,10 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor
 from torch.nn import functional as F
 
+from tokenlabel.arguments import Count, Positive, Rate, checked
 from tokenlabel.errors import UserError
 from tokenlabel.labels.annotator import Annotator, load_annotator
-from tokenlabel.labels.targets import TokenTargets, distillation_targets, image_targets, token_targets
+from tokenlabel.labels.targets import Geometry, TokenTargets, distillation_targets, image_targets, token_targets
 from tokenlabel.transforms.view import View
 
 
@@ -35,10 +36,14 @@ class TokenLabels:
     needs_label_maps = True
     needs_image_labels = False
 
+    @checked
     def __init__(
-        self, smoothing: float = 0.0, geometry: str = 'exact', k: int | None = None, temperature: float = 1.0
+        self,
+        smoothing: Rate = 0.0,
+        geometry: Geometry = 'exact',
+        k: Count | None = None,
+        temperature: Positive = 1.0,
     ) -> None:
-        _check_sharpness(k, temperature)
         self.smoothing = smoothing
         self.geometry = geometry
         self.k = k
@@ -79,16 +84,16 @@ class AnnotatorTokenLabels:
     needs_label_maps = False
     needs_image_labels = False
 
+    @checked
     def __init__(
         self,
         annotator: dict[str, Any],
-        smoothing: float = 0.0,
-        k: int = 5,
-        temperature: float = 1.0,
+        smoothing: Rate = 0.0,
+        k: Count = 5,
+        temperature: Positive = 1.0,
         mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN,
-        std: tuple[float, ...] = IMAGENET_DEFAULT_STD,
+        std: tuple[Positive, ...] = IMAGENET_DEFAULT_STD,
     ) -> None:
-        _check_sharpness(k, temperature)
         self.arguments = annotator
         self.smoothing = smoothing
         self.k = k
@@ -112,6 +117,11 @@ class AnnotatorTokenLabels:
         return self
 
     def __call__(self, batch: dict[str, Tensor], grid: tuple[int, int], num_classes: int) -> TokenTargets:
+        if self.num_classes > num_classes:
+            raise UserError(
+                f'The annotator has {self.num_classes} classes but the network {num_classes}: set '
+                f'model.network.num_classes={self.num_classes}.'
+            )
         scores, classes = self.score_maps(batch['image'])
         return token_targets(
             scores,
@@ -161,7 +171,8 @@ class ImageLabels:
     needs_image_labels = True
     k = None
 
-    def __init__(self, smoothing: float = 0.0, on_tokens: bool = False) -> None:
+    @checked
+    def __init__(self, smoothing: Rate = 0.0, on_tokens: bool = False) -> None:
         self.smoothing = smoothing
         self.trains_tokens = on_tokens
 
@@ -184,8 +195,8 @@ class AnnotatorImageLabels:
     needs_label_maps = True
     needs_image_labels = False
 
-    def __init__(self, smoothing: float = 0.0, k: int | None = None, temperature: float = 1.0) -> None:
-        _check_sharpness(k, temperature)
+    @checked
+    def __init__(self, smoothing: Rate = 0.0, k: Count | None = None, temperature: Positive = 1.0) -> None:
         self.smoothing = smoothing
         self.k = k
         self.temperature = temperature
@@ -199,10 +210,3 @@ class AnnotatorImageLabels:
             k=self.k,
             temperature=self.temperature,
         )
-
-
-def _check_sharpness(k: int | None, temperature: float) -> None:
-    if k is not None and k < 1:
-        raise UserError(f'model.targets.k is {k}: give the number of scores to use, from 1 on.')
-    if not temperature > 0:
-        raise UserError(f'model.targets.temperature is {temperature}: give a number above 0.')

@@ -54,7 +54,7 @@ def merge_stores(
                 target[here == owner] = source
         return maps
 
-    return _write(first, [keys[i] for i in order], read, path, on_batch)
+    return _write(stores, [keys[i] for i in order], read, path, on_batch)
 
 
 def subset_store(
@@ -86,7 +86,7 @@ def subset_store(
         raise UserError(f'No image of {store.path} was chosen.')
     rows = np.unique(rows)
     return _write(
-        store, [store.keys[int(row)] for row in rows], lambda batch: read_rows(store, rows[batch]), path, on_batch
+        [store], [store.keys[int(row)] for row in rows], lambda batch: read_rows(store, rows[batch]), path, on_batch
     )
 
 
@@ -105,16 +105,16 @@ def keys_of_classes(store: LabelStore, classes: Iterable[str]) -> list[str]:
 
 
 def _write(
-    like: LabelStore,
+    sources: Sequence[LabelStore],
     keys: list[str],
     read: Callable[[range], StoreRows],
     path: str | Path,
     on_batch: Callable[[int, int], None],
 ) -> LabelStore:
-    """A store with the settings of another; `read` gives the maps at a range of positions in the sorted `keys`."""
-    if Path(path).resolve() == like.path.resolve():
+    """A store with the settings of others; `read` gives the maps at a range of positions in the sorted `keys`."""
+    if Path(path).resolve() in {store.path.resolve() for store in sources}:
         raise UserError(f'{path} would be written over itself: give another folder.')
-    settings = {name: like.meta[name] for name in (*SAME, 'batch_size')}
+    settings = {name: sources[0].meta[name] for name in (*SAME, 'batch_size')}
     with LabelWriter(path, keys, **settings) as writer:
         on_batch(writer.num_done, len(keys))
         batches = writer.batches()

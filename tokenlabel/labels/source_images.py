@@ -1,33 +1,30 @@
-"""Single images of a reader, opened with errors that name them."""
+"""Single images of a reader, with errors that name them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import Image
 
-from tokenlabel.errors import UserError
+from tokenlabel.image_files import reading
+from tokenlabel.image_files.unreadable import named
 
 
 def open_rgb(reader: Any, index: int) -> Image.Image:
-    """Image number `index` of a timm reader. Raises `UserError` where it cannot be read."""
-    with _opened(reader, index) as image:
-        return image.convert('RGB')
+    """Image number `index` of a timm reader, upright RGB. Raises `UserError` where it cannot be read."""
+    with _opened(reader, index) as stream:
+        return reading.decode(reading.open_image(stream))
 
 
 def image_size(reader: Any, index: int) -> tuple[int, int]:
-    """Its width and height in pixels, from the header alone. Raises `UserError` where it cannot be read."""
-    with _opened(reader, index) as image:
-        return image.size
+    """Its width and height in pixels, upright, from the header alone. Raises `UserError` where it cannot be read."""
+    with _opened(reader, index) as stream:
+        return reading.image_size(stream)
 
 
 @contextmanager
-def _opened(reader: Any, index: int) -> Iterator[Image.Image]:
-    try:
+def _opened(reader: Any, index: int) -> Iterator[BinaryIO]:
+    with named(reader.filename(index, absolute=True)):
         stream, _ = reader[index]
-        with stream, Image.open(stream) as image:
-            yield image
-    except Exception as error:
-        # Pillow raises nearly anything
-        path = reader.filename(index, absolute=True)
-        raise UserError(f'Cannot read image {path} ({error}): replace or remove it.') from error
+        with stream:
+            yield stream

@@ -9,8 +9,8 @@ import numpy as np
 
 from tokenlabel.labels.class_map import match_classes
 from tokenlabel.labels.store import LabelStore, image_keys
-from tokenlabel.labels.store.files import num_shards
-from tokenlabel.labels.store.shards import class_folder, read_shard
+from tokenlabel.labels.store.files import file_names, num_shards
+from tokenlabel.labels.store.shards import check_rows, class_folder, read_shard
 
 NUM_HALF_VALUES = 2**16
 MAX_NAMED = 20  # skipped images
@@ -66,11 +66,15 @@ def store_statistics(
         labels: class of each image, int [n], -1 where it is not known; see `image_labels`.
         bins: of the histogram.
         on_shard: called each time a shard has been read.
+
+    Raises:
+        UserError: a file or a map that is damaged (named).
     """
 
     def of_shard(shard: int) -> tuple[np.ndarray, int, int, int]:
         maps = read_shard(store, shard)
         begin = shard * store.meta['images_per_shard']
+        check_rows(store, np.arange(begin, begin + len(maps.sizes)), maps)
         there = maps.sizes[:, 0] > 0
         # a half has so few values that counting each gives any histogram from one pass
         best = np.ascontiguousarray(maps.scores[there, 0]).view(np.uint16).ravel()
@@ -87,7 +91,7 @@ def store_statistics(
     edges, counts = _histogram(halves, bins)
     return Statistics(
         num_maps=maps,
-        num_bytes=sum(file.stat().st_size for file in store.path.iterdir()),
+        num_bytes=sum((store.path / name).stat().st_size for name in ('meta.json', *file_names(store.meta))),
         edges=edges,
         counts=counts,
         num_labelled=known,

@@ -9,6 +9,7 @@ Only the few classes in the cells under a token differ from the value that all o
 class ids, their excess over that background, and the background.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +23,7 @@ Geometry = Literal['exact', 'released']
 
 # Composed float32 matrices carry rounding errors; without slack they change how many samples a box gets.
 _SLACK = 1e-6
+MAX_SAMPLES = 4096  # of a token along one of its sides
 
 
 @dataclass(frozen=True)
@@ -119,9 +121,11 @@ def token_targets(
             their score of 0.
 
     Raises:
-        UserError: a class id outside [0, C) (seen on CPU only); a sheared or rotated View with geometry='released'.
+        UserError: a class id outside [0, C) (seen on CPU only); a sheared or rotated View with geometry='released'; a
+            View that is not finite, has no area or reaches over thousands of maps; an argument out of range.
         ValueError: shapes that do not fit together; an unknown geometry.
     """
+    _check_options(num_classes, smoothing, k, temperature, grid)
     _check_shapes(scores, classes, view, map_view)
     scores, classes = _best(scores, classes, k, temperature)
     classes = classes.to(torch.int32)
@@ -139,7 +143,13 @@ def token_targets(
 def image_targets(
     labels: Tensor, grid: tuple[int, int] | None, num_classes: int, smoothing: float = 0.0
 ) -> TokenTargets:
-    """Smoothed one-hot targets from image labels int64 [B]; every token of `grid` (rows, cols) gets a copy."""
+    """Smoothed one-hot targets from image labels int64 [B]; every token of `grid` (rows, cols) gets a copy.
+
+    Raises:
+        UserError: a label outside [0, C) (seen on CPU only), or an argument out of range.
+    """
+    _check_options(num_classes, smoothing, grid=grid)
+    check_labels(labels, num_classes)
 
     def one_hot(num_tokens: int) -> SparseTarget:
         ids = labels[:, None, None].expand(-1, num_tokens, 1)
@@ -148,6 +158,16 @@ def image_targets(
 
     tokens = None if grid is None else one_hot(grid[0] * grid[1])
     return TokenTargets(one_hot(1), tokens, smoothing)
+
+
+def check_labels(labels: Tensor, num_classes: int) -> None:
+    """Raise `UserError` for an image label outside [0, C); on a device nothing is checked."""
+    stray = _stray(labels, num_classes)
+    if stray is not None:
+        raise UserError(
+            f'An image has label {stray} but there are {num_classes} classes: set num_classes to the class count of '
+            'the images, or leave out images without a class.'
+        )
 
 
 @torch.no_grad()
@@ -170,6 +190,7 @@ def distillation_targets(
     Raises:
         UserError: a class id outside [0, C) (seen on CPU only).
     """
+    _check_options(num_classes, smoothing, k, temperature)
     scores, classes = _best(scores, classes, k, temperature)
     classes = classes.long()
     _check_classes(classes, num_classes)
@@ -195,23 +216,51 @@ def _check_shapes(scores: Tensor, classes: Tensor, view: Tensor, map_view: Tenso
 
 
 def _check_classes(classes: Tensor, num_classes: int) -> None:
-    if classes.device.type == 'cpu' and classes.numel():
-        low, high = (int(value) for value in classes.aminmax())
-        if low < 0 or high >= num_classes:
-            raise UserError(
-                f'The score maps name class {low if low < 0 else high} but there are {num_classes} classes: '
-                'use the label store that was made with these classes, or set num_classes to its class count.'
-            )
+    stray = _stray(classes, num_classes)
+    if stray is not None:
+        raise UserError(
+            f'The score maps name class {stray} but there are {num_classes} classes: '
+            'use the label store that was made with these classes, or set num_classes to its class count.'
+        )
+
+
+def _stray(ids: Tensor, num_classes: int) -> int | None:
+    """A class id outside [0, C); None where there is none, or on a device, which would have to be waited for."""
+    if ids.device.type != 'cpu' or not ids.numel():
+        return None
+    low, high = (int(value) for value in ids.aminmax())
+    return low if low < 0 else high if high >= num_classes else None
+
+
+def _check_options(
+    num_classes: int,
+    smoothing: float,
+    k: int | None = None,
+    temperature: float = 1.0,
+    grid: tuple[int, int] | None = None,
+) -> None:
+    # written so that NaN, of which every comparison is false, is refused
+    if not 0 <= smoothing < 1:
+        raise UserError(f'smoothing is {smoothing}: give a number from 0 on and below 1.')
+    if not 0 < temperature < math.inf:
+        raise UserError(f'temperature is {temperature}: give a number above 0.')
+    for name, count in (('num_classes', num_classes), ('k', k), *(('grid', side) for side in grid or ())):
+        if count is not None and not count >= 1:
+            raise UserError(f'{name} is {grid if name == "grid" else count}: give whole numbers from 1 on.')
 
 
 def _to_map(view: Tensor, map_view: Tensor | None, geometry: Geometry) -> Tensor:
     """Views from the model input to the score map, float64 [B, 2, 3] on the CPU."""
     view = view.to('cpu', torch.float64)
-    if geometry == 'released':
-        return _released_view(view)
-    if geometry != 'exact':
+    if geometry not in ('exact', 'released'):
         raise ValueError(f"geometry is 'exact' or 'released', got {geometry!r}.")
-    return view if map_view is None else compose(invert(map_view.to('cpu', torch.float64)), view)
+    if geometry == 'released':
+        view = _released_view(view)
+    elif map_view is not None:
+        view = compose(invert(map_view.to('cpu', torch.float64)), view)
+    if not view.isfinite().all():
+        raise UserError('A View of this batch is not finite, or that of a map has no area: give crops of an image.')
+    return view
 
 
 def _released_view(view: Tensor) -> Tensor:
@@ -263,6 +312,11 @@ def _cell_weights(
     counts = (sides.norm(dim=-1) * (1 - _SLACK)).ceil().clamp(min=1)
     span = (sides.abs() * (1 - 1 / counts[..., None])).sum(1)
     window = torch.minimum((span.amax(0) * (1 - _SLACK)).ceil().long() + 2, size)
+    if counts.max() > MAX_SAMPLES:
+        raise UserError(
+            f'A token of this batch lies over {counts.max():.0f} cells of its score map, which ends long before: give '
+            'a smaller crop, or leave out images that are thousands of times as long as wide.'
+        )
     max_u, max_v = counts.amax(0).long().tolist()
 
     limits = torch.cat([size - 1, size - window]).expand(len(to_map), -1)

@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 
 from tokenlabel.errors import UserError
-from tokenlabel.labels.store import LabelStore, image_keys
-from tokenlabel.labels.store.files import ARRAYS, file_digest, file_name, num_shards, read_meta
+from tokenlabel.files import explained
+from tokenlabel.labels.store import image_keys
+from tokenlabel.labels.store.files import RESTORE, file_digest, file_name, num_shards
 from tokenlabel.labels.store.keys import encode_keys
-from tokenlabel.labels.store.shards import StoreRows, read_shard
-
-FIELDS = (
-    *('annotator', 'view', 'num_classes', 'class_names', 'k', 'grid', 'num_images', 'batch_size', 'images_per_shard'),
-    *('complete', 'skipped', 'checksums'),
-)
+from tokenlabel.labels.store.meta import MetaFile, read_meta
+from tokenlabel.labels.store.reader import StoreRecord
+from tokenlabel.labels.store.shards import StoreRows, read_shard, unusable
 
 
 def verify_store(path: str | Path, reader: Any | None = None, on_file: Callable[[], None] = lambda: None) -> list[str]:
@@ -24,7 +22,7 @@ def verify_store(path: str | Path, reader: Any | None = None, on_file: Callable[
 
     Each file is compared with its recorded checksum, in threads; type and shape of each array, order of the keys,
     finite scores with the best first, class ids and image sizes are checked besides, as a checksum only tells that a
-    file has changed.
+    file has changed. Where `meta.json` is damaged, nothing tells what the other files should be, and they are left.
 
     Args:
         path: the store.
@@ -33,47 +31,53 @@ def verify_store(path: str | Path, reader: Any | None = None, on_file: Callable[
         on_file: called each time a file has been compared with its checksum.
 
     Raises:
-        UserError: there is no store, or one of a newer version.
+        UserError: there is no store.
     """
     path = Path(path)
-    meta = read_meta(path)
-    if meta is None:
-        raise UserError(f'No label store at {path}: make one with tools/annotate.py.')
-    missing = [field for field in FIELDS if field not in meta]
-    if missing:
-        return [f'{path / "meta.json"} lacks {", ".join(missing)}.']
-    if not meta['complete']:
-        return [f'{path} is unfinished: run the command that began it again to resume.']
-    problems = list(_wrong_checksums(path, meta, on_file))
     try:
-        store = LabelStore(path)
+        file = MetaFile.read(path)
     except UserError as error:
-        return [*problems, str(error)]
-    problems += _wrong_keys(store)
+        return [str(error)]
+    if file is None:
+        raise UserError(f'No label store at {path}: make one with tools/annotate.py.')
+    if not file.meta['complete']:
+        return [f'{path} is unfinished: run the command that began it again to resume.']
+    problems = []
+    if file.has_checksum and not file.as_written:
+        problems.append(f'{path / "meta.json"} has changed since it was written, though it says the same: {RESTORE}.')
+    problems += [*_wrong_checksums(path, file.meta, on_file), *_strangers(path, file.meta)]
+    try:
+        store = StoreRecord(path)
+    except UserError as error:
+        return [*problems, *_unless_missing(error)]
     with ThreadPoolExecutor() as pool:
-        for found in pool.map(lambda shard: list(_wrong_maps(store, shard)), range(num_shards(meta))):
+        for found in pool.map(lambda shard: list(_wrong_maps(store, shard)), range(num_shards(store.meta))):
             problems += found
     return problems + (list(_differences(store, reader)) if reader is not None else [])
 
 
 def num_files(path: str | Path) -> int:
-    """Files of a store that have a checksum."""
-    return len((read_meta(path) or {}).get('checksums', {}))
+    """Files of a store that have a checksum; 0 where its `meta.json` cannot be read."""
+    try:
+        return len((read_meta(path) or {}).get('checksums', {}))
+    except UserError:
+        return 0
+
+
+def lacks_checksum(path: str | Path) -> bool:
+    """Whether a store is of an earlier version, whose `meta.json` had no checksum of itself."""
+    file = MetaFile.read(path)
+    return file is not None and not file.has_checksum
 
 
 def _wrong_checksums(path: Path, meta: dict, on_file: Callable[[], None]) -> Iterator[str]:
-    expected = ['keys.npy', *(file_name(name, shard) for name in ARRAYS for shard in range(num_shards(meta)))]
-    unlisted = [name for name in expected if name not in meta['checksums']]
-    if unlisted:
-        yield f'{path / "meta.json"} has no checksum of {", ".join(unlisted)}.'
-
     def compare(name: str) -> str | None:
         try:
             same = file_digest(path / name) == meta['checksums'][name]
         except FileNotFoundError:
             return f'{path / name} is missing.'
         except OSError as error:
-            return f'{path / name} cannot be read ({error.strerror}).'
+            return f'{path / name} cannot be read {explained(error)}.'
         finally:
             on_file()
         return None if same else f'{path / name} has changed since it was written: its checksum differs.'
@@ -82,53 +86,47 @@ def _wrong_checksums(path: Path, meta: dict, on_file: Callable[[], None]) -> Ite
         yield from filter(None, pool.map(compare, meta['checksums']))
 
 
-def _wrong_keys(store: LabelStore) -> Iterator[str]:
-    file, encoded = store.path / 'keys.npy', store.keys.encoded
-    disorder = np.flatnonzero(encoded[1:] <= encoded[:-1])
-    if len(disorder):
-        yield f'{file} is not sorted, or names an image twice: {store.keys[int(disorder[0]) + 1]}.'
-    if not encoded.all():
-        yield f'{file} has an image without a name.'
+def _strangers(path: Path, meta: dict) -> Iterator[str]:
+    """Arrays that do not belong to the store, such as a further shard."""
+    for name in sorted(file.name for file in path.glob('*.npy')):
+        if name not in meta['checksums']:
+            yield f'{path / name} is no file of this store, which has {num_shards(meta)} shards: remove it.'
 
 
-def _wrong_maps(store: LabelStore, shard: int) -> Iterator[str]:
+def _unless_missing(error: UserError) -> list[str]:
+    """What is wrong with a file; nothing of a missing one, which its checksum names already."""
+    return [] if isinstance(error.__cause__, FileNotFoundError) else [str(error)]
+
+
+def _wrong_maps(store: StoreRecord, shard: int) -> Iterator[str]:
     try:
         maps = read_shard(store, shard)
     except UserError as error:
-        # a missing file is named by its checksum already
-        if not isinstance(error.__cause__, FileNotFoundError):
-            yield str(error)
+        yield from _unless_missing(error)
         return
-    there = maps.sizes[:, 0] > 0
-    for name, wrong, what in _checks(store, maps):
+    there = maps.sizes.any(1)
+    for name, wrong, what in (*unusable(store, maps), _disordered(maps)):
         rows = np.flatnonzero(wrong & there)
         if len(rows):
             yield f'{store.path / file_name(name, shard)}: {_images(store, shard, rows)} {what}.'
-    recorded = np.isin(
-        np.arange(len(there)) + shard * store.meta['images_per_shard'], store.keys.rows(store.meta['skipped'])
-    )
+    recorded = np.isin(np.arange(len(there)) + shard * store.meta['images_per_shard'], store.skipped_rows)
     rows = np.flatnonzero(recorded == there)
     if len(rows):
         file = store.path / file_name('sizes', shard)
         yield f'{file}: {_images(store, shard, rows)} should have a size exactly if meta.json does not skip it.'
 
 
-def _checks(store: LabelStore, maps: StoreRows) -> Iterator[tuple[str, np.ndarray, str]]:
-    """(array, whether it is wrong of each row, what is wrong)."""
-    yield 'scores', ~np.isfinite(maps.scores).all((1, 2, 3)), 'has scores that are not finite'
+def _disordered(maps: StoreRows) -> tuple[str, np.ndarray, str]:
     disordered = (maps.scores[:, 1:] > maps.scores[:, :-1]).any((1, 2, 3))
-    yield 'scores', disordered, 'has a cell whose best score is not the first'
-    beyond = (maps.classes >= store.num_classes).any((1, 2, 3))
-    yield 'classes', beyond, f'names a class beyond the {store.num_classes} that there are'
-    yield 'sizes', (maps.sizes == 0).any(1), 'has a width but no height'
+    return 'scores', disordered, 'has a cell whose best score is not the first'
 
 
-def _images(store: LabelStore, shard: int, rows: np.ndarray) -> str:
+def _images(store: StoreRecord, shard: int, rows: np.ndarray) -> str:
     first = store.keys[shard * store.meta['images_per_shard'] + int(rows[0])]
     return first if len(rows) == 1 else f'{first} (and {len(rows) - 1} more)'
 
 
-def _differences(store: LabelStore, reader: Any) -> Iterator[str]:
+def _differences(store: StoreRecord, reader: Any) -> Iterator[str]:
     """Between a store and the images it is to be used with."""
     keys = image_keys(reader)
     encode_keys(keys)

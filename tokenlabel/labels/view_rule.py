@@ -19,6 +19,8 @@ from tokenlabel.transforms.image import EvalTransform
 from tokenlabel.transforms.view import View
 
 BICUBIC = Image.Resampling.BICUBIC
+MAX_SIZE = 2**16  # pixels
+MIN_CROP = 0.01
 
 
 class ViewRule(Protocol):
@@ -44,6 +46,9 @@ class Squash:
     name: ClassVar[str] = 'squash'
     size: int
 
+    def __post_init__(self) -> None:
+        _check_size(self)
+
     def pixels(self, image: Image.Image) -> Tensor:
         return F.pil_to_tensor(image.resize((self.size, self.size), BICUBIC))
 
@@ -61,6 +66,12 @@ class CenterCrop:
     name: ClassVar[str] = 'center-crop'
     size: int
     crop_pct: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_size(self)
+        number = isinstance(self.crop_pct, int | float) and not isinstance(self.crop_pct, bool)
+        if not number or not MIN_CROP <= self.crop_pct <= 1:
+            raise UserError(f'View rule {self.name} has the crop_pct {self.crop_pct!r}: give {MIN_CROP} to 1.')
 
     def pixels(self, image: Image.Image) -> Tensor:
         return EvalTransform(self.size, self.crop_pct)(image)[0]
@@ -95,6 +106,12 @@ class Native:
     size: int
     fill: tuple[int, int, int] = (124, 116, 104)
 
+    def __post_init__(self) -> None:
+        _check_size(self)
+        channels = self.fill if isinstance(self.fill, list | tuple) else ()
+        if len(channels) != 3 or not all(type(value) is int and 0 <= value <= 255 for value in channels):
+            raise UserError(f'View rule {self.name} has the fill {self.fill!r}: give three whole numbers to 255.')
+
     def pixels(self, image: Image.Image) -> Tensor:
         left, top, width, height = self.placement(*image.size)
         square = Image.new('RGB', (self.size, self.size), tuple(self.fill))
@@ -127,20 +144,26 @@ def view_rule(record: dict[str, Any]) -> ViewRule:
     """The rule that a store's `meta.json` records: its `rule` and that rule's arguments.
 
     Raises:
-        UserError: a rule of another name, or arguments that it does not have.
+        UserError: a rule of another name, or arguments that it does not have or that are out of range.
     """
     arguments = {name: value for name, value in record.items() if name != 'rule'}
-    if record['rule'] not in RULES:
-        raise UserError(f'View rule {record["rule"]!r} is unknown: it is one of {", ".join(RULES)}.')
+    name = record.get('rule')
+    if not isinstance(name, str) or name not in RULES:
+        raise UserError(f'View rule {name!r} is unknown: it is one of {", ".join(RULES)}.')
     try:
-        return RULES[record['rule']](**arguments)
+        return RULES[name](**arguments)
     except TypeError as error:
-        raise UserError(f'View rule {record["rule"]} does not take {arguments}.') from error
+        raise UserError(f'View rule {name} does not take {", ".join(arguments) or "no size"}.') from error
 
 
 def rule_record(rule: ViewRule) -> dict[str, Any]:
     """What a store records of a rule."""
     return {'rule': rule.name} | asdict(rule)
+
+
+def _check_size(rule: ViewRule) -> None:
+    if type(rule.size) is not int or not 1 <= rule.size <= MAX_SIZE:
+        raise UserError(f'View rule {rule.name} has the size {rule.size!r}: give whole pixels from 1 to {MAX_SIZE}.')
 
 
 def _cells_inside(spans: np.ndarray, size: int, side: int) -> np.ndarray:

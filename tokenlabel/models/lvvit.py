@@ -15,6 +15,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tokenlabel.arguments import Count, NonNegative, Positive, Size, checked
 from tokenlabel.errors import UserError
 from tokenlabel.models.checkpoint import load_weights, read_checkpoint, resample_pos_embed, resampled, state_dict_of
 from tokenlabel.models.token_head import TokenLogits, class_scores
@@ -44,21 +45,22 @@ class LVViT(VisionTransformer):
         **kwargs: Everything else that timm's `VisionTransformer` takes.
 
     Raises:
-        UserError: The patch size is odd or does not divide the image size.
+        UserError: An argument is out of its range; the patch size is odd or does not divide the image size.
         ValueError: `mix_token` with `patch_drop_rate`, or `init_values` with a residual divisor.
     """
 
+    @checked
     def __init__(
         self,
-        img_size: int | tuple[int, int] = 224,
-        patch_size: int | tuple[int, int] = 16,
-        mlp_ratio: float = 3.0,
+        img_size: Size = 224,
+        patch_size: Size = 16,
+        mlp_ratio: Positive = 3.0,
         qkv_bias: bool = False,
         norm_layer: type[nn.Module] | str | None = None,
-        stem_width: int = 64,
-        residual_divisor: float = 1.0,
+        stem_width: Count = 64,
+        residual_divisor: Positive = 1.0,
         mix_token: bool = False,
-        token_score_weight: float = 0.5,
+        token_score_weight: NonNegative = 0.5,
         **kwargs,
     ) -> None:
         super().__init__(

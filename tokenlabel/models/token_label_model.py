@@ -9,6 +9,7 @@ from timm.layers import to_2tuple, trunc_normal_
 from timm.models import group_parameters, is_model_in_modules
 from torch import Tensor, nn
 
+from tokenlabel.arguments import Natural, NonNegative, checked
 from tokenlabel.errors import UserError
 from tokenlabel.models.feature_layout import (
     Layout,
@@ -57,12 +58,13 @@ class TokenLabelModel(nn.Module):
             drops tokens in training.
     """
 
+    @checked
     def __init__(
         self,
         backbone: str,
-        num_classes: int = 1000,
+        num_classes: Natural = 1000,
         mix_token: bool = False,
-        token_score_weight: float = 0.5,
+        token_score_weight: NonNegative = 0.5,
         pretrained: bool = False,
         **kwargs,
     ) -> None:

@@ -33,7 +33,8 @@ def fused_soft_cross_entropy(logits: Tensor, ids: Tensor, excess: Tensor, backgr
 
     Args:
         logits: float32, bfloat16 or float16 [B, N, C], of any strides; computed in float32.
-        ids: int64 [B, N, M], class ids in [0, C); equal ids add up. Some dozens: the work grows with M^2.
+        ids: int64 [B, N, M], class ids in [0, C); equal ids add up. Some dozens: the work grows with M^2. An id outside
+            makes loss and gradient of its token NaN.
         excess: [B, N, M], target minus background of these classes.
         background: [B, N], target of all other classes.
     """
@@ -128,10 +129,14 @@ def _token_kernel(
     places = tl.arange(0, IDS_BLOCK)
     used = places < num_ids
     own_id = tl.load(ids + places, mask=used, other=0)
-    own_x = tl.load(logits + own_id * STRIDE_CLASS, mask=used, other=0).to(tl.float32)
+    # An id beyond the classes would lead into the memory of others. It makes loss and slopes NaN instead.
+    inside = used & (own_id >= 0) & (own_id < NUM_CLASSES)
+    own_x = tl.load(logits + own_id * STRIDE_CLASS, mask=inside, other=0).to(tl.float32)
     own_e = tl.load(excess + places, mask=used, other=0).to(tl.float32)
     b = tl.load(background + token).to(tl.float32)
     total = tl.sum(own_e, 0) + NUM_CLASSES * b
+    num_astray = tl.sum((used & (inside == 0)).to(tl.int32), 0)
+    total = tl.where(num_astray > 0, float('nan'), total)
 
     # Of one block the loops are no loops, and the compiler reads the logits once.
     top = tl.full((), float('-inf'), tl.float32)
@@ -161,7 +166,7 @@ def _token_kernel(
         summed += tl.sum(tl.where(own_id[:, None] == other_id[None, :], other_e[None, :], 0.0), 1)
     slope = (total * tl.exp(own_x - lse) - b - summed) * unit
     tl.debug_barrier()  # after the slopes that other threads wrote to these places
-    tl.store(slopes + own_id, slope.to(slopes.dtype.element_ty), mask=used)
+    tl.store(slopes + own_id, slope.to(slopes.dtype.element_ty), mask=inside)
 
 
 @triton.jit

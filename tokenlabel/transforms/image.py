@@ -10,6 +10,7 @@ import math
 import random
 import re
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -23,10 +24,11 @@ from torch.nn.functional import interpolate
 from torchvision.transforms import ColorJitter, InterpolationMode
 from torchvision.transforms import functional as F
 
+from tokenlabel.arguments import Ascending, NonNegative, Positive, Probability, Share, Size, checked
 from tokenlabel.errors import UserError
+from tokenlabel.image_files.reading import decode, rgb_pixels
 from tokenlabel.transforms import opencv_operations
 from tokenlabel.transforms.batch_operations import FILL, OPERATIONS, encode_operations
-from tokenlabel.transforms.decoding import decode, pixels_of
 from tokenlabel.transforms.view import View
 
 Viewed = tuple[Image.Image, View]
@@ -50,22 +52,24 @@ class TrainTransform:
             None for none. Unlike timm's it also applies after RandAugment.
         interpolation: of the crop: 'random' (bilinear or bicubic), or a name that timm knows.
         draft: decode, resize and warp by quicker ways, JPEG files at a half, a quarter or an eighth where the crop
-            stays at least as large as the result. Images may then come as `Image.open` returns them. See `draft_crop`.
+            stays at least as large as the result. Images may then come as `open_image` returns them. See `draft_crop`.
         defer_rand_augment: choose RandAugment's operations, and leave them to whoever has the whole batch, best on a
             GPU. They then come after the color jitter.
 
     Raises:
-        UserError: as `rand_augment`; an image that comes undecoded raises OSError where it is damaged.
+        UserError: an argument out of its range; as `rand_augment`. An image that comes undecoded raises OSError where
+            it is damaged.
     """
 
+    @checked
     def __init__(
         self,
-        size: int | Sequence[int],
-        scale: tuple[float, float] = (0.08, 1.0),
-        ratio: tuple[float, float] = (3 / 4, 4 / 3),
-        hflip: float = 0.5,
+        size: Size,
+        scale: Annotated[tuple[Share, Share], Ascending()] = (0.08, 1.0),
+        ratio: Annotated[tuple[Positive, Positive], Ascending()] = (3 / 4, 4 / 3),
+        hflip: Probability = 0.5,
         auto_augment: str | None = 'rand-m9-mstd0.5-inc1',
-        color_jitter: float | Sequence[float] | None = None,
+        color_jitter: NonNegative | Sequence[NonNegative] | None = None,
         interpolation: str = 'random',
         draft: bool = False,
         defer_rand_augment: bool = False,
@@ -117,11 +121,8 @@ class EvalTransform:
         UserError: crop_pct out of its range, or an unknown interpolation.
     """
 
-    def __init__(self, size: int | Sequence[int], crop_pct: float = 0.9, interpolation: str = 'bicubic'):
-        if not 0 < crop_pct <= 1:
-            raise UserError(
-                f'crop_pct is {crop_pct}: give the share of the image to evaluate on, above 0 and at most 1.'
-            )
+    @checked
+    def __init__(self, size: Size, crop_pct: Share = 0.9, interpolation: str = 'bicubic'):
         self.size = _height_width(size)
         self.resized = tuple(math.floor(side / crop_pct) for side in self.size)
         self.interpolation = _interpolation(interpolation)
@@ -177,7 +178,7 @@ def draft_crop(
     drafted = image.draft(None, least)
     scale = drafted[1][2] / whole_width if drafted else 1
     if scale == 1 and interpolation in _RANDOM_INTERPOLATION:
-        crop = pixels_of(image)[None, top : top + height, left : left + width].permute(0, 3, 1, 2)
+        crop = torch.from_numpy(rgb_pixels(image))[None, top : top + height, left : left + width].permute(0, 3, 1, 2)
         return interpolate(crop, size, mode=interpolation.value, antialias=True)[0], view @ inner
     box = (left * scale, top * scale, (left + width) * scale, (top + height) * scale)
     resample = Resampling[interpolation.name]

@@ -22,7 +22,7 @@ from tokenlabel.labels.store.files import file_digest
 LETTER = st.characters(exclude_characters='\0', exclude_categories=['Cs']) | st.characters(
     min_codepoint=0xDC80, max_codepoint=0xDCFF, categories=['Cs']
 )
-NAME = st.text(LETTER, min_size=1, max_size=12)
+NAME = st.text(LETTER, min_size=1, max_size=12).filter(lambda name: '/' not in name and name not in ('.', '..'))
 
 
 @settings(max_examples=15)

@@ -1,5 +1,6 @@
 """Annotations that are right are read as MMSegmentation reads them; others are refused by name."""
 
+import os
 import warnings
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 from mmseg_ext.datasets import LoadLabelMap
 from mmseg_ext.datasets.load_label_map import read_label_map
+from tests.picture_files import png, turned
 from tokenlabel.errors import UserError
 
 
@@ -88,3 +90,41 @@ def test_missing_broken_and_coloured_files_are_refused(tmp_path):
     Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / 'f.tif')
     with pytest.raises(UserError, match=r'f\.tif holds float32 numbers'):
         read_label_map(tmp_path / 'f.tif')
+
+
+@pytest.mark.parametrize('bits', [1, 2, 4])
+def test_grey_of_few_bits_holds_the_ids_themselves(tmp_path, bits):
+    ids = np.arange(8, dtype=np.uint8)[None] % 2**bits
+    packed = np.packbits((ids[0][:, None] >> np.arange(bits)[::-1] & 1).ravel().astype(np.uint8)).tobytes()
+    (tmp_path / 'a.png').write_bytes(png((8, 1), bits, 0, b'\0' + packed))
+    np.testing.assert_array_equal(read_label_map(tmp_path / 'a.png'), ids)
+
+
+def test_a_flipped_bit_behind_the_last_row_is_found(tmp_path):
+    path = save(tmp_path / 'a.png', np.zeros((50, 50)))
+    for place in range(-24, 0):  # the last checksum of the pixels, theirs, and the end
+        damaged = bytearray(path.read_bytes())
+        damaged[place] ^= 4
+        (tmp_path / 'b.png').write_bytes(damaged)
+        with pytest.raises(UserError, match=r'b\.png cannot be read as a picture'):
+            read_label_map(tmp_path / 'b.png')
+
+
+def test_lossy_files_are_refused(tmp_path):
+    Image.new('L', (8, 8)).save(tmp_path / 'a.jpg')
+    with pytest.raises(UserError, match=r'a\.jpg is a JPEG file, which changes ids where classes meet: .* PNG'):
+        read_label_map(tmp_path / 'a.jpg')
+
+
+def test_a_mask_is_turned_as_its_image_is(tmp_path):
+    Image.fromarray(np.array([[0, 1, 2]], np.uint8)).save(tmp_path / 'a.png', exif=turned(6))
+    Image.fromarray(np.array([[0, 1, 2]], np.uint8)).save(tmp_path / 'a.tif', tiffinfo={274: 6})
+    for name in ('a.png', 'a.tif'):
+        assert read_label_map(tmp_path / name).tolist() == [[0], [1], [2]]
+
+
+@pytest.mark.parametrize(('make', 'words'), [(os.mkfifo, 'not a regular file'), (os.mkdir, 'give a file')])
+def test_a_pipe_or_folder_in_place_of_a_mask_is_refused_at_once(tmp_path, make, words):
+    make(tmp_path / 'a.png')
+    with pytest.raises(UserError, match=rf'a\.png cannot be read as a picture .*{words}'):
+        read_label_map(tmp_path / 'a.png')

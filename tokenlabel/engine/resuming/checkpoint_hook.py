@@ -1,8 +1,10 @@
 """Checkpoints that a run can go on from exactly, however it ended."""
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Real
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -43,6 +45,17 @@ class ResumableCheckpointHook(CheckpointHook):
             name = PurePath(path).name if isinstance(path, str) else ''
             if self._names_best(metric, name) and isinstance(score, (int, float, np.number)):
                 self._note_best(runner, suffix, score, name)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
+        """As MMEngine; a score that is no number, as of classes that do not occur, is not the best and hides none."""
+        info = runner.message_hub.runtime_info
+        for name in [name for name, best in info.items() if name.startswith('best_score') and _is_nan(best)]:
+            info.pop(name)
+        scores = {name: None if _is_nan(value) else value for name, value in metrics.items()}
+        unscored = [name for name in getattr(self, 'key_indicators', ()) if name in scores and scores[name] is None]
+        if unscored:
+            runner.logger.warning(f'{", ".join(unscored)} is no number: these weights are not taken for the best.')
+        super().after_val_epoch(runner, scores)
 
     def save(self, runner: Runner) -> Path:
         """Saves the iteration that just ended, unless it has been; returns the file."""
@@ -172,6 +185,10 @@ def failing_together() -> Iterator[None]:
         fault = str(error)
     if faults := [fault for fault in all_gather_object(fault) if fault is not None]:
         raise UserError(faults[0])
+
+
+def _is_nan(score: object) -> bool:
+    return isinstance(score, Real) and math.isnan(score)
 
 
 @HOOKS.register_module()

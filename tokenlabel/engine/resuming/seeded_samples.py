@@ -4,9 +4,11 @@ from typing import Any
 
 from mmengine.dataset import InfiniteSampler
 from mmengine.registry import DATASETS
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from tokenlabel.data.images import random_state_of
+from tokenlabel.data.sampler import EndlessSampler
+from tokenlabel.errors import UserError
 
 
 @DATASETS.register_module()
@@ -47,3 +49,19 @@ def in_our_order(dataloader: dict, seed: int) -> dict:
         return dataloader
     dataset = {'type': 'SeededSamples', 'dataset': dataloader['dataset'], 'seed': seed}
     return {**dataloader, 'dataset': dataset, 'sampler': {**sampler, 'type': 'EndlessSampler'}}
+
+
+def check_ends(loader: DataLoader, split: str) -> None:
+    """Makes sure that a pass through a loader ends, for loops that wait for its end.
+
+    Raises:
+        UserError: Its sampler goes on for ever.
+    """
+    if isinstance(loader.sampler, (InfiniteSampler, EndlessSampler)):
+        remedy = 'DefaultSampler'
+        if split == 'train':
+            remedy += " (shuffle=True), or train_cfg to dict(type='IterBasedTrainLoop', max_iters=...)"
+        raise UserError(
+            f'{split}_dataloader.sampler never ends, and {split}_cfg waits for the end of an epoch: set the sampler to '
+            f'{remedy}.'
+        )

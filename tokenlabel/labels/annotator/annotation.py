@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tokenlabel.errors import UserError
+from tokenlabel.image_files.reading import decode, open_image
+from tokenlabel.image_files.unreadable import because
 from tokenlabel.labels.annotator.inference import Inference, Maps
 from tokenlabel.labels.store import LabelWriter, encode_keys, image_keys
 from tokenlabel.labels.store.background_writer import BackgroundWriter
@@ -25,8 +26,6 @@ SECONDS_BETWEEN_LOOKS = 1.0
 
 class ViewedImages(Dataset):
     """Images of a timm reader as an annotator sees them.
-
-    Orientation tags (EXIF) are ignored, as is usual for ImageNet: training must read the pixels in the same way.
 
     Args:
         reader: timm reader.
@@ -44,14 +43,14 @@ class ViewedImages(Dataset):
         row = int(self.rows[index])
         try:
             stream, target = self.reader[row]
-            with stream, Image.open(stream) as image:
-                pixels = self.rule.pixels(image.convert('RGB'))
-                return ViewedImage(index, pixels, image.size, -1 if target is None else int(target), None)
-        except Exception as error:
-            # Raised in a loader's worker, it would lose its sentence in a traceback. Pillow raises nearly anything.
+            with stream:
+                image = decode(open_image(stream))
+            return ViewedImage(index, self.rule.pixels(image), image.size, -1 if target is None else int(target), None)
+        except OSError as error:
+            # the batch goes on, and its other images with it
             nothing = torch.zeros(3, self.rule.size, self.rule.size, dtype=torch.uint8)
-            reason = f'{self.reader.filename(row, absolute=True)} ({error or type(error).__name__})'
-            return ViewedImage(index, nothing, (0, 0), -1, reason)
+            path = self.reader.filename(row, absolute=True)
+            return ViewedImage(index, nothing, (0, 0), -1, (path, because(error)))
 
 
 class ViewedImage(NamedTuple):
@@ -60,16 +59,16 @@ class ViewedImage(NamedTuple):
     Attributes:
         index: its number.
         pixels: uint8 [3, size, size].
-        size: (width, height) of the original; (0, 0) when it cannot be read.
+        size: (width, height) of the original, upright; (0, 0) when it cannot be read.
         target: number of its class in the reader; -1 where it has none.
-        unreadable: its path and why it cannot be read; None when it can.
+        unreadable: its path, and why it cannot be read and what to do; None when it can.
     """
 
     index: int
     pixels: Tensor
     size: tuple[int, int]
     target: int
-    unreadable: str | None
+    unreadable: tuple[str, str] | None
 
 
 @dataclass
@@ -157,7 +156,7 @@ class _Batch(NamedTuple):
     pixels: Tensor
     sizes: Tensor
     targets: Tensor
-    unreadable: list[str]
+    unreadable: list[tuple[str, str]]
 
     @property
     def places(self) -> range:
@@ -194,15 +193,15 @@ def _collate(samples: list[ViewedImage]) -> _Batch:
     return _Batch(indices[0], torch.stack(pixels), torch.tensor(sizes), torch.tensor(targets), named)
 
 
-def _report(unreadable: list[str], on_unreadable: Callable[[str], None] | None) -> None:
+def _report(unreadable: list[tuple[str, str]], on_unreadable: Callable[[str], None] | None) -> None:
     if unreadable and on_unreadable is None:
+        path, why = unreadable[0]
         more = f' and {len(unreadable) - 1} more of its batch' if len(unreadable) > 1 else ''
         raise UserError(
-            f'Cannot read image {unreadable[0]}{more}: replace or remove it, or leave such images out with '
-            '--on-error skip.'
+            f'{path}{more} cannot be read as an image {why}, or leave such images out with --on-error skip.'
         )
-    for reason in unreadable:
-        on_unreadable(reason)
+    for path, why in unreadable:
+        on_unreadable(f'{path} {why}')
 
 
 @contextmanager

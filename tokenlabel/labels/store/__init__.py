@@ -3,7 +3,7 @@
 Files, for `n` images and a map of `[k, S, S]` scores and class ids each:
 
     meta.json            format version, annotator, classes, grid, k, view rule, layout; after the end also what was
-                         skipped and a SHA-256 of every other file
+                         skipped and a SHA-256 of every other file; last a SHA-256 of all of this
     keys.npy             bytes [n], UTF-8, zero-padded, sorted: posix paths of the images below their folder
     scores-00000.npy     float16 [m, k, S, S], logits, best first
     classes-00000.npy    uint16, or uint32 above 65,536 classes, [m, k, S, S]

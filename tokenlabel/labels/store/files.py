@@ -1,45 +1,29 @@
 """The files of a label store: what they hold, and reading them by memory map."""
 
 import hashlib
-import json
+import math
 import mmap
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
 
 from tokenlabel.errors import UserError
-from tokenlabel.files import write_atomically
+from tokenlabel.files import explained, open_regular
 
-FORMAT = 'tokenlabel label store'
-VERSION = 1
 ARRAYS = ('scores', 'classes', 'sizes')
+# type and shape of an array; a type of length 0, as `S`, and a size None stand for any
+Layout = tuple[np.dtype, tuple[int | None, ...]]
+MAGIC = b'\x93NUMPY\1\0'  # and the format, 1.0
+HEADER = re.compile(
+    rb"\{'descr': '([<>|=\w\[\]]{1,12})', 'fortran_order': False, 'shape': \(((?:\d{1,18},? ?)*)\), \} *\n"
+)
+RESTORE = 'restore it from a copy, or make the store again'
 RESUME = 'make room or choose another folder, then run again to resume'  # where the disk fails
-
-
-def read_meta(path: str | Path) -> dict[str, Any] | None:
-    """Contents of a store's `meta.json`, finished or not; None where there is none.
-
-    Raises:
-        UserError: it is damaged, of something else, or of a newer version.
-    """
-    file = Path(path) / 'meta.json'
-    try:
-        meta = json.loads(file.read_text(encoding='utf-8'))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(f'{file} cannot be read ({error}).') from error
-    if not isinstance(meta, dict) or meta.get('format') != FORMAT:
-        raise UserError(f'{file} does not belong to a label store.')
-    if meta['version'] > VERSION:
-        raise UserError(f'{file} has format version {meta["version"]}, newer than {VERSION}: update tokenlabel.')
-    return meta
-
-
-def write_meta(path: Path, meta: dict[str, Any]) -> None:
-    """Replace a store's `meta.json`."""
-    write_atomically(path / 'meta.json', (json.dumps(meta, indent=2, ensure_ascii=True) + '\n').encode())
 
 
 def num_shards(meta: dict) -> int:
@@ -52,7 +36,7 @@ def shard_size(meta: dict, shard: int) -> int:
     return min(meta['images_per_shard'], meta['num_images'] - shard * meta['images_per_shard'])
 
 
-def layout(meta: dict, name: str, shard: int) -> tuple[np.dtype, tuple[int, ...]]:
+def layout(meta: dict, name: str, shard: int) -> Layout:
     """Type and shape of one array of a shard; little-endian on every machine."""
     size = shard_size(meta, shard)
     if name == 'sizes':
@@ -68,29 +52,97 @@ def file_name(name: str, shard: int) -> str:
     return f'{name}-{shard:05d}.npy'
 
 
-def map_array(path: Path, scattered: bool = False) -> np.ndarray:
+def file_names(meta: dict) -> Iterator[str]:
+    """All files of a store but `meta.json`."""
+    yield 'keys.npy'
+    yield from (file_name(name, shard) for name in ARRAYS for shard in range(num_shards(meta)))
+
+
+def check_arrays(path: Path, meta: dict, shards: Iterable[int] | None = None) -> None:
+    """Look at the headers and sizes of a store's scores, classes and image sizes; no map is read.
+
+    Args:
+        path: the store.
+        meta: its `meta.json`.
+        shards: only these; None looks at all.
+
+    Raises:
+        UserError: a file is missing, cannot be read, or is of another type, shape or length.
+    """
+    for shard in range(num_shards(meta)) if shards is None else shards:
+        for name in ARRAYS:
+            with _opened(path / file_name(name, shard), layout(meta, name, shard)):
+                pass
+
+
+def map_array(path: Path, expected: Layout, scattered: bool = False) -> np.ndarray:
     """A `.npy` file as a read-only array over its memory map.
 
     Args:
         path: the file.
+        expected: its type and shape.
         scattered: rows will be read in random order, so that reading ahead of them is wasted.
 
     Raises:
-        UserError: the file is missing, too short or no `.npy` file.
+        UserError: as `check_arrays`.
     """
-    try:
-        array = np.load(path, mmap_mode='r', allow_pickle=False)
+    with _opened(path, expected) as (file, (dtype, shape), begin):
+        try:
+            memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise UserError(f'{path} cannot be read {explained(error)}.') from error
         if scattered:
-            array.base.madvise(mmap.MADV_RANDOM)
+            memory.madvise(mmap.MADV_RANDOM)
         # A plain array over the memory map: indexing an np.memmap is several times slower.
-        return array.view(np.ndarray)
-    except FileNotFoundError as error:
-        raise UserError(f'{path} is missing: the label store is damaged.') from error
-    except (OSError, ValueError) as error:
-        raise UserError(f'{path} is damaged ({error}).') from error
+        return np.ndarray(shape, dtype, memory, begin)
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal."""
-    with open(path, 'rb') as file:
+    """SHA-256 of a file in hexadecimal. Raises `OSError` where it cannot be read."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+@contextmanager
+def _opened(path: Path, expected: Layout) -> Iterator[tuple[BinaryIO, Layout, int]]:
+    """A `.npy` file, its type and shape, and the byte where its values begin. What its header says is what was
+    expected, and the file is as long as it says: beyond its end a memory map would end the process."""
+    try:
+        file = open_regular(path)
+    except FileNotFoundError as error:
+        raise UserError(f'{path} is missing: the label store is damaged.') from error
+    except OSError as error:
+        raise UserError(f'{path} cannot be read {explained(error)}.') from error
+    with file:
+        there = dtype, shape = _header(path, file)
+        if not _fits(there, expected):
+            raise UserError(
+                f'{path} is damaged: {dtype} {shape}, where {expected[0]} {expected[1]} belongs; {RESTORE}.'
+            )
+        length = file.tell() + math.prod(shape) * dtype.itemsize
+        size = os.fstat(file.fileno()).st_size
+        if size != length:
+            raise UserError(f'{path} is damaged: it has {size} bytes, where {length} belong; {RESTORE}.')
+        yield file, there, file.tell()
+
+
+def _header(path: Path, file: BinaryIO) -> Layout:
+    """Type and shape from the header of a file, left behind it. NumPy would evaluate the header as Python, which takes
+    time and raises nearly anything where it is damaged."""
+    try:
+        start = file.read(10)
+        match = HEADER.fullmatch(file.read(int.from_bytes(start[8:], 'little')))
+    except OSError as error:
+        raise UserError(f'{path} cannot be read {explained(error)}.') from error
+    if start[:8] != MAGIC or match is None:
+        raise UserError(f'{path} is damaged (it begins as no array of a label store does): {RESTORE}.')
+    try:
+        return np.dtype(match[1].decode()), tuple(map(int, re.findall(rb'\d+', match[2])))
+    except (TypeError, ValueError) as error:
+        raise UserError(f'{path} is damaged (it is of no type that there is): {RESTORE}.') from error
+
+
+def _fits(there: Layout, expected: Layout) -> bool:
+    (dtype, shape), (wanted, sizes) = there, expected
+    fits = dtype == wanted if wanted.itemsize else dtype.kind == wanted.kind and dtype.itemsize > 0
+    return fits and len(shape) == len(sizes) and all(b in (None, a) for a, b in zip(shape, sizes, strict=True))

@@ -2,11 +2,16 @@
 
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tokenlabel.errors import UserError
+from tokenlabel.files import relative_name
+from tokenlabel.labels.store.files import RESTORE, map_array
+
+CHUNK = 2**14  # keys looked at together: their bytes stay in the cache of a CPU
 
 
 class Names(Sequence[str]):
@@ -44,8 +49,9 @@ class Keys(Names):
     def rows(self, keys: Iterable[str]) -> np.ndarray:
         """Position of each key, int64; -1 where it is not in the store."""
         width = self.encoded.dtype.itemsize
-        encoded = [_encode(key) for key in keys]
-        # A longer key than the longest in the store is in none; the empty key, which no store holds, stands for it.
+        # What no file can be called, or is longer than all that the store holds, is not in it. Nor is the empty key,
+        # which stands for such.
+        encoded = [_query(key) for key in keys]
         queries = np.array([key if len(key) <= width else b'' for key in encoded], dtype=self.encoded.dtype)
         rows = np.minimum(np.searchsorted(self.encoded, queries), len(self) - 1)
         return np.where(self.encoded[rows] == queries, rows, -1).astype(np.int64)
@@ -60,17 +66,47 @@ def encode_keys(keys: Sequence[str]) -> np.ndarray:
     """Keys as a zero-padded UTF-8 array [n] in the same order; its sorting is that of the store.
 
     Raises:
-        UserError: no keys, an empty key or a key that occurs twice.
+        UserError: no keys, or a key that is empty, occurs twice or is no path below a folder.
     """
     if not len(keys):
         raise UserError('No images to annotate.')
-    encoded = Names.of(keys).encoded
+    try:
+        encoded = Names.of(keys).encoded
+        zero = next((key for key in keys if '\0' in key), None)
+    except UnicodeEncodeError as error:
+        encoded, zero = None, error.object
+    if zero is not None:
+        raise UserError(f'The image list names {zero!r}, which no file can be called: rename it.')
     ordered = np.sort(encoded)
     twice = np.flatnonzero(ordered[1:] == ordered[:-1])
     if len(twice):
         raise UserError(f'Image {decode_key(ordered[twice[0]])} is listed twice.')
     if not ordered[0]:
         raise UserError('An image has no name.')
+    _check_paths(encoded, 'The image list')
+    return encoded
+
+
+def read_keys(path: Path, meta: dict) -> np.ndarray:
+    """The keys of the store at `path`, bytes [n], over their memory-mapped file.
+
+    Raises:
+        UserError: the file is missing, cannot be read, or holds other than as many paths as `meta` says, sorted and
+            each once.
+    """
+    file = path / 'keys.npy'
+    encoded = map_array(file, (np.dtype('S'), (None,)))
+    if len(encoded) != meta['num_images']:
+        raise UserError(f'{file} is damaged: {len(encoded)} keys, not {meta["num_images"]}; {RESTORE}.')
+    if not encoded[0]:
+        raise UserError(f'{file} has an image without a name: {RESTORE}.')
+    for begin in range(0, len(encoded) - 1, CHUNK):
+        chunk = encoded[begin : begin + CHUNK + 1]
+        disorder = np.flatnonzero(chunk[1:] <= chunk[:-1])
+        if len(disorder):
+            key = decode_key(chunk[disorder[0] + 1])
+            raise UserError(f'{file} is not sorted, or names an image twice: {key}; {RESTORE}.')
+    _check_paths(encoded, file)
     return encoded
 
 
@@ -79,6 +115,36 @@ def decode_key(key: bytes) -> str:
     return key.decode('utf-8', 'surrogateescape')
 
 
+def _check_paths(encoded: np.ndarray, source: str | Path) -> None:
+    """Raise `UserError` where a key is no path below a folder, as it may become part of one, or not in normal form."""
+    width = encoded.dtype.itemsize
+    for begin in range(0, len(encoded), CHUNK):
+        chunk = np.ascontiguousarray(encoded[begin : begin + CHUNK])
+        text = np.zeros((len(chunk), width + 2), np.uint8)
+        text[:, 0] = ord('/')
+        text[:, 1:-1] = chunk.view(np.uint8).reshape(len(chunk), width)
+        text = text.ravel()
+        after_slashes = text[np.flatnonzero(text == ord('/')) + 1]
+        num_letters = int(np.char.str_len(chunk).sum()) + len(chunk)
+        # where no part is empty or begins with a dot, none is '.' or '..'
+        if np.count_nonzero(text) == num_letters and not np.isin(after_slashes, list(b'\0./')).any():
+            continue
+        for key in map(decode_key, chunk):
+            name = relative_name(key, source)
+            if name != key:
+                raise UserError(
+                    f'{source} names {key!r}, which is {name} in normal form: write it anew with such names.'
+                )
+
+
 def _encode(key: str) -> bytes:
     # Names that are not UTF-8 reach Python as lone surrogates.
     return key.encode('utf-8', 'surrogateescape')
+
+
+def _query(key: str) -> bytes:
+    """A key to look up; empty for what no file can be called."""
+    try:
+        return b'' if '\0' in key else key.encode('utf-8', 'surrogateescape')
+    except UnicodeEncodeError:
+        return b''

@@ -1,4 +1,4 @@
-"""Reading a finished label store by memory map."""
+"""Opening a finished label store, which checks it, and reading it by memory map."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tokenlabel.errors import UserError
-from tokenlabel.labels.store.files import file_name, layout, map_array, read_meta
-from tokenlabel.labels.store.keys import Keys
+from tokenlabel.labels.store.files import RESTORE, check_arrays, file_name, layout, map_array
+from tokenlabel.labels.store.keys import Keys, read_keys
+from tokenlabel.labels.store.meta import read_meta
 from tokenlabel.labels.view_rule import view_rule
 from tokenlabel.transforms.view import View
 
@@ -21,10 +22,8 @@ class LabelMap(NamedTuple):
     view: View
 
 
-class LabelStore:
-    """A finished label store, opened for reading. Opening reads `meta.json` and maps `keys.npy`; nothing is scanned.
-
-    It can be pickled and shared with worker processes: the maps are pages of the operating system's file cache.
+class StoreRecord:
+    """What a finished label store says of itself, checked: its `meta.json` and `keys.npy`. Its maps may be damaged.
 
     Attributes:
         path: the directory.
@@ -33,9 +32,10 @@ class LabelStore:
         k, grid: scores kept per cell, and cells (S, S).
         view_rule: what part of an image its map covers.
         keys: image keys as a sorted sequence of str.
+        skipped_rows: int64, positions of the images that have no map.
 
     Raises:
-        UserError: no store, an unfinished one, one of a newer version, or damaged files.
+        UserError: no store, an unfinished one, one of a newer version, or damage to these files.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -50,16 +50,34 @@ class LabelStore:
         self.class_names: list[str] | None = self.meta['class_names']
         self.k: int = self.meta['k']
         self.grid: tuple[int, int] = tuple(self.meta['grid'])
-        self.keys = Keys(map_array(self.path / 'keys.npy'))
-        if len(self.keys) != self.meta['num_images']:
+        self.keys = Keys(read_keys(self.path, self.meta))
+        self.skipped_rows = self.keys.rows(self.meta['skipped'])
+        # in order, each once; those that there are not have row -1
+        disorder = np.flatnonzero(np.diff(self.skipped_rows, prepend=-1) <= 0)
+        if len(disorder):
+            name = self.meta['skipped'][int(disorder[0])]
             raise UserError(
-                f'{self.path / "keys.npy"} is damaged: {len(self.keys)} keys, not {self.meta["num_images"]}.'
+                f'{self.path / "meta.json"} skips {name!r}, which is not in keys.npy, or not in its order: {RESTORE}.'
             )
-        self._skipped = self.keys.rows(self.meta['skipped'])
-        self._shards: dict[tuple[str, int], np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.keys)
+
+
+class LabelStore(StoreRecord):
+    """A finished label store, opened for reading. Opening checks `meta.json`, the keys, and headers and sizes of the
+    other files; no map is read, and each is checked when it is.
+
+    It can be pickled and shared with worker processes: the maps are pages of the operating system's file cache.
+
+    Raises:
+        UserError: as `StoreRecord`, or a file is missing, cannot be read, or is of another type, shape or length.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path)
+        check_arrays(self.path, self.meta)
+        self._shards: dict[tuple[str, int], np.ndarray] = {}
 
     def __reduce__(self) -> tuple:
         return LabelStore, (self.path,)
@@ -68,14 +86,20 @@ class LabelStore:
         """Map number `index` in the order of `keys`, as arrays of its own.
 
         Raises:
-            UserError: the annotator skipped this image.
+            UserError: the annotator skipped this image, or its map has scores that are not finite or a class beyond
+                those that there are.
         """
-        return LabelMap(self._row('scores', index).copy(), self._row('classes', index).copy(), self.view(index))
+        scores, classes = self._row('scores', index).copy(), self._row('classes', index).copy()
+        if not np.isfinite(scores).all():
+            raise self._damage('scores', index, 'has scores that are not finite')
+        if classes.max() >= self.num_classes:
+            raise self._damage('classes', index, f'names class {classes.max()} of {self.num_classes}')
+        return LabelMap(scores, classes, self.view(index))
 
     def indices(self, keys: Iterable[str]) -> np.ndarray:
         """Position of each key, int64 [len(keys)]; -1 where the store has no map for it."""
         rows = self.keys.rows(keys)
-        rows[np.isin(rows, self._skipped)] = -1
+        rows[np.isin(rows, self.skipped_rows)] = -1
         return rows
 
     def size(self, index: int) -> tuple[int, int]:
@@ -88,22 +112,24 @@ class LabelStore:
         size = self.size(index)
         if size == (0, 0):
             raise UserError(f'{self.path} has no map of {self.keys[index]}: the annotator could not read this image.')
+        if 0 in size:
+            raise self._damage('sizes', index, f'is {size[0]} x {size[1]} pixels')
         return self.view_rule.view(*size)
 
     def _row(self, name: str, index: int) -> np.ndarray:
         self._check(index)
         shard, row = divmod(index, self.meta['images_per_shard'])
         if (name, shard) not in self._shards:
-            self._shards[name, shard] = self._open(name, shard)
+            path, expected = self.path / file_name(name, shard), layout(self.meta, name, shard)
+            self._shards[name, shard] = map_array(path, expected, scattered=True)
         return self._shards[name, shard][row]
 
-    def _open(self, name: str, shard: int) -> np.ndarray:
-        path = self.path / file_name(name, shard)
-        array = map_array(path, scattered=True)
-        dtype, shape = layout(self.meta, name, shard)
-        if (array.dtype, array.shape) != (dtype, shape):
-            raise UserError(f'{path} is damaged: {array.dtype} {array.shape}, where {dtype} {shape} belongs.')
-        return array
+    def _damage(self, name: str, index: int, what: str) -> UserError:
+        file = self.path / file_name(name, index // self.meta['images_per_shard'])
+        return UserError(
+            f'{file} is damaged: {self.keys[index]} {what}; `tools/labels.py verify {self.path}` finds all such, then '
+            f'{RESTORE}.'
+        )
 
     def _check(self, index: int) -> None:
         if not 0 <= index < len(self):

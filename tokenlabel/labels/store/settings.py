@@ -7,20 +7,14 @@ import numpy as np
 
 from tokenlabel.errors import UserError
 from tokenlabel.labels.store.keys import decode_key
-from tokenlabel.labels.view_rule import view_rule
+from tokenlabel.labels.store.meta import faults
 
 
 def check_settings(settings: dict[str, Any]) -> None:
     """Raise `UserError` for settings that no store can have."""
-    if not 1 <= settings['k'] <= settings['num_classes']:
-        raise UserError(
-            f'{settings["k"]} scores per location were asked of an annotator with {settings["num_classes"]} classes: '
-            f'choose k from 1 to {settings["num_classes"]}.'
-        )
-    names = settings['class_names']
-    if names is not None and len(names) != settings['num_classes']:
-        raise UserError(f'{len(names)} class names for {settings["num_classes"]} classes.')
-    view_rule(settings['view'])
+    wrong = next(faults(settings | {'complete': False, 'skipped': [], 'checksums': {}}), None)
+    if wrong:
+        raise UserError(f'{wrong[0].upper()}{wrong[1:]}.')
 
 
 def check_same(path: Path, stored: dict[str, Any], settings: dict[str, Any]) -> None:

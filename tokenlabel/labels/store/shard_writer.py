@@ -2,7 +2,9 @@
 
 import fcntl
 import io
+import math
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.util import register_after_fork
@@ -12,8 +14,9 @@ from typing import BinaryIO
 import numpy as np
 
 from tokenlabel.errors import UserError
-from tokenlabel.files import sync_folder
-from tokenlabel.labels.store.files import ARRAYS, file_name, layout, read_meta
+from tokenlabel.files import explained, open_regular, sync_folder
+from tokenlabel.labels.store.files import ARRAYS, RESTORE, check_arrays, file_name, layout, shard_size
+from tokenlabel.labels.store.meta import read_meta
 
 
 class ShardWriter:
@@ -27,7 +30,7 @@ class ShardWriter:
 
     def __init__(self, folder: Path, meta: dict, number: int, progress: int, locked: bool) -> None:
         self.folder, self.meta, self.number, self.locked = folder, meta, number, locked
-        self.done = os.fstat(progress).st_size
+        self.done = _batches_in(folder, meta, number, os.fstat(progress))
         self._progress = progress
         self._open_files = ExitStack()
         self._open_files.callback(os.close, progress)
@@ -71,45 +74,53 @@ class ShardWriter:
             for name in ARRAYS:
                 dtype, shape = layout(self.meta, name, self.number)
                 path, header = self.folder / file_name(name, self.number), _npy_header(dtype, shape)
-                stride = dtype.itemsize * int(np.prod(shape[1:]))
-                size = len(header) + shape[0] * stride
-                if not self.done:
-                    # Not emptied: where there are no locks, another process may have written to it meanwhile.
-                    path.touch()
-                file = stack.enter_context(open(path, 'r+b', buffering=0))
+                stride = dtype.itemsize * math.prod(shape[1:])
+                # Not emptied: where there are no locks, another process may have written to it meanwhile.
+                file = stack.enter_context(open(path, 'r+b', buffering=0, opener=_open_own))
                 if not self.done:
                     _write_at(file.fileno(), memoryview(header), 0)
-                    file.truncate(size)
-                elif os.fstat(file.fileno()).st_size != size:
-                    raise UserError(f'{path} is damaged (not {size} bytes long): delete {self.folder} and start again.')
+                    file.truncate(len(header) + shape[0] * stride)
                 arrays[name] = file, len(header), stride
+            if self.done:
+                check_shard(self.folder, self.meta, self.number)
             sync_folder(self.folder)
             self._open_files.push(stack.pop_all())
         self._arrays = arrays
 
 
 def claim_shard(folder: Path, meta: dict, number: int) -> ShardWriter | None:
-    """A shard to write to; None where another process has it, or where the store has been finished meanwhile."""
+    """A shard to write to; None where another process has it, or where the store has been finished meanwhile.
+
+    Raises:
+        UserError: its progress file is damaged, or the store has been removed meanwhile.
+    """
     path = progress_file(folder, number)
-    progress = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    locked = _try_lock(progress, fcntl.LOCK_EX)
-    if locked is False:
-        os.close(progress)
-        return None
-    if read_meta(folder)['complete']:
-        os.close(progress)
-        path.unlink(missing_ok=True)
-        return None
-    return ShardWriter(folder, meta, number, progress, bool(locked))
+    with ExitStack() as stack:
+        progress = _open_own(path, os.O_RDWR)
+        stack.callback(os.close, progress)
+        locked = _try_lock(progress, fcntl.LOCK_EX)
+        if locked is False:
+            return None
+        stored = read_meta(folder)
+        if stored is None:
+            raise UserError(f'{folder / "meta.json"} has been removed while the store was being written: start again.')
+        if stored['complete']:
+            path.unlink(missing_ok=True)
+            return None
+        shard = ShardWriter(folder, meta, number, progress, bool(locked))
+        stack.pop_all()  # the file is the shard's now
+    return shard
 
 
 def is_claimed(folder: Path, number: int) -> bool:
     """Whether a living process has claimed a shard; False on a file system without locks, where nobody knows."""
     try:
-        with open(progress_file(folder, number), 'rb') as progress:
+        with open_regular(progress_file(folder, number)) as progress:
             return _try_lock(progress.fileno(), fcntl.LOCK_SH) is False
     except FileNotFoundError:
         return False
+    except OSError as error:
+        raise UserError(f'{progress_file(folder, number)} cannot be read {explained(error)}.') from error
 
 
 def progress_file(folder: Path, number: int) -> Path:
@@ -117,21 +128,54 @@ def progress_file(folder: Path, number: int) -> Path:
     return folder / f'progress-{number:05d}'
 
 
-def num_done(folder: Path, number: int) -> int:
-    """Batches of a shard that are on disk, while the store is being written."""
+def num_done(folder: Path, meta: dict, number: int) -> int:
+    """Batches of a shard that are on disk, in a store being written. Raises `UserError` for more than it has."""
+    path = progress_file(folder, number)
     try:
-        return progress_file(folder, number).stat().st_size
+        return _batches_in(folder, meta, number, path.lstat())
     except FileNotFoundError:
         return 0
+    except OSError as error:
+        raise UserError(f'{path} cannot be read {explained(error)}.') from error
+
+
+def check_shard(folder: Path, meta: dict, number: int) -> None:
+    """Raise `UserError` where a shard that progress has been made at lacks a file, or has one of another form."""
+    try:
+        check_arrays(folder, meta, [number])
+    except UserError as error:
+        reason = str(error).removesuffix(f'; {RESTORE}.').removesuffix(f': {RESTORE}.').rstrip('.')
+        raise UserError(
+            f'{reason}: remove {progress_file(folder, number)} to have the maps of its shard made again, then resume.'
+        ) from error
 
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
     """Keeps other processes that ask for the same folder waiting; no lock on a file system without locks."""
-    with open(folder / 'lock', 'ab') as file:
+    with open(folder / 'lock', 'r+b', buffering=0, opener=_open_own) as file:
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _open_own(path: str | Path, flags: int) -> int:
+    """Opens a file of a store that is being written, made if need be: none elsewhere that a link leads to, and without
+    waiting for who reads a pipe."""
+    return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+
+
+def _batches_in(folder: Path, meta: dict, number: int, progress: os.stat_result) -> int:
+    """Batches that a progress file counts."""
+    batches = -(-shard_size(meta, number) // meta['batch_size'])
+    regular = stat.S_ISREG(progress.st_mode)
+    if not regular or progress.st_size > batches:
+        found = f'{progress.st_size} bytes' if regular else 'no regular file'
+        raise UserError(
+            f'{progress_file(folder, number)} is damaged ({found}, where at most {batches} bytes belong): remove it to '
+            'have the maps of its shard made again, then resume.'
+        )
+    return progress.st_size
 
 
 def _try_lock(file: int, kind: int) -> bool | None:

@@ -1,12 +1,13 @@
 """A label store read in bulk: whole shards, or many rows at once, also of the images that have no map."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from tokenlabel.errors import UserError
-from tokenlabel.labels.store.files import ARRAYS, file_name, layout, map_array
-from tokenlabel.labels.store.reader import LabelStore
+from tokenlabel.labels.store.files import ARRAYS, RESTORE, file_name, layout, map_array
+from tokenlabel.labels.store.reader import StoreRecord
 
 
 class StoreRows(NamedTuple):
@@ -17,30 +18,23 @@ class StoreRows(NamedTuple):
     sizes: np.ndarray
 
 
-def read_shard(store: LabelStore, shard: int) -> StoreRows:
-    """One shard, as arrays over its memory-mapped files.
+def read_shard(store: StoreRecord, shard: int) -> StoreRows:
+    """One shard, as arrays over its memory-mapped files. What they hold is not checked; `check_rows` does.
 
     Raises:
         UserError: a file is missing, too short or of another type or shape (named).
     """
-    arrays = []
-    for name in ARRAYS:
-        path = store.path / file_name(name, shard)
-        array = map_array(path)
-        dtype, shape = layout(store.meta, name, shard)
-        if (array.dtype, array.shape) != (dtype, shape):
-            raise UserError(f'{path} is damaged: {array.dtype} {array.shape}, where {dtype} {shape} belongs.')
-        arrays.append(array)
-    return StoreRows(*arrays)
+    return StoreRows(*(map_array(store.path / file_name(n, shard), layout(store.meta, n, shard)) for n in ARRAYS))
 
 
-def read_rows(store: LabelStore, rows: np.ndarray) -> StoreRows:
-    """The maps at positions `rows` [n] of `store.keys`, in that order, as arrays of their own.
+def read_rows(store: StoreRecord, rows: np.ndarray) -> StoreRows:
+    """The maps at positions `rows` [n] of `store.keys`, in that order, as arrays of their own, checked.
 
     Raises:
-        UserError: as `read_shard`.
+        UserError: as `read_shard` and `check_rows`.
     """
-    shards, within = np.divmod(np.asarray(rows), store.meta['images_per_shard'])
+    rows = np.asarray(rows)
+    shards, within = np.divmod(rows, store.meta['images_per_shard'])
     read = StoreRows(
         *(np.empty((len(rows), *layout(store.meta, n, 0)[1][1:]), layout(store.meta, n, 0)[0]) for n in ARRAYS)
     )
@@ -48,7 +42,26 @@ def read_rows(store: LabelStore, rows: np.ndarray) -> StoreRows:
         here = shards == shard
         for target, source in zip(read, read_shard(store, int(shard)), strict=True):
             target[here] = source[within[here]]
+    check_rows(store, rows, read)
     return read
+
+
+def check_rows(store: StoreRecord, rows: np.ndarray, maps: StoreRows) -> None:
+    """Raise `UserError` where what the maps at positions `rows` of a store hold cannot be used; it names the image."""
+    for name, wrong, what in unusable(store, maps):
+        if wrong.any():
+            row = int(rows[wrong.argmax()])
+            file = store.path / file_name(name, row // store.meta['images_per_shard'])
+            raise UserError(f'{file} is damaged: {store.keys[row]} {what}; {RESTORE}.')
+
+
+def unusable(store: StoreRecord, maps: StoreRows) -> Iterator[tuple[str, np.ndarray, str]]:
+    """What of some maps would spoil whatever is made of them: (array, whether it is so of each row, what is wrong)."""
+    there = maps.sizes.any(1)
+    yield 'scores', ~np.isfinite(maps.scores).all((1, 2, 3)) & there, 'has scores that are not finite'
+    beyond = (maps.classes >= store.num_classes).any((1, 2, 3)) & there
+    yield 'classes', beyond, f'names a class beyond the {store.num_classes} that there are'
+    yield 'sizes', (maps.sizes == 0).any(1) & there, 'has a width but no height, or a height but no width'
 
 
 def class_folder(key: str) -> str | None:

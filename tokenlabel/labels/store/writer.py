@@ -14,21 +14,27 @@ from tokenlabel.errors import UserError
 from tokenlabel.files import disk_errors, is_temporary, write_atomically
 from tokenlabel.labels.store.files import (
     ARRAYS,
-    FORMAT,
     RESUME,
-    VERSION,
+    check_arrays,
     file_digest,
     file_name,
+    file_names,
     layout,
     map_array,
     num_shards,
-    read_meta,
     shard_size,
-    write_meta,
 )
-from tokenlabel.labels.store.keys import Keys, encode_keys
+from tokenlabel.labels.store.keys import Keys, encode_keys, read_keys
+from tokenlabel.labels.store.meta import FORMAT, VERSION, read_meta, write_meta
 from tokenlabel.labels.store.settings import check_same, check_same_images, check_settings
-from tokenlabel.labels.store.shard_writer import ShardWriter, claim_shard, is_claimed, locked_folder, num_done
+from tokenlabel.labels.store.shard_writer import (
+    ShardWriter,
+    check_shard,
+    claim_shard,
+    is_claimed,
+    locked_folder,
+    num_done,
+)
 
 DEFAULT_BATCH_SIZE = 64
 
@@ -97,13 +103,15 @@ class LabelWriter:
             'batch_size': batch_size,
             'images_per_shard': -(-images_per_shard // batch_size) * batch_size,
         }
-        check_settings(settings)
         # Through JSON, so that tuples and lists compare equal with what a file holds.
         settings = json.loads(json.dumps(settings))
+        check_settings(settings)
         if stored is None:
             stored = self._begin(settings | {'complete': False, 'skipped': [], 'checksums': {}}, encoded)
-        check_same_images(self.path, map_array(self.path / 'keys.npy'), encoded)
+        check_same_images(self.path, read_keys(self.path, stored), encoded)
         check_same(self.path, stored, settings)
+        if stored['complete']:
+            check_arrays(self.path, stored)
         self.meta = stored
         self.keys = Keys(encoded)
         self._claimed: dict[int, ShardWriter] = {}
@@ -119,7 +127,7 @@ class LabelWriter:
     def num_done(self) -> int:
         """Images whose maps are on disk, written by whichever process."""
         shards, batch_size = range(num_shards(self.meta)), self.meta['batch_size']
-        done = sum(min(num_done(self.path, shard) * batch_size, shard_size(self.meta, shard)) for shard in shards)
+        done = sum(min(self._done(shard) * batch_size, shard_size(self.meta, shard)) for shard in shards)
         # Asked afterwards: another process that finishes the store removes what has just been counted.
         return len(self.keys) if self._is_finished() else done
 
@@ -186,6 +194,8 @@ class LabelWriter:
             if missing:
                 raise UserError(f'{self.path} lacks the maps of {missing} images: resume it first.')
             if not self.complete:
+                for shard in range(num_shards(self.meta)):
+                    check_shard(self.path, self.meta, shard)
                 meta = self.meta | {'complete': True, 'skipped': self._skipped(), 'checksums': self._checksums()}
                 write_meta(self.path, meta)
                 self.meta = meta
@@ -211,7 +221,9 @@ class LabelWriter:
             raise UserError(f'{self.path} is a file: give a folder for the label store.')
         ours = ('keys.npy', 'lock')
         if self.path.is_dir():
-            foreign = [file.name for file in self.path.iterdir() if file.name not in ours and not is_temporary(file)]
+            with disk_errors(self.path, RESUME):
+                names = [file.name for file in self.path.iterdir() if not is_temporary(file)]
+            foreign = [name for name in names if name not in ours]
             if foreign and read_meta(self.path) is None:
                 raise UserError(f'{self.path} is not a label store and not empty ({foreign[0]}): give another folder.')
         buffer = io.BytesIO()
@@ -231,8 +243,11 @@ class LabelWriter:
             self.meta = read_meta(self.path) or self.meta
         return self.complete
 
+    def _done(self, shard: int) -> int:
+        return num_done(self.path, self.meta, shard)
+
     def _is_written(self, shard: int) -> bool:
-        return num_done(self.path, shard) * self.meta['batch_size'] >= shard_size(self.meta, shard)
+        return self._done(shard) * self.meta['batch_size'] >= shard_size(self.meta, shard)
 
     def _claim_next(self) -> ShardWriter | None:
         """Claim an unfinished shard: first of every `world`-th, then of the others, where other processes come last."""
@@ -266,8 +281,9 @@ class LabelWriter:
             shape = (len(batch), *layout(self.meta, name, 0)[1][1:])
             if array.shape != shape:
                 raise ValueError(f'{name} of a batch are {array.shape}, expected {shape}.')
-        if np.max(classes) >= self.meta['num_classes']:
-            raise ValueError(f'Class id {np.max(classes)} among {self.meta["num_classes"]} classes.')
+        for found in (np.min(classes), np.max(classes)):
+            if not 0 <= found < self.meta['num_classes']:
+                raise ValueError(f'Class id {found} among {self.meta["num_classes"]} classes.')
         finite = np.isfinite(arrays['scores']).reshape(len(batch), -1).all(axis=1)
         if not finite.all():
             key = self.keys[batch[int(np.argmin(finite))]]
@@ -290,19 +306,22 @@ class LabelWriter:
         return [
             self.keys[shard * per_shard + int(row)]
             for shard in range(num_shards(self.meta))
-            for row in np.flatnonzero(map_array(self.path / file_name('sizes', shard))[:, 0] == 0)
+            for row in np.flatnonzero(self._sizes(shard)[:, 0] == 0)
         ]
+
+    def _sizes(self, shard: int) -> np.ndarray:
+        return map_array(self.path / file_name('sizes', shard), layout(self.meta, 'sizes', shard))
 
     def _checksums(self) -> dict[str, str]:
         """SHA-256 of every file but `meta.json`."""
-        shards = range(num_shards(self.meta))
-        names = ['keys.npy', *(file_name(name, shard) for name in ARRAYS for shard in shards)]
+        names = list(file_names(self.meta))
         with ThreadPoolExecutor() as pool:
             digests = list(pool.map(lambda name: file_digest(self.path / name), names))
         return dict(zip(names, digests, strict=True))
 
     def _sweep(self) -> None:
         """Remove what a finished store does not need; also what a process killed in the middle left behind."""
-        for file in self.path.iterdir():
-            if file.name.startswith('progress-') or file.name == 'lock' or is_temporary(file):
-                file.unlink(missing_ok=True)
+        with disk_errors(self.path, 'remove what is in the way'):
+            for file in self.path.iterdir():
+                if file.name.startswith('progress-') or file.name == 'lock' or is_temporary(file):
+                    file.unlink(missing_ok=True)

@@ -1,0 +1,96 @@
+"""Images for MMSegmentation's pipelines by the one reader, under the names that configs use."""
+
+import cv2
+import mmcv.transforms
+import mmseg.datasets
+import numpy as np
+from mmseg.registry import TRANSFORMS
+
+from mmseg_ext.stored_files import open_stored
+from tokenlabel.errors import UserError
+from tokenlabel.image_files.eight_bits import rgb_of_array
+from tokenlabel.image_files.reading import read_pixels
+from tokenlabel.image_files.unreadable import UnreadableImage, named
+
+COLOR_TYPES = ('color', 'grayscale')
+BACKENDS = ('cv2', 'pillow', 'turbojpeg')
+
+
+@TRANSFORMS.register_module(force=True)
+class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
+    """MMCV's `LoadImageFromFile` by the reader that annotation, pretraining and `Segmenter` use.
+
+    Args:
+        to_float32: give float32 instead of uint8, of the same values.
+        color_type: 'color' for [H, W, 3] in the order blue, green, red; 'grayscale' for [H, W].
+        imdecode_backend: one of MMCV's decoders of 8-bit images; all stand for the one reader.
+        ignore_empty: a file that cannot be read gives None, for which data sets take another image.
+        backend_args: file backend, as MMEngine configures it.
+
+    Raises:
+        UserError: an argument asks for what the one reader does not give.
+    """
+
+    def __init__(
+        self,
+        to_float32: bool = False,
+        color_type: str = 'color',
+        imdecode_backend: str = 'cv2',
+        ignore_empty: bool = False,
+        *,
+        backend_args: dict | None = None,
+    ) -> None:
+        super().__init__(to_float32, color_type, imdecode_backend, None, ignore_empty, backend_args=backend_args)
+        if color_type not in COLOR_TYPES:
+            raise UserError(
+                f'LoadImageFromFile has color_type={color_type!r}: images become upright and of 8 bits, so choose one '
+                f'of {", ".join(COLOR_TYPES)}.'
+            )
+        if imdecode_backend not in BACKENDS:
+            raise UserError(
+                f'LoadImageFromFile has imdecode_backend={imdecode_backend!r}: images have one reader, so leave it out.'
+            )
+
+    def transform(self, results: dict) -> dict | None:
+        """Adds `img`, `img_shape` and `ori_shape`.
+
+        Raises:
+            UserError: the file cannot be read.
+        """
+        try:
+            with named(results['img_path']), open_stored(results['img_path'], self.backend_args) as stream:
+                image = read_pixels(stream)
+        except UserError:
+            if self.ignore_empty:
+                return None
+            raise
+        code = cv2.COLOR_RGB2BGR if self.color_type == 'color' else cv2.COLOR_RGB2GRAY
+        image = cv2.cvtColor(image, code, dst=image if self.color_type == 'color' else None)
+        return _with_image(results, image, self.to_float32)
+
+
+@TRANSFORMS.register_module(force=True)
+class LoadImageFromNDArray(mmseg.datasets.LoadImageFromNDArray):
+    """MMSegmentation's `LoadImageFromNDArray`, for arrays of any type: they become 8 bits by the rule for files.
+
+    An array [H, W, 3] holds blue, green and red, one [H, W, 4] opacity after them.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Adds `img`, `img_path`, `img_shape` and `ori_shape`.
+
+        Raises:
+            UserError: the array has another shape, or values out of range.
+        """
+        try:
+            image = rgb_of_array(np.asarray(results['img']))
+        except UnreadableImage as error:
+            raise UserError(f'The image has {error}: {error.remedy}.') from error
+        results['img_path'] = None
+        return _with_image(results, image, self.to_float32)
+
+
+def _with_image(results: dict, image: np.ndarray, to_float32: bool) -> dict:
+    image = image.astype(np.float32) if to_float32 else image
+    results |= dict(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
+    return results

@@ -1,0 +1,185 @@
+"""Whether anything can be learned from annotations, by what a sample of them holds."""
+
+import logging
+import os
+from dataclasses import dataclass, field
+
+import numpy as np
+from mmengine.logging import print_log
+
+from mmseg_ext.datasets.load_label_map import IGNORED, stored_ids
+from tokenlabel.errors import UserError
+
+MOST_IGNORED = 0.99  # share of the pixels
+NAMED = 5  # classes in a message
+
+
+@dataclass
+class SampledLabels:
+    """What some annotations of a data set hold.
+
+    Attributes:
+        place: Of the data set in the config.
+        kind: Of the data set.
+        folder: Of the annotations.
+        classes: Names; empty where the data set has none.
+        ignore_index: What is not learned.
+        reduce_zero_label: Whether a stored 0 is not learned and the classes count from 1.
+        num_files: How many annotations there are.
+        pixels: How many pixels have each label, int64 [256].
+        files: The annotations that were read.
+    """
+
+    place: str
+    kind: str
+    folder: str
+    classes: tuple[str, ...]
+    ignore_index: int
+    reduce_zero_label: bool
+    num_files: int
+    pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
+    files: list[str] = field(default_factory=list)
+
+    def add(self, file: str, labels: np.ndarray) -> None:
+        """Counts the labels [H, W] of an annotation."""
+        self.pixels += np.bincount(labels.ravel(), minlength=256)
+        self.files.append(file)
+
+    @property
+    def present(self) -> list[int]:
+        """The classes that occur."""
+        return [label for label in np.flatnonzero(self.pixels).tolist() if label != self.ignore_index]
+
+    @property
+    def absent(self) -> list[int]:
+        """The classes that do not occur, without one that is ignored."""
+        return sorted(set(range(len(self.classes))) - {self.ignore_index, *self.present})
+
+
+def check_learnable(samples: list[SampledLabels], split: str) -> None:
+    """Makes sure that the annotations of a split have something to teach or to score.
+
+    Classes that occur nowhere are named in a warning, where so many annotations were read that they would have shown.
+
+    Args:
+        samples: Of each data set of the split.
+        split: `train`, `val` or `test`.
+
+    Raises:
+        UserError: Fewer than two classes occur (of `val` and `test`: none), the files hold 0 and 255 alone, or, of
+            `train`, 99 % of the pixels and more are ignored.
+    """
+    samples = [sample for sample in samples if sample.files]
+    present = {label for sample in samples for label in sample.present}
+    if not samples:
+        return
+    for sample in samples:
+        if len(sample.present) < 2 and (stored := _stored(sample)) == [0, IGNORED]:
+            raise UserError(_nothing(sample, stored, split))
+    sample = samples[0]
+    if len(present) < (2 if split == 'train' else 1):
+        raise UserError(_nothing(sample, _stored(sample), split))
+    if len(present) < 2:
+        warn(
+            f'Only {_names(sample, sample.present)} occurs in {_looked_at(sample)}: scores of one class tell little, '
+            'and the best checkpoint by them is a matter of chance.'
+        )
+    pixels = sum(one.pixels for one in samples)
+    share = pixels[sample.ignore_index] / pixels.sum()
+    if split == 'train' and share >= MOST_IGNORED:
+        raise UserError(
+            f'{100 * share:.1f} % of the pixels in {_looked_at(sample)} are ignored, so that next to nothing can be '
+            f'learned; {_remedy(sample, _stored(sample))}.'
+        )
+    if split == 'train':
+        _warn_of_absent(samples)
+
+
+def many_for(num_classes: int) -> int:
+    """How many annotations would show each of so many classes, unless it is a rare one."""
+    return 10 * num_classes
+
+
+def warn(text: str) -> None:
+    """Logs a warning, from one process."""
+    if os.environ.get('RANK', '0') == '0':
+        print_log(text, logger='current', level=logging.WARNING)
+
+
+def _warn_of_absent(samples: list[SampledLabels]) -> None:
+    absent = set.intersection(*(set(sample.absent) for sample in samples))
+    sample = samples[0]
+    read = sum(len(one.files) for one in samples)
+    if not absent or (any(len(one.files) < one.num_files for one in samples) and read < many_for(len(sample.classes))):
+        return
+    stored = set(_stored(sample))
+    hint = ''
+    if sample.reduce_zero_label and max(absent) == len(sample.classes) - 1 and 0 in stored:
+        hint = (
+            f'; its numbers are {min(stored)} to {max(stored - {IGNORED}, default=0)}, of which reduce_zero_label=True '
+            f'ignores 0: leave that out where 0 is {sample.classes[0]}'
+        )
+    elif len(absent) == 1 and IGNORED in stored:
+        [label] = absent
+        hint = f'; 255 is ignored: where it stands for {sample.classes[label]}, {_mapped(sample, label)}'
+    places = _looked_at(sample) if len(samples) == 1 else f'{read} masks of {len(samples)} data sets'
+    warn(f'{_names(sample, sorted(absent))} of {len(sample.classes)} classes cannot be learned: not in {places}{hint}.')
+
+
+def _nothing(sample: SampledLabels, stored: list[int], split: str) -> str:
+    occurs = f'of the {len(sample.classes)} classes ' if sample.classes else ''
+    occurs += f'{_names(sample, sample.present)} alone occurs' if sample.present else 'none occurs'
+    what = 'learned from' if split == 'train' else 'scored by'
+    holding = 'which holds' if len(sample.files) == 1 else 'which hold'
+    return (
+        f'Nothing can be {what} {_looked_at(sample)}, {holding} {_listing(stored)} alone: {occurs}; '
+        f'{_remedy(sample, stored)}.'
+    )
+
+
+def _remedy(sample: SampledLabels, stored: list[int]) -> str:
+    missing = sample.absent[0] if sample.absent else None
+    if len(sample.classes) == 1:
+        return "name the background as a class too, such as classes=['background', ...], and write both in the masks"
+    if sample.reduce_zero_label and 0 in stored:
+        return (
+            'reduce_zero_label=True ignores 0 and counts the classes from 1: leave it out where 0 is the first class, '
+            'or write the other classes in the masks'
+        )
+    if IGNORED in stored and missing is not None:
+        name = sample.classes[missing]
+        return f'255 is ignored: where it stands for {name}, {_mapped(sample, missing)}'
+    if sample.ignore_index != IGNORED and sample.ignore_index in stored:
+        return f'ignore_index={sample.ignore_index} ignores a number that the masks consist of: set another'
+    return 'write the numbers of at least two classes in the masks'
+
+
+def _mapped(sample: SampledLabels, label: int) -> str:
+    number = label + sample.reduce_zero_label
+    key = f', or set {sample.place}.label_map={{255: {label}}}' if sample.kind == 'ImageMaskFolders' else ''
+    return f'write {number} in its place{key if not sample.reduce_zero_label else ""}'
+
+
+def _stored(sample: SampledLabels) -> list[int]:
+    """The numbers in the files that were read first."""
+    return sorted({number for file in sample.files[:20] for number in stored_ids(file)})
+
+
+def _looked_at(sample: SampledLabels) -> str:
+    read, of = len(sample.files), sample.num_files
+    if read == of:
+        return f'the {of} masks in {sample.folder}' if of > 1 else f'the only mask in {sample.folder}'
+    return f'{read} of the {of} masks in {sample.folder}'
+
+
+def _names(sample: SampledLabels, labels: list[int]) -> str:
+    names = [sample.classes[label] if label < len(sample.classes) else f'number {label}' for label in labels]
+    more = f' and {len(names) - NAMED} more' if len(names) > NAMED else ''
+    return f'{", ".join(names[:NAMED])}{more}'
+
+
+def _listing(numbers: list[int]) -> str:
+    shown = [str(number) for number in numbers[:8]]
+    if len(numbers) > 8:
+        return f'the numbers {", ".join(shown)}...'
+    return f'the number {shown[0]}' if len(shown) == 1 else f'the numbers {", ".join(shown[:-1])} and {shown[-1]}'

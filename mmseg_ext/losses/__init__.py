@@ -1,0 +1,5 @@
+"""Losses, registered with MMSegmentation."""
+
+from mmseg_ext.losses.cross_entropy import CrossEntropyLoss
+
+__all__ = ['CrossEntropyLoss']

@@ -1,0 +1,57 @@
+"""MMSegmentation's cross entropy, also where it fails."""
+
+from mmseg.models.losses import cross_entropy_loss
+from mmseg.registry import MODELS
+from torch import Tensor
+
+
+@MODELS.register_module(force=True)
+class CrossEntropyLoss(cross_entropy_loss.CrossEntropyLoss):
+    """MMSegmentation's CrossEntropyLoss, under its name, with its numbers where it gives any.
+
+    It fails with `class_weight` beside `avg_non_ignore=True`, which its own warning suggests, with `class_weight` of a
+    sigmoid over several classes, and where the whole batch of a single output is ignored.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        if self.cls_criterion is cross_entropy_loss.cross_entropy:
+            self.cls_criterion = softmax_cross_entropy
+        elif self.cls_criterion is cross_entropy_loss.binary_cross_entropy:
+            self.cls_criterion = sigmoid_cross_entropy
+
+
+def softmax_cross_entropy(
+    pred: Tensor,
+    label: Tensor,
+    weight: Tensor | None = None,
+    class_weight: Tensor | None = None,
+    avg_non_ignore: bool = False,
+    **kwargs,
+) -> Tensor:
+    """MMSegmentation's `cross_entropy` of logits [N, C, H, W].
+
+    With class weights its mean is over the weights of the labels that are not ignored, whatever `avg_non_ignore` says.
+    """
+    average = avg_non_ignore and class_weight is None
+    return cross_entropy_loss.cross_entropy(
+        pred, label, weight, class_weight=class_weight, avg_non_ignore=average, **kwargs
+    )
+
+
+def sigmoid_cross_entropy(
+    pred: Tensor,
+    label: Tensor,
+    weight: Tensor | None = None,
+    class_weight: Tensor | None = None,
+    ignore_index: int | None = -100,
+    **kwargs,
+) -> Tensor:
+    """MMSegmentation's `binary_cross_entropy` of logits [N, C, H, W]; `class_weight` [C] multiplies positive labels."""
+    if pred.size(1) == 1 and (label == ignore_index).all():
+        return 0 * pred.sum()
+    if class_weight is not None and pred.size(1) > 1:
+        class_weight = class_weight.view(-1, *[1] * (pred.dim() - 2))
+    return cross_entropy_loss.binary_cross_entropy(
+        pred, label, weight, class_weight=class_weight, ignore_index=ignore_index, **kwargs
+    )

@@ -1,0 +1,27 @@
+"""What is settled and looked at before a segmentation model trains."""
+
+import torch
+from mmengine.config import Config
+
+from mmseg_ext.dataset_check import check_datasets
+from mmseg_ext.ignore_index import settle_ignore_index
+from mmseg_ext.model_check import check_model
+from mmseg_ext.starting_weights import start_from_one_file
+
+
+def prepare_training(config: Config, processes: int, dry_run: bool = False) -> None:
+    """Settles what a config says in several places, and makes sure that data and model fit together and can learn.
+
+    Args:
+        config: A segmentation config whose `custom_imports` are done; changed in place.
+        processes: How many will train.
+        dry_run: The data need not be there, and the processes have a GPU each.
+
+    Raises:
+        UserError: As `settle_ignore_index`, `check_datasets` and `check_model`.
+    """
+    start_from_one_file(config)
+    settle_ignore_index(config)
+    if not dry_run:
+        check_datasets(config)
+    check_model(config, processes, on_gpus=dry_run or torch.cuda.is_available())

@@ -1,0 +1,152 @@
+"""What is raised while a config is built becomes one sentence with the key's path."""
+
+import os
+import re
+import sysconfig
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from mmengine.config import Config
+
+from tokenlabel.errors import UserError
+
+# What values that cannot be are met with, by those who are given them. Other errors are defects: their traceback tells.
+REFUSALS = (
+    ArithmeticError,
+    AssertionError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+# So is this one, where it is raised by a package and not by this project or a person's own classes.
+OF_PACKAGES = (AttributeError,)
+# Functions of MMEngine's Runner that read a part of the config, and the key of that part.
+READERS = {
+    'build_logger': 'log_level',
+    'build_log_processor': 'log_processor',
+    'build_visualizer': 'visualizer',
+    'build_model': 'model',
+    'build_optim_wrapper': 'optim_wrapper',
+    'build_param_scheduler': 'param_scheduler',
+    '_check_scheduler_cfg': 'param_scheduler',
+    'build_evaluator': 'val_evaluator and test_evaluator',
+    'build_train_loop': 'train_cfg',
+    'build_val_loop': 'val_cfg',
+    'build_test_loop': 'test_cfg',
+    'build_dataloader': 'a dataloader',
+    'register_hooks': 'default_hooks and custom_hooks',
+    'scale_lr': 'auto_scale_lr',
+    'set_randomness': 'randomness',
+    'setup_env': 'env_cfg',
+    'wrap_model': 'model_wrapper_cfg',
+}
+_PACKAGES = {sysconfig.get_path('purelib'), sysconfig.get_path('platlib'), sysconfig.get_path('stdlib')}
+
+
+@contextmanager
+def explains_errors(path: str | Path, config: Config | None = None) -> Iterator[None]:
+    """Turns what is raised for bad configs and bad images into one sentence; what is not known passes.
+
+    Known is what anything raises while it is built from the config: an unknown type, an argument that it does not have,
+    a value that it refuses.
+
+    Args:
+        path: the config's file.
+        config: it, so that the sentence can name the key's path.
+
+    Raises:
+        UserError: the config cannot be built; it logs to a service whose package is missing; an image of a
+            segmentation dataset cannot be decoded.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except ImportError as error:
+        # of the logging back ends, which MMEngine imports when it first writes to them
+        if 'pip install' not in str(error):
+            raise
+        raise UserError(f'Config {path} logs to a service whose package is missing ({error}).') from error
+    except (*REFUSALS, *OF_PACKAGES) as error:
+        if broken := re.findall(r'failed to load image: (.*)', str(error)):
+            raise UserError(f'{broken[-1]} cannot be read as an image; replace or remove it.') from error
+        place = _place_of(error, config)
+        if place is None or (isinstance(error, OF_PACKAGES) and not _is_of_package(error)):
+            raise
+        if isinstance(error, KeyError) and 'registry' in str(error):
+            unknown = str(error.args[0]).split('. ')[0]
+            raise UserError(f'Config {path} names an unknown type: {unknown} ({place}).') from error
+        raise UserError(f'Config {path} cannot be built: {place}: {_reason(error)}.') from error
+
+
+def _place_of(error: Exception, config: Config | None) -> str | None:
+    """The path of the key that an error was raised for; None where it was not raised while something was built."""
+    place = None
+    within = config
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        name, module = frame.f_code.co_name, frame.f_globals.get('__name__', '')
+        if name == 'build_from_cfg' and module == 'mmengine.registry.build_functions':
+            path, within = _found(frame.f_locals.get('cfg'), within, place)
+            place = path or place
+        elif name in READERS and _is_runner(frame):
+            place = place if place and name == 'build_dataloader' else READERS[name]
+        elif name == 'create_network':
+            place = 'model.network'
+        elif place is None and name == '__init__' and module == 'mmengine.runner.runner':
+            place = 'its keys'
+    return place
+
+
+def _found(settings: object, within: object, place: str | None) -> tuple[str | None, object]:
+    """Where `settings`, or what is most like them, stand in a config: their path, and what is there."""
+    kind = settings.get('type') if isinstance(settings, Mapping) else None
+    named = getattr(kind, '__name__', str(kind))
+    if within is None:
+        return f'{place}, {named}' if place else named, None
+    candidates = [(path, node) for path, node in _nodes(within) if node.get('type') == kind]
+    if not candidates:
+        return (f'{place}, {named}' if place and kind else place or named), None
+    path, node = max(candidates, key=lambda found: sum(settings.get(key) == value for key, value in found[1].items()))
+    inner = place and isinstance(within, Mapping) and not isinstance(within, Config)
+    return (f'{place}.{path}' if inner and path else place if inner else path), node
+
+
+def _nodes(node: object, path: str = '') -> Iterator[tuple[str, Mapping]]:
+    """All dicts below a dict or list, by path; the outer ones first."""
+    if isinstance(node, Config):
+        node = node._cfg_dict
+    if isinstance(node, Mapping):
+        yield path, node
+        children = node.items()
+    elif isinstance(node, list | tuple):
+        children = enumerate(node)
+    else:
+        return
+    for key, value in children:
+        yield from _nodes(value, f'{path}.{key}' if path else str(key))
+
+
+def _is_runner(frame: FrameType) -> bool:
+    return frame.f_globals.get('__name__', '') in ('mmengine.runner.runner', 'tokenlabel.engine.runner')
+
+
+def _is_of_package(error: Exception) -> bool:
+    """Whether an error was raised by an installed package."""
+    file = traceback.extract_tb(error.__traceback__)[-1].filename
+    return file.startswith('<') or any(file.startswith(folder + os.sep) for folder in _PACKAGES)
+
+
+def _reason(error: Exception) -> str:
+    """The message of an error without what it dumps of the config."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    text = re.split(r',? but got \w+=\{', ' '.join(text.split()))[0]
+    text = text.split('. ')[0] if len(text) > 300 else text
+    kind = type(error).__name__
+    return f'{text[:300].removesuffix(".")}' if text and not isinstance(error, KeyError) else f'{kind} {text}'.strip()

@@ -1,0 +1,161 @@
+"""`--cfg-options`: entries of a config that the command line changes, a.b=1 c.d=[2,3]."""
+
+import argparse
+import ast
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from tokenlabel.errors import UserError
+
+_BRACKETS = {'(': ')', '[': ']', '{': '}'}
+
+
+class ConfigOptions(argparse.Action):
+    """Collects `key=value` pairs in a dict; what is no such pair ends the command with one sentence."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Sequence[str] | str, *_
+    ) -> None:
+        options = dict(getattr(namespace, self.dest) or {})
+        for pair in [values] if isinstance(values, str) else values:
+            key, equals, value = pair.partition('=')
+            if not equals or not all(part.strip() == part and part for part in key.split('.')):
+                raise argparse.ArgumentError(self, f'{pair!r} is no KEY=VALUE such as train_dataloader.batch_size=4.')
+            if key in options:
+                raise argparse.ArgumentError(self, f'{key} is set twice: leave one of the two out.')
+            try:
+                options[key] = parsed(value)
+            except UserError as error:
+                raise argparse.ArgumentError(self, f'{pair!r} {error}') from error
+        setattr(namespace, self.dest, options)
+
+
+def parsed(text: str) -> Any:
+    """The value that a text on the command line means.
+
+    None, True, False, whole numbers and numbers are such; `[a,b]` and `a,b` are lists, `(a,b)` a tuple, `{...}` a dict
+    as Python writes it. Anything else is a text, as is what stands in quotes.
+
+    Raises:
+        UserError: its brackets do not match.
+    """
+    text = text.strip()
+    inner = text[1:-1]
+    if len(text) > 1 and text[0] == text[-1] and text[0] in '\'"' and text[0] not in inner:
+        return parsed(inner) if inner[:1] in _BRACKETS else inner
+    if text[:1] == '{' and text[-1:] == '}':
+        try:
+            return ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            raise UserError('is no dict as Python writes it: {"a": 1, "b": [2, 3]}.') from None
+    parts = _split(text)
+    if text[:1] in ('(', '[') and len(parts) == 1 and text[-1:] == _BRACKETS[text[0]]:
+        elements = [parsed(part) for part in _split(inner) if part.strip()]
+        return tuple(elements) if text[0] == '(' else elements
+    if len(parts) > 1:
+        return [parsed(part) for part in parts if part.strip()]
+    return _scalar(text)
+
+
+def merge_options(config: Config, options: Mapping[str, Any], source: str = '') -> None:
+    """Puts options into a config; the parts of a key lead through dicts, and by number through lists.
+
+    A dict that the option gives is merged into that of the config, unless it has `_delete_=True`. None on the way, for
+    what the config leaves out, is taken for an empty dict.
+
+    Args:
+        config: changed in place.
+        options: dotted key -> value.
+        source: the config's name, for messages.
+
+    Raises:
+        UserError: a key leads through what is neither dict nor list, past the end of a list, or through another option.
+    """
+    tree: dict = {}
+    for key, value in options.items():
+        *way, last = key.split('.')
+        if not all([*way, last]):
+            raise UserError(f'--cfg-options {key} has an empty part: name entries as in train_dataloader.batch_size.')
+        node = tree
+        for part in way:
+            node = node.setdefault(part, _Branch())
+            if not isinstance(node, _Branch):
+                raise UserError(f'--cfg-options sets {key} and what holds it: leave one of the two out.')
+        if last in node:
+            raise UserError(f'--cfg-options sets {key} and something in it: leave one of the two out.')
+        node[last] = value
+    for key, value in tree.items():
+        config[key] = _merged(config.get(key), value, key, source)
+
+
+class _Branch(dict):
+    """Options below one entry, in contrast to a dict that is the value of an option."""
+
+
+def _merged(old: object, new: object, path: str, source: str) -> object:
+    if not isinstance(new, _Branch):
+        if isinstance(new, Mapping) and isinstance(old, Mapping) and not new.get('_delete_'):
+            return Config._merge_a_into_b(ConfigDict(new), old)
+        return {key: value for key, value in new.items() if key != '_delete_'} if isinstance(new, Mapping) else new
+    if old is None:
+        old = ConfigDict()
+    if isinstance(old, Mapping):
+        merged = old.copy()
+        for key, value in new.items():
+            merged[key] = _merged(old.get(key), value, f'{path}.{key}', source)
+        return merged
+    if not isinstance(old, list | tuple):
+        raise UserError(
+            f'--cfg-options {path}.{next(iter(new))} leads through {path}, which is {old!r:.60} in {source} and has '
+            'no entries.'
+        )
+    merged = list(old)
+    for key, value in new.items():
+        if not key.isdecimal() or int(key) >= len(merged):
+            raise UserError(
+                f'--cfg-options {path}.{key} leads nowhere: {path} is a list of {len(merged)} in {source}, its entries '
+                f'are numbered from 0.'
+            )
+        merged[int(key)] = _merged(merged[int(key)], value, f'{path}.{key}', source)
+    return type(old)(merged) if type(old) in (list, tuple) else merged
+
+
+def _split(text: str) -> list[str]:
+    """Parts between the commas that stand in no brackets and no quotes.
+
+    Raises:
+        UserError: brackets do not match, where there is a comma or one of them begins or ends the text.
+    """
+    parts, start, closing, quote = [], 0, [], ''
+    balanced = True
+    for position, character in enumerate(text):
+        if quote:
+            quote = '' if character == quote else quote
+        elif character in '\'"' and text.find(character, position + 1) > 0:
+            quote = character
+        elif character in _BRACKETS:
+            closing.append(_BRACKETS[character])
+        elif character in _BRACKETS.values():
+            balanced &= bool(closing) and closing.pop() == character
+        elif character == ',' and not closing:
+            parts.append(text[start:position])
+            start = position + 1
+    parts.append(text[start:])
+    looks_like_list = ',' in text or text[:1] in _BRACKETS or text[-1:] in _BRACKETS.values()
+    if looks_like_list and (closing or not balanced):
+        raise UserError('has brackets that do not match: write lists as [1,2] and tuples as (1,2).')
+    return parts
+
+
+def _scalar(text: str) -> Any:
+    named = {'true': True, 'false': False, 'none': None}
+    if text.lower() in named:
+        return named[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text) if '_' not in text else text
+        except ValueError:
+            pass
+    return text

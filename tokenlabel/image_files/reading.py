@@ -1,0 +1,250 @@
+"""The one reader of images: files to upright 8-bit RGB, whoever asks.
+
+Annotation, pretraining, segmentation and its evaluation all read images here, and so see the same pixels. The rule for
+those is in `tokenlabel.image_files.eight_bits`. Orientation (EXIF) is applied, colour profiles are not, and of several
+pictures in a file the first is read.
+"""
+
+import logging
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+
+from tokenlabel.image_files import png
+from tokenlabel.image_files.eight_bits import rgb_of_picture
+from tokenlabel.image_files.unreadable import UnreadableImage
+
+# By their contents, whatever their names are. None of these starts a program, as Pillow's EPS does.
+FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'PPM', 'JPEG2000')
+# A file of a few kilobytes may declare any size. This many take 1.6 GB: an image of 23000 x 23000 is read.
+MAX_PIXELS = 2**29
+ORIENTATION = 0x0112
+WIDTH, HEIGHT, BITS, SAMPLES, TILE_WIDTH, TILE_HEIGHT = 256, 257, 258, 277, 322, 323  # tags of TIFF files
+logging.getLogger('PIL').addHandler(logging.NullHandler())  # what it logs of bad files is in our errors
+AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+
+
+def open_image(stream: BinaryIO, max_pixels: int | None = MAX_PIXELS) -> Image.Image:
+    """An image of which `size` is that of the upright one: a JPEG file not decoded yet, or RGB pixels.
+
+    JPEG files may then be decoded at a fraction of their size, with Pillow's `draft`. `decode` and `rgb_pixels` take
+    what is returned while the stream is open.
+
+    Args:
+        stream: the file, seekable.
+        max_pixels: of larger ones not a pixel is decoded; None for no limit.
+
+    Raises:
+        UnreadableImage: the file is empty, damaged, of another kind or too large.
+    """
+    image = _opened(stream, max_pixels)
+    if image.format == 'JPEG' and _orientation(image) == 1:
+        return image
+    return Image.fromarray(upright(rgb_pixels(image), _orientation(image)))
+
+
+def decode(image: Image.Image) -> Image.Image:
+    """The RGB image, decoded, of what `open_image` returns. Raises UnreadableImage where the file is damaged."""
+    with _pillow():
+        image.load()
+        return image if image.mode == 'RGB' else Image.fromarray(rgb_of_picture(image))
+
+
+def rgb_pixels(image: Image.Image) -> np.ndarray:
+    """The RGB pixels of what `open_image` returns, uint8 [H, W, 3].
+
+    JPEG files of three colours are decoded by OpenCV, quicker and to the same pixels.
+
+    Raises:
+        UnreadableImage: the file is damaged.
+    """
+    pixels = None
+    if image.format == 'JPEG' and image.mode == 'RGB' and image.fp is not None:
+        image.fp.seek(0)
+        try:
+            pixels = cv2.imdecode(np.frombuffer(image.fp.read(), dtype=np.uint8), AS_STORED)
+        except cv2.error:  # it has a limit of its own
+            image.fp.seek(0)
+    if pixels is None:  # another kind of file, or one that is damaged, which Pillow explains
+        with _pillow():
+            pixels = rgb_of_picture(image)
+    return pixels
+
+
+def read_pixels(stream: BinaryIO, max_pixels: int | None = MAX_PIXELS, remedy: str | None = None) -> np.ndarray:
+    """The upright RGB pixels of an image file, uint8 [H, W, 3].
+
+    Args:
+        stream: the file, seekable.
+        max_pixels: of larger ones not a pixel is decoded; None for no limit.
+        remedy: what to do about a larger one; None for what helps everywhere.
+
+    Raises:
+        UnreadableImage: as `open_image`.
+    """
+    image = _opened(stream, max_pixels, remedy)
+    return upright(rgb_pixels(image), _orientation(image))
+
+
+def pixels_of_picture(picture: Image.Image) -> np.ndarray:
+    """The upright RGB pixels of a Pillow picture, of any mode and wherever it comes from, uint8 [H, W, 3].
+
+    Raises:
+        UnreadableImage: it comes from a damaged file, or has values out of range.
+    """
+    with _pillow():
+        return upright(rgb_of_picture(picture), _orientation(picture))
+
+
+def image_size(stream: BinaryIO) -> tuple[int, int]:
+    """Width and height in pixels of the upright image, from the file's header alone.
+
+    Raises:
+        UnreadableImage: the file is empty, or no header of a known kind is in it.
+    """
+    image = _opened(stream, None, pixels=False)
+    if image.format == 'TIFF':
+        width, height, orientation = (image.tag_v2.get(tag, 1) for tag in (WIDTH, HEIGHT, ORIENTATION))
+    else:
+        (width, height), orientation = image.size, _orientation(image)
+    return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
+
+
+def read_numbers(stream: BinaryIO, max_pixels: int | None = MAX_PIXELS) -> tuple[np.ndarray, str]:
+    """What an image file stores, upright: numbers [H, W] of one channel or of a palette, or channels [H, W, C].
+
+    Returns:
+        The array, and the file's format in Pillow's words.
+
+    Raises:
+        UnreadableImage: as `open_image`.
+    """
+    image = _opened(stream, max_pixels)
+    kind, grey_step = image.format, _grey_step(image)
+    with _pillow():
+        numbers = np.asarray(image)
+        return upright(numbers // grey_step if grey_step > 1 else numbers, _orientation(image)), kind
+
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels [H, W, ...] of a file turned as its EXIF orientation, 1 to 8, says."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _opened(stream: BinaryIO, max_pixels: int | None, remedy: str | None = None, pixels: bool = True) -> Image.Image:
+    """As Pillow opens it, with its header checked. Without `pixels` the header is all that is read."""
+    stream.seek(0)
+    head = stream.read(len(png.SIGNATURE))
+    if not head:
+        raise UnreadableImage('the file is empty')
+    if head == png.SIGNATURE:
+        stream = png.verified_png(stream, pixels)
+    stream.seek(0)
+    with _pillow():
+        try:
+            image = Image.open(stream, formats=FORMATS)
+        except UnidentifiedImageError as error:
+            raise _unknown(stream) from error
+        # the same wherever it is turned: text that is no EXIF may name an orientation too
+        for name in ('xmp', 'XML:com.adobe.xmp'):
+            image.info.pop(name, None)
+        tile = (image.tag_v2.get(tag, 0) for tag in (TILE_WIDTH, TILE_HEIGHT)) if image.format == 'TIFF' else (0, 0)
+        sides = [image.size, tuple(tile)]
+    for width, height in sides:
+        if max_pixels is not None and width * height > max_pixels:
+            raise UnreadableImage(
+                f'{width} x {height} pixels, more than the {max_pixels} that fit',
+                remedy or 'split it into smaller images',
+            )
+    if 0 in image.size:
+        raise UnreadableImage('it has no pixels')
+    return image
+
+
+def _orientation(image: Image.Image) -> int:
+    """How EXIF says that the pixels are to be turned, 1 to 8; 1 where it says nothing or is damaged."""
+    if image.format == 'TIFF' or not image.info.get('exif'):  # Pillow itself turns pixels of TIFF files
+        return 1
+    exif = Image.Exif()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            exif.load(image.info['exif'])
+        orientation = exif.get(ORIENTATION)
+    except Exception:  # damaged bytes fail in any way, and the pixels are there
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _grey_step(image: Image.Image) -> int:
+    """What Pillow multiplies grey of 2 and 4 bits with."""
+    arguments = image.tile[0][3] if image.mode == 'L' and image.tile else ''
+    raw_mode = arguments if isinstance(arguments, str) else next(iter(arguments or ()), '')
+    return {'L;2': 85, 'L;4': 17}.get(str(raw_mode)[:3], 1)
+
+
+def _unknown(stream: BinaryIO) -> UnreadableImage:
+    """Why Pillow knows no kind of image in a file."""
+    try:
+        stream.seek(0)
+        tags = TiffImagePlugin.ImageFileDirectory_v2(stream.read(8))
+        stream.seek(tags.next)
+        tags.load(stream)
+        channels, bits = tags[SAMPLES], tags[BITS][0]
+    except Exception:  # no TIFF file, or a damaged one
+        return UnreadableImage(f'it is damaged, or none of {", ".join(FORMATS)}')
+    return UnreadableImage(
+        f'a TIFF file of {channels} channels of {bits} bits, of a layout that is not read',
+        'save it with 1, 3 or 4 channels of 8 bits',
+    )
+
+
+@contextmanager
+def _pillow() -> Iterator[None]:
+    """Whatever Pillow raises inside is an UnreadableImage; its own limit of pixels and its warnings are off."""
+    with _no_limit, warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        try:
+            yield
+        except UnreadableImage:
+            raise
+        except MemoryError as error:
+            raise UnreadableImage('there is not enough memory for it', 'free memory, or make it smaller') from error
+        except Exception as error:  # the bytes of a damaged file can fail in any way
+            if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the bytes
+                raise
+            raise UnreadableImage(str(error) or type(error).__name__) from error
+
+
+class _NoLimit:
+    """Switches off Pillow's own limit of pixels, in any number of threads, and puts it back after the last of them."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._limit = threading.Lock(), 0, None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._inside += 1
+
+    def __exit__(self, *exception) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                Image.MAX_IMAGE_PIXELS = self._limit
+
+
+_no_limit = _NoLimit()
