@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tokenlabel import processes
 from tokenlabel.errors import UserError, reports_errors
 from tokenlabel.processes import LAUNCHER, SHARED_FOLDER
 
+MODULE = processes.__file__
 # A launcher with one process, which has a child that ends with it; both write down their numbers, then wait.
 PROCESS = """
-import os, sys, time
+import os, runpy, time
 from pathlib import Path
-sys.path.insert(0, {root!r})
-from tokenlabel.processes import end_with_launcher, end_with_parent
-end_with_launcher()
+module = runpy.run_path({module!r})  # without the package, which imports torch
+module['end_with_launcher']()
 parent = os.getpid()
 if os.fork() == 0:
-    end_with_parent(parent)
+    module['end_with_parent'](parent)
     Path({folder!r}, 'child').write_text(str(os.getpid()))
 else:
     Path({folder!r}, 'process').write_text(str(os.getpid()))
@@ -50,7 +50,7 @@ def is_running(number: int) -> bool:
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='the kernel is not Linux')
 def test_a_launcher_that_is_killed_takes_its_processes_and_their_workers_with_it(tmp_path):
-    code = PROCESS.format(root=str(ROOT), folder=str(tmp_path))
+    code = PROCESS.format(module=MODULE, folder=str(tmp_path))
     launcher = subprocess.Popen([sys.executable, '-S', '-c', LAUNCHES, code])
     numbers = [number_in(tmp_path / 'process'), number_in(tmp_path / 'child')]
     launcher.kill()
@@ -65,7 +65,7 @@ def test_a_launcher_that_is_killed_takes_its_processes_and_their_workers_with_it
 def test_a_process_whose_launcher_ended_before_it_began_ends(tmp_path):
     gone = subprocess.Popen([sys.executable, '-S', '-c', ''])
     gone.wait()
-    code = PROCESS.format(root=str(ROOT), folder=str(tmp_path))
+    code = PROCESS.format(module=MODULE, folder=str(tmp_path))
     ended = subprocess.run([sys.executable, '-S', '-c', code], env=os.environ | {LAUNCHER: str(gone.pid)})
     assert ended.returncode == -signal.SIGKILL
 

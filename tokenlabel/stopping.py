@@ -103,7 +103,8 @@ def leave_signals_to_parent(worker: int = 0) -> None:
     A worker that died of them first would turn the parent's one sentence into an error of the loader. A worker ends
     when its parent says so, and when it ends.
     """
-    if (parent := parent_process()) is not None:
+    parent = parent_process()
+    if parent is not None and parent.pid == os.getppid():  # and not a server that forks for it
         end_with_parent(parent.pid)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)

@@ -11,7 +11,11 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
 
+from torch.distributed.elastic.multiprocessing import api
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main
@@ -24,6 +28,7 @@ def run() -> None:
         logging.getLogger(f'torch.distributed.elastic.{name}').setLevel(logging.CRITICAL)
     os.environ.setdefault('PET_SIGNALS_TO_HANDLE', 'SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1')
     os.environ[LAUNCHER] = str(os.getpid())
+    api._terminate_process_handler = partial(end_processes, api._terminate_process_handler)
     with tempfile.TemporaryDirectory(prefix='torchrun-') as folder:
         os.environ[SHARED_FOLDER] = folder
         try:
@@ -34,6 +39,13 @@ def run() -> None:
             raise SystemExit(130) from None
         except ChildFailedError as error:
             raise SystemExit(status_of(error)) from None
+
+
+def end_processes(handler: Callable, number: int, frame: FrameType | None) -> None:
+    """Torch's handler of signals, which waits for the processes; a second Ctrl-C does not."""
+    if number == signal.SIGINT:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
+    handler(number, frame)
 
 
 def status_of(error: ChildFailedError) -> int:

@@ -121,7 +121,7 @@ def is_fused(optimizer: torch.optim.Optimizer) -> bool:
     """Whether a step of this optimizer can be called off on the device.
 
     Not so SGD: where its very first fused step is called off, its momentum starts from memory that was never written.
-    Nor a run resumed from a checkpoint without fused steps: what it says about its groups stands.
+    Nor an optimizer whose loaded state says of its groups that they take no fused steps.
     """
     return type(optimizer).__name__ in FUSED and all(group.get('fused') for group in optimizer.param_groups)
 

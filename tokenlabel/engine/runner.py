@@ -166,7 +166,8 @@ class Runner(mmengine.runner.Runner):
         if not rated or any(one.by_epoch for one in rated):
             return
         end = max(one.end for one in rated)
-        if end < self.max_iters and not any(rates_at(rated, end)):
+        above_0 = any(getattr(one, 'eta_min', None) for one in rated if one.end == end)
+        if end < self.max_iters and not above_0 and not any(rates_at(rated, end)):
             self.logger.warning(
                 f'From iteration {end} to the last, {self.max_iters}, the learning rate is 0 and nothing is learned: '
                 'lengthen the schedules as well (param_scheduler.N.end), or train for fewer iterations.'

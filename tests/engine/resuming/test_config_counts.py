@@ -46,10 +46,11 @@ def run(make_runner, tmp_path):
 
 
 def test_a_finished_run_with_a_longer_schedule_trains_at_the_rates_of_the_longer_one(run):
-    assert rates(run('one', 4).work_dir)[4] > 0
+    run('one', 4)
     longer = run('one', 8, resume=True)
     whole = rates(run('whole', 8).work_dir)
     assert {step: rates(longer.work_dir)[step] for step in range(5, 9)} == {step: whole[step] for step in range(5, 9)}
+    assert whole[7] > 0
     [line] = said(longer.work_dir)
     assert 'train_cfg.max_iters 4 -> 8' in line and 'param_scheduler.1.end 4 -> 8' in line
     assert longer.param_schedulers[1].state_dict()['_global_step'] == 8
@@ -134,7 +135,7 @@ def test_segmentation_with_a_longer_schedule_trains_at_the_rates_of_the_longer_o
     one = run_segmentation('one', resume=True, **options, param_scheduler=schedule(6))
     whole = run_segmentation('whole', **options, param_scheduler=schedule(6))
     assert [rates(one)[step] for step in (5, 6)] == [rates(whole)[step] for step in (5, 6)]
-    assert rates(one)[6] > 0
+    assert rates(one)[5] > 0
     [line] = said(one)
     assert 'train_cfg.max_iters 4 -> 6' in line and 'param_scheduler.1.end 4 -> 6' in line
 

@@ -11,9 +11,11 @@ from torch import nn
 
 
 def wrappers_of(runner: Runner) -> dict[str | None, OptimWrapper]:
-    """The optimizers of a run by name; None names the only one."""
+    """The optimizers that a run has built, by name; None names the only one."""
     wrapper = runner.optim_wrapper
-    return dict(wrapper.items()) if isinstance(wrapper, OptimWrapperDict) else {None: wrapper}
+    if isinstance(wrapper, OptimWrapperDict):
+        return dict(wrapper.items())
+    return {None: wrapper} if isinstance(wrapper, OptimWrapper) else {}
 
 
 def of_optimizer(stored: dict | list, name: str | None) -> dict | list:

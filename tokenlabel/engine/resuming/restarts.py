@@ -1,11 +1,10 @@
 """Going on after torchrun has started lost processes anew."""
 
 import os
+from pathlib import Path
 
 from mmengine.dist import all_gather_object
 from mmengine.runner import Runner
-
-from tokenlabel.engine.resuming.checkpoint_hook import checkpoint_folder
 
 
 def go_on_after_restart(runner: Runner) -> None:
@@ -17,7 +16,7 @@ def go_on_after_restart(runner: Runner) -> None:
     restarts = max(all_gather_object(int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0))))
     if restarts:
         launched = float(os.environ.get('LAUNCHED_AT', 0))
-        found = any(path.stat().st_mtime >= launched for path in checkpoint_folder(runner).glob('*.pth'))
+        found = any(path.stat().st_mtime >= launched for path in Path(runner.work_dir).glob('*.pth'))
         start = 'as the first time: there is no checkpoint yet'
         if any(all_gather_object(found)):
             start = 'from the newest checkpoint'

@@ -80,7 +80,8 @@ def _take_log(runner: Runner, stored: dict | None) -> None:
     """Takes the history of what was logged, and the notes of hooks."""
     if stored is not None:
         info = {name: value for name, value in stored['runtime_info'].items() if name not in OWN_INFO}
-        keys = {name: value for name, value in stored['resumed_keys'].items() if name not in OWN_INFO}
+        names = info.keys() | stored['log_scalars'].keys()
+        keys = {name: value for name, value in stored['resumed_keys'].items() if name in names}
         runner.message_hub.load_state_dict({**stored, 'runtime_info': info, 'resumed_keys': keys})
 
 
