@@ -49,7 +49,6 @@ def test_signals_that_follow_at_once_do_not_disturb_the_cleaning_up(tmp_path):
     child.wait_until((tmp_path / 'works').exists)
     child.signal(signal.SIGINT)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
-        time.sleep(0.05)
         child.signal(number)
     assert child.wait() == 130
     assert (tmp_path / 'clean').exists()

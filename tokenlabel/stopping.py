@@ -13,7 +13,7 @@ from tokenlabel.processes import end_with_parent
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Launchers and terminals send several signals for one request: what follows so soon must not disturb the cleaning up.
-ONE_REQUEST = 2.0  # seconds
+ONE_REQUEST = 3.0  # seconds
 
 
 class Stopped(KeyboardInterrupt):
@@ -32,7 +32,7 @@ class Stopped(KeyboardInterrupt):
 def stops_at_signals() -> Iterator[None]:
     """Meanwhile SIGINT, SIGTERM and SIGHUP raise `Stopped`; a signal that is ignored (`nohup`) stays ignored.
 
-    What follows a signal within two seconds counts as the same request. Forked processes, such as a loader's workers,
+    What follows a signal within three seconds counts as the same request. Forked processes, such as a loader's workers,
     leave SIGINT and SIGHUP, which a terminal sends to all, to this process, which ends them. Only a main thread can
     listen; elsewhere nothing happens.
     """
