@@ -74,13 +74,15 @@ def test_reading_a_sample_leaves_the_global_random_states_alone(folder):
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_a_transform_that_drafts_gets_images_that_are_not_decoded(folder):
+def test_a_transform_that_drafts_gets_jpeg_files_that_are_not_decoded(tmp_path):
     class Sizes(TrainTransform):
         def __call__(self, image):
-            assert image.format == 'PNG' and image.tile
+            assert image.format == 'JPEG' and image.tile
             return super().__call__(image)
 
-    sample = LabeledImages(folder, Sizes(32, draft=True))[0, 1]
+    (tmp_path / 'cat').mkdir()
+    Image.new('RGB', (64, 48)).save(tmp_path / 'cat/1.jpg')
+    sample = LabeledImages(tmp_path, Sizes(32, draft=True))[0, 1]
     assert sample['image'].shape == (3, 32, 32)
 
 
