@@ -47,6 +47,12 @@ class NotesItsShare(Hook):
         Path(runner.work_dir, f'shares_{runner.rank}.json').write_text(json.dumps(shares))
 
 
+def overridden(settings: dict, options: dict) -> dict:
+    """Settings of `--cfg-options` with those of `options`, of which one may stand for several: `val_dataloader=None`."""
+    kept = {key: x for key, x in settings.items() if not any(key.startswith(f'{option}.') for option in options)}
+    return kept | options
+
+
 def settings(scenes: Path, label_store: Path, work_dir: Path, **options) -> dict:
     """Options of a run of the demo's pretraining: a tiny network, 3 iterations of 4 images, checkpoint at the end."""
     shared = {
@@ -68,7 +74,7 @@ def settings(scenes: Path, label_store: Path, work_dir: Path, **options) -> dict
         'param_scheduler': None,
         'visualizer.vis_backends': [],
     }
-    return shared | options
+    return overridden(shared, options)
 
 
 def train(options: dict, launcher: str = 'none') -> None:

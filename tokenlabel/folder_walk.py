@@ -127,7 +127,8 @@ def find_files(root: str | Path, suffixes: Sequence[str], without: Iterable[str 
 
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of this name, or any part of this posix path, is to be passed over."""
-    return any(part.startswith('.') or part.lower() in _LEFTOVERS for part in name.split('/'))
+    parts = (part for part in name.split('/') if part not in ('.', '..'))  # these are ways, not names
+    return any(part.startswith('.') or part.lower() in _LEFTOVERS for part in parts)
 
 
 def report_skipped(source: str | Path, count: int, skipped: Skipped, what: str = 'images') -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.training_processes import overridden
 from tokenlabel.engine.config import load_config, register_imports
 from tokenlabel.engine.runner import Runner
 
@@ -33,7 +34,7 @@ def make_runner(scenes, label_store, tmp_path):
                 f'{split}_dataloader.num_workers': 0,
                 f'{split}_dataloader.dataset.root': str(scenes / 'imagenet/val'),
             }
-        config = load_config(CONFIGS / 'demo/pretrain.py', settings | options)
+        config = load_config(CONFIGS / 'demo/pretrain.py', overridden(settings, options))
         config.experiment_name = tmp_path.name + str(len(options)) + str(iterations)
         register_imports(config)
         return Runner.from_cfg(config)

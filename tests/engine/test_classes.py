@@ -153,5 +153,5 @@ class TestRefuses:
 
     @pytest.mark.parametrize(('name', 'value'), [('k', 0), ('temperature', 0.0)])
     def test_scores_or_a_temperature_out_of_range(self, make_runner, name, value):
-        with pytest.raises(UserError, match=rf'model\.targets\.{name} is {value}'):
+        with pytest.raises(UserError, match=rf'TokenLabels\.{name} is {value}: give a'):
             make_runner(**{f'model.targets.{name}': value})

@@ -178,6 +178,7 @@ def test_a_worker_that_dies_is_one_sentence(maps, images, tmp_path):
     class Deadly:
         class_to_idx: ClassVar = {}
         filenames = staticmethod(lambda: [f'{name}.JPEG' for name in NAMES])
+        filename = staticmethod(lambda index, **_: f'{NAMES[index]}.JPEG')
 
         def __getitem__(self, index):
             if get_worker_info() is not None:

@@ -101,7 +101,7 @@ class _Reading:
             suffix = posixpath.splitext(entry.name)[1].lower()
             is_image = suffix in self.suffixes
             if not is_image and suffix != '.tar' and suffix not in LABEL_SUFFIXES:
-                if isinstance(entry, Member) and not is_hidden(entry.name.removeprefix('./')):
+                if isinstance(entry, Member) and not is_hidden(entry.name):
                     self.index.skipped.add('of other kinds', entry.name)
                 continue
             name = relative_name(entry.name, self.path)

@@ -188,7 +188,7 @@ def _open_file(file: Path) -> Archive:
 
 def _is_map(name: str, skipped: Skipped) -> bool:
     is_map = name.lower().endswith(SUFFIX)
-    hidden = is_map and is_hidden(name.removeprefix('./'))
+    hidden = is_map and is_hidden(name)
     if hidden:
         skipped.add('hidden', name)
     return is_map and not hidden

@@ -178,9 +178,12 @@ def _check_archive(file: BinaryIO, path: Path, size: int) -> None:
             )
         if len(names) < len(members) or sum(member.file_size for member in members) > size:
             raise EOFError('its members overlap')
-        if any(member.CRC for member in members):  # torch can be told to compute none; all of them are 0 then
+        if any(member.CRC for member in members):
             with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
                 list(pool.map(partial(_check_member, archive), members))
+        else:  # torch can be told to compute none; all of them are 0 then
+            for member in members:
+                member.CRC = None  # which zipfile compares with nothing
         for member in members:
             if member.filename.endswith('/data.pkl'):
                 _check_pickle(archive.read(member), path)

@@ -6,6 +6,7 @@ import pytest
 from mmengine.config.utils import MODULE2PACKAGE
 
 from tests.engine.resuming.interruptions import EndAt, Ended
+from tests.training_processes import overridden
 from tokenlabel.engine.config import load_config, register_imports
 from tokenlabel.engine.runner import Runner
 
@@ -44,8 +45,8 @@ def run_segmentation(scenes, tmp_path, monkeypatch):
             'visualizer.vis_backends': [{'type': 'LocalVisBackend'}],
         }
         settings |= {f'{split}_dataloader.dataset.data_root': f'{scenes}/ade' for split in ('train', 'val')}
-        config = load_config(CONFIG, settings | options)
-        config.experiment_name = tmp_path.name + folder + str(len(options))
+        config = load_config(CONFIG, overridden(settings, options))
+        config.experiment_name = config.visualizer.name = f'{tmp_path.name}/{folder}/{len(options)}'
         register_imports(config)
         runner = Runner.from_cfg(config)
         if ends is None:

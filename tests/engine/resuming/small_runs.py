@@ -29,6 +29,7 @@ def small_run(wrap=lambda model: model, optimizer: Mapping = ADAMW, ema: bool = 
     model = wrap(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)))
     kind, options = optimizer['type'], {key: value for key, value in optimizer.items() if key != 'type'}
     own = getattr(model, 'module', model)
+    schedule = {'type': 'LinearLR', 'start_factor': 0.5, 'end': 9, 'by_epoch': False}
     groups = [{'params': [own[0].weight, own[0].bias]}, {'params': [*own[1].parameters(), *own[2].parameters()]}]
     wrapper = SkippingOptimWrapper(kind(groups, **options))
     hooks = []
@@ -42,7 +43,7 @@ def small_run(wrap=lambda model: model, optimizer: Mapping = ADAMW, ema: bool = 
         param_schedulers=[LinearLR(wrapper, start_factor=0.5, end=9, by_epoch=False) for _ in range(2)],
         build_optim_wrapper=lambda wrapper: wrapper,
         hooks=hooks,
-        cfg=config,
+        cfg={'param_scheduler': [schedule] * 2} | config,
         train_loop=SimpleNamespace(max_iters=9),
         _load_from='c.pth',
     )

@@ -182,7 +182,7 @@ WRONG = [
     (STEP, 'x', 'a str as step'),
     ('param_schedulers', 5, 'holds no schedules'),
     ('param_schedulers', [5, 5], 'holds no schedules'),
-    ('param_schedulers', lambda schedules: schedules[:1], 'holds 1 schedules and this run has 2'),
+    ('param_schedulers', lambda schedules: schedules[:1], 'holds 1 schedules and its run had 2'),
     ('meta.random_states', 5, 'random states that are none'),
     ('meta.random_states', [], 'random states that are none'),
     ('meta.random_states.0', {}, 'random states of process 0 that cannot be put back'),
@@ -275,7 +275,7 @@ def test_states_that_share_memory_in_the_file_are_stepped_each_on_its_own(tmp_pa
 
 
 def test_an_optimizer_of_anybodys_that_takes_no_step_by_itself_is_not_compared():
-    assert state_of_one(torch.optim.LBFGS([torch.ones(2, requires_grad=True)])) is None
+    assert state_of_one(torch.optim.LBFGS([torch.ones(2, requires_grad=True)]), 1) is None
 
 
 # Anything in the place of anything

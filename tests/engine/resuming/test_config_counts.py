@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.engine.resuming.interruptions import RANDOM
-from tests.training_processes import settings, train_in_two_processes
+from tests.training_processes import overridden, settings, train_in_two_processes
 from tokenlabel.engine.resuming.differences import _in_settings, _settings
 
 NO_VALIDATION = {f'val_{part}': None for part in ('dataloader', 'cfg', 'evaluator')}
@@ -38,7 +38,7 @@ def run(make_runner, tmp_path):
 
     def run(folder: str, iterations: int, **options):
         own = {'work_dir': str(tmp_path / folder), 'param_scheduler': schedule(iterations), 'log_level': 'WARNING'}
-        runner = make_runner(iterations, **RANDOM | NO_VALIDATION | own | options)
+        runner = make_runner(iterations, **overridden(RANDOM, NO_VALIDATION | own | options))
         runner.train()
         return runner
 

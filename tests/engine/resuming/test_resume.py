@@ -10,6 +10,7 @@ import torch
 from mmengine.hooks import Hook
 
 from tests.engine.resuming.interruptions import RANDOM, EndAt, Ended, differences
+from tests.training_processes import overridden
 from tokenlabel.data.images import LabeledImages
 from tokenlabel.engine.resuming.checkpoint_files import newest_checkpoint
 from tokenlabel.engine.resuming.random_states import random_numbers_used_twice
@@ -22,7 +23,7 @@ def run(make_runner, tmp_path):
 
     def run(folder: str, ends: EndAt | None = None, hooks: tuple[Hook, ...] = (), **options):
         settings = RANDOM | {'work_dir': str(tmp_path / folder), 'train_cfg.val_interval': 4}
-        runner = make_runner(iterations=8, **settings | options)
+        runner = make_runner(iterations=8, **overridden(settings, options))
         for hook in (*hooks, *([ends] if ends else ())):
             runner.register_hook(hook)
         if ends:

@@ -117,6 +117,6 @@ def test_a_schedule_that_follows_a_metric_continues_from_its_state_at_the_config
     assert follows_a_metric(own)
     continue_states(own, states, wrapper.param_groups)
     rates = [group['lr'] for group in resumed.param_groups]
-    assert rates == [group['lr'] * change for group in wrapper.param_groups]
-    assert rates[0] == 0.005 * change
+    assert rates == pytest.approx([group['lr'] * change for group in wrapper.param_groups])
+    assert rates[0] == pytest.approx(0.005 * change)
     assert own[0].patience == 3 and own[0].best == 1.0 and own[0].last_step == schedulers[0].last_step

@@ -6,6 +6,7 @@ Optimizers do not ask: a fused step with a state of another shape reads and writ
 import inspect
 import random
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 from numbers import Real
 from typing import NoReturn
 
@@ -19,6 +20,8 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from tokenlabel.engine.resuming.differences import stored_settings
+from tokenlabel.engine.resuming.optimizer_state import of_optimizer, wrappers_of
 from tokenlabel.engine.resuming.schedules import EVOLVING, follows_a_metric
 from tokenlabel.errors import UserError
 from tokenlabel.models.checkpoint_contents import is_finite, is_number, one_line, shown
@@ -29,6 +32,7 @@ WEIGHTS_ONLY = (
 )
 ANOTHER_RUN = 'resume with the config that it was trained with, or start from its weights instead of resuming'
 DAMAGED = 'resume from another checkpoint of the run'
+SIZES = (2, 3, 5, 7, 11)  # of a parameter to try an optimizer on, no two alike
 LONGEST = 10_000_000  # iterations; ImageNet in batches of 64 for 500 epochs
 
 
@@ -72,7 +76,8 @@ def check_complete(checkpoint: Mapping, runner: Runner) -> None:
     _check_progress(meta, refuse)
     _check_log(checkpoint['message_hub'], refuse)
     _check_optimizers(checkpoint['optimizer'], runner, refuse)
-    _check_schedulers(checkpoint.get('param_schedulers'), runner.param_schedulers, refuse)
+    written = stored_settings(meta).get('param_scheduler', runner.cfg.get('param_scheduler'))
+    _check_schedulers(checkpoint.get('param_schedulers'), runner.param_schedulers, written, refuse)
     _check_random_states(meta.get('random_states'), refuse)
     _check_average(checkpoint, runner, refuse)
 
@@ -115,16 +120,14 @@ def _check_log(hub: object, refuse: Refuse) -> None:
 
 
 def _check_optimizers(stored: object, runner: Runner, refuse: Refuse) -> None:
-    wrapper = runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    wrappers = wrappers_of(runner)
     names = {id(parameter): name for name, parameter in runner.model.named_parameters()}
     unused = runner.cfg.get('find_unused_parameters', False)
-    if isinstance(wrapper, OptimWrapper):
-        _check_optimizer(stored, wrapper, names, unused, 'optimizer', refuse)
-        return
-    if not isinstance(stored, Mapping) or stored.keys() != wrapper.optim_wrappers.keys():
-        refuse(f'holds other optimizers than this run, which has {", ".join(wrapper.optim_wrappers)}', ANOTHER_RUN)
-    for name, one in wrapper.optim_wrappers.items():
-        _check_optimizer(stored[name], one, names, unused, f'optimizer {name}', refuse)
+    if None not in wrappers and (not isinstance(stored, Mapping) or stored.keys() != wrappers.keys()):
+        refuse(f'holds other optimizers than this run, which has {", ".join(wrappers)}', ANOTHER_RUN)
+    for name, wrapper in wrappers.items():
+        what = 'optimizer' if name is None else f'optimizer {name}'
+        _check_optimizer(of_optimizer(stored, name), wrapper, names, unused, what, refuse)
 
 
 def _check_optimizer(
@@ -157,26 +160,26 @@ def _check_optimizer(
     known = set(numbers)
     if odd := [number for number in stored['state'] if number not in known]:
         refuse(f'holds a state of the {what} for parameter {shown(odd[0])}, which is in no group')
-    expected = state_of_one(wrapper.optimizer)
+    expected = cache(partial(state_of_one, wrapper.optimizer))
     for number, parameter in zip(numbers, parameters, strict=True):
         name = names.get(id(parameter), f'parameter {number}')
         if number in stored['state']:
-            _check_state(stored['state'][number], parameter, expected, f'{what} for {name}', refuse)
-        elif expected and parameter.requires_grad and not unused:
+            _check_state(stored['state'][number], parameter, expected(parameter.ndim), f'{what} for {name}', refuse)
+        elif expected(parameter.ndim) and parameter.requires_grad and not unused:
             refuse(
                 f'holds no state of the {what} for {name}',
                 f'{DAMAGED}, or set find_unused_parameters=True where the model has parameters without gradients',
             )
 
 
-def state_of_one(optimizer: Optimizer) -> dict[str, object] | None:
-    """What an optimizer with these options keeps for a parameter of shape [2, 3] that took a step.
+def state_of_one(optimizer: Optimizer, ndim: int) -> dict[str, object] | None:
+    """What an optimizer with these options keeps for a parameter of shape `SIZES[:ndim]` that took a step.
 
     None for one that takes no step without more.
     """
     device = next(parameter.device for group in optimizer.param_groups for parameter in group['params'])
-    parameter = nn.Parameter(torch.ones(2, 3, device=device))
-    parameter.grad = torch.ones(2, 3, device=device)
+    parameter = nn.Parameter(torch.ones(SIZES[:ndim], device=device))
+    parameter.grad = torch.ones_like(parameter)
     known = inspect.signature(type(optimizer)).parameters
     try:
         twin = type(optimizer)([parameter], **{key: x for key, x in optimizer.defaults.items() if key in known})
@@ -204,7 +207,7 @@ def _check_state(
             refuse(f'holds a number as {key} of the {what}')
         if not isinstance(value, Tensor):
             continue
-        if isinstance(model, Tensor) and model.shape in ((), (2, 3)):  # of others, only the optimizer knows the form
+        if isinstance(model, Tensor) and model.shape in ((), SIZES[: parameter.ndim]):  # of others, only the optimizer knows the form
             right = _form(model) if model.ndim == 0 else _form(parameter)
             if _form(value) != right:
                 refuse(f'holds {key} of the {what} as {_form(value)} instead of {right}', ANOTHER_RUN)
@@ -251,19 +254,22 @@ def _check_scaler(scaler: object, refuse: Refuse) -> None:
         refuse('holds a loss scaler with values that cannot be (optimizer.loss_scaler)')
 
 
-def _check_schedulers(stored: object, own: list | dict, refuse: Refuse) -> None:
+def _check_schedulers(stored: object, own: list | dict, written: object, refuse: Refuse) -> None:
+    """As many as the config had that the checkpoint was written with; this run may have others."""
     if not own:
         return
     if isinstance(own, dict):
         if not isinstance(stored, Mapping) or not own.keys() <= stored.keys():
             refuse('does not hold the schedules of every optimizer', ANOTHER_RUN)
         for name, schedulers in own.items():
-            _check_schedulers(stored[name], schedulers, refuse)
+            by_name = isinstance(written, Mapping) and name in written
+            _check_schedulers(stored[name], schedulers, written[name] if by_name else written, refuse)
         return
     if not isinstance(stored, list) or not all(isinstance(state, Mapping) for state in stored):
         refuse('holds no schedules (param_schedulers)')
-    if len(stored) < len(own):
-        refuse(f'holds {len(stored)} schedules and this run has {len(own)}', ANOTHER_RUN)
+    num_written = len(written) if isinstance(written, list) else 1
+    if len(stored) < num_written:
+        refuse(f'holds {len(stored)} schedules and its run had {num_written}', ANOTHER_RUN)
     if follows_a_metric(own):  # others are computed anew
         for state, scheduler in zip(stored, own, strict=False):
             for name in EVOLVING:

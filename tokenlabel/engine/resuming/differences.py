@@ -1,6 +1,7 @@
 """What a run is configured with, against what its checkpoint was written with: told once, by name."""
 
 import ast
+from collections.abc import Mapping
 
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -56,7 +57,7 @@ def differences(runner: Runner, checkpoint: dict, rate: float | None, stored_rat
         stored_rate: the same of the checkpoint.
     """
     meta = checkpoint['meta']
-    found = _in_settings('', _settings(meta.get('cfg')), _settings(runner.cfg.pretty_text)) if 'cfg' in meta else []
+    found = _in_settings('', stored_settings(meta), _settings(runner.cfg.pretty_text)) if 'cfg' in meta else []
     if rate != stored_rate and stored_rate is not None and not any('optimizer.lr ' in one for one in found):
         found.append(f'learning rate before schedules {_short(stored_rate)} -> {_short(rate)}')
     seed, stored_seed = runner._randomness_cfg.get('seed'), meta.get('seed')
@@ -88,6 +89,11 @@ def announce(runner: Runner, filename: str, found: list[str]) -> None:
             f'The config differs from the one that {filename} was written with, and is what counts: '
             f'{"; ".join(found[:NUM_NAMED])}{more}.'
         )
+
+
+def stored_settings(meta: Mapping) -> dict:
+    """The config that a checkpoint was written with, from its `meta`, as dicts, lists and constants; empty without."""
+    return _settings(meta.get('cfg'))
 
 
 def _settings(text: object) -> dict:
@@ -128,7 +134,8 @@ def _in_settings(name: str, before: object, now: object) -> list[str]:
         for key in sorted(before.keys() | now.keys()):
             found += _in_settings(f'{name}.{key}'.lstrip('.'), before.get(key, ABSENT), now.get(key, ABSENT))
         return found
-    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+    lists = isinstance(before, list) and isinstance(now, list) and len(before) == len(now)
+    if lists and any(isinstance(item, dict | list) for item in before):
         pairs = enumerate(zip(before, now, strict=True))
         return [one for number, (old, new) in pairs for one in _in_settings(f'{name}.{number}', old, new)]
     return [f'{name} {_short(before)} -> {_short(now)}']
