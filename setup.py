@@ -47,6 +47,7 @@ setup(
         # The original distributions. mmcv-lite has no compiled operators, which nothing here uses.
         'mm-original': [
             'mmengine>=0.10.7,<0.11',
+            'setuptools<81',  # pkg_resources, which this mmengine imports
             'mmcv-lite>=2.1,<2.2',
             'mmsegmentation>=1.2.2,<1.3',
             'ftfy',

@@ -29,7 +29,7 @@ def load_all_but_other_heads(model: nn.Module, file: str | Path) -> None:
     Raises:
         UserError: The file cannot be read, is of no segmentation model, or its backbone or neck does not fit.
     """
-    state = in_names_of(model, weights_of(read_checkpoint(file)), file)
+    state = in_names_of(model, weights_of(read_checkpoint(file), file), file)
     if not is_segmentation(state):
         raise UserError(
             f'initial_weights {file} is no segmentation model: name a pretrained backbone with '

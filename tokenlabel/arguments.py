@@ -154,6 +154,8 @@ def fits(value: object, hint: object, loose: bool = False) -> bool:
     if isinstance(kind, type) and kind is not object:
         if issubclass(kind, os.PathLike):
             return isinstance(value, str | os.PathLike)
+        if kind.__name__ == 'Tensor':
+            return _is_instance(value, kind)
         # may be built from a dict, or looked up by its name
         return not isinstance(value, Number) or _is_instance(value, kind)
     return True

@@ -184,7 +184,8 @@ MAX_GRID = 256  # tokens each way, of which every one is drawn
 def progress(title: str, total: int | None = None) -> Iterator[Callable[..., None]]:
     """A bar on stderr; what it yields is called after each step, or with a number of steps and the steps in all."""
     columns = TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=total)
         yield lambda steps=1, total=total: bar.update(task, advance=steps, total=total)
 

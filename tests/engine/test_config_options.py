@@ -61,6 +61,7 @@ def parse(*words: str) -> dict:
 
 def test_options_are_collected():
     assert parse('--cfg-options', 'a.b=1', 'c=x=y', '--cfg-options', 'd=[1,2]') == {'a.b': 1, 'c': 'x=y', 'd': [1, 2]}
+    assert parse('--cfg-options', 'a=1', 'a=2') == {'a': 2}  # scripts append to what they have
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,6 @@ def test_options_are_collected():
         (['.a=1'], 'no KEY=VALUE'),
         (['a.=1'], 'no KEY=VALUE'),
         (['a =1'], 'no KEY=VALUE'),
-        (['a=1', 'a=2'], 'a is set twice'),
         (['a=[1,2'], 'brackets that do not match'),
     ],
 )

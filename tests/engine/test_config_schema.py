@@ -258,7 +258,7 @@ def test_what_cannot_be_in_a_pretraining_is_told(option, value, said):
         ('train_dataloader.dataset.pipeline.3.type', 'RandomCrp', 'did you mean `RandomCrop`'),
         ('train_dataloader.dataset.pipeline.3', 'RandomCrop', 'give a dict with a `type`'),
         ('train_dataloader.dataset.pipeline', [dict(type='RandomFlip', prob=9)], 'from 0 to 1'),
-        ('val_evaluator.iou_metrics', 'mIoU', 'a list'),
+        ('val_evaluator.iou_metrics', 5, 'a list'),
         ('optim_wrapper.paramwise_cfg', dict(layer_decay=2), 'at most 1'),
     ],
 )

@@ -23,7 +23,7 @@ CONFIGS = Path(__file__).parents[2] / 'configs'
 
 @pytest.fixture
 def config(tmp_path, monkeypatch) -> Config:
-    """A tiny UperNet on two images; one step, a checkpoint and a validation, with EMA weights."""
+    """A tiny UperNet on two images; two steps, a checkpoint and a validation, with EMA weights."""
     monkeypatch.setitem(MODULE2PACKAGE, 'mmseg', MODULE2PACKAGE['mmseg'])
     ade20k(tmp_path / 'ade')
     (tmp_path / 'tiny.py').write_text(f"_base_ = ['{CONFIGS}/upernet_lvvit_t.py']\n{tiny_segmentation.TEXT}")
@@ -34,6 +34,7 @@ def config(tmp_path, monkeypatch) -> Config:
     config.custom_hooks = [dict(type='EMAHook', momentum=0.5)]
     config.optim_wrapper.optimizer.lr = 0.01
     config.param_scheduler = []
+    config.train_cfg.max_iters = config.train_cfg.val_interval = config.default_hooks.checkpoint.interval = 2
     register_imports(config)
     return config
 
@@ -41,12 +42,12 @@ def config(tmp_path, monkeypatch) -> Config:
 def test_weights_are_tested_whatever_hooks_know_of_them(config, tmp_path):
     trained = Runner.from_cfg(copy.deepcopy(config))
     trained.train()
-    saved = torch.load(tmp_path / 'run/iter_1.pth', weights_only=False)
+    saved = torch.load(tmp_path / 'run/iter_2.pth', weights_only=False)
     averaged, last = saved['state_dict'], saved['ema_state_dict']
     name = 'decode_head.conv_seg.weight'
     assert not torch.equal(averaged[name], last[f'module.{name}'])
     tested = Runner.from_cfg(copy.deepcopy(config))
-    load_trained_weights(tested, tmp_path / 'run/iter_1.pth')
+    load_trained_weights(tested, tmp_path / 'run/iter_2.pth')
     [hook] = [hook for hook in tested.hooks if isinstance(hook, EMAHook)]
     assert torch.equal(tested.model.get_parameter(name), averaged[name])
     assert torch.equal(hook.ema_model.module.get_parameter(name), averaged[name])
@@ -62,7 +63,7 @@ def test_weights_are_tested_whatever_hooks_know_of_them(config, tmp_path):
 def test_a_score_that_is_no_number_is_not_the_best_and_hides_none(config, tmp_path):
     runner = Runner.from_cfg(config)
     runner.train()
-    best = tmp_path / 'run/best_mIoU_iter_1.pth'
+    best = tmp_path / 'run/best_mIoU_iter_2.pth'
     assert best.is_file()
     runner.message_hub.update_info('best_score', math.nan)
     runner.call_hook('after_val_epoch', metrics=dict(mIoU=math.nan))

@@ -171,8 +171,9 @@ def test_ours_from_a_released_classifier_is_a_pretraining_checkpoint(convert):
 def test_a_published_size_is_recognised_by_its_width_and_depth(convert):
     with torch.device('meta'):
         model = timm.create_model('lvvit_t')
-    torch.save({name: torch.zeros(()).expand(x.shape) for name, x in model.state_dict().items()}, 'released.pth')
-    convert('released.pth', 'ours.pth', 'ours')
+    torch.save({name: torch.zeros(x.shape) for name, x in model.state_dict().items()}, 'released.pth')
+    status, said = convert('released.pth', 'ours.pth', 'ours')
+    assert status == 0, said
     noted = read_checkpoint('ours.pth')['tokenlabel']
     assert noted == {'architecture': 'lvvit_t', 'num_classes': 1000, 'token_score_weight': 0.5}
 

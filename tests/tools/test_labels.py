@@ -141,7 +141,7 @@ def test_a_subset_may_be_of_classes(label_store, tmp_path):
 
 def test_a_key_file_that_is_not_there_is_one_sentence(label_store, tmp_path, capsys):
     assert run('subset', label_store, tmp_path / 'part', '--keys', tmp_path / 'nowhere') == 2
-    assert 'give a text file of one key per line' in capsys.readouterr().err
+    assert 'nowhere cannot be read (no such file or directory)' in capsys.readouterr().err
 
 
 @pytest.fixture(scope='module')

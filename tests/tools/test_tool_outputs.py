@@ -199,7 +199,7 @@ def test_a_demo_tries_its_work_dir_before_it_begins(tmp_path, capsys):
 def test_demo_scenes_on_a_full_disk_are_one_sentence_and_leave_nothing(tmp_path, capsys):
     with full_disk(256):
         assert run(load('demo'), '--smallest', '--work-dir', tmp_path / 'demo') == 2
-    assert sentence(capsys).startswith(f'error: Cannot write to {tmp_path / "demo/scenes"} (File too large)')
+    assert sentence(capsys).startswith(f'error: Cannot write to {tmp_path / "demo"} (File too large)')
     assert written(tmp_path) == set()
 
 

@@ -13,7 +13,7 @@ _BRACKETS = {'(': ')', '[': ']', '{': '}'}
 
 
 class ConfigOptions(argparse.Action):
-    """Collects `key=value` pairs in a dict; what is no such pair ends the command with one sentence."""
+    """Collects `key=value` pairs in a dict, the last of a key; what is no such pair ends the command in one sentence."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Sequence[str] | str, *_
@@ -23,8 +23,6 @@ class ConfigOptions(argparse.Action):
             key, equals, value = pair.partition('=')
             if not equals or not all(part.strip() == part and part for part in key.split('.')):
                 raise argparse.ArgumentError(self, f'{pair!r} is no KEY=VALUE such as train_dataloader.batch_size=4.')
-            if key in options:
-                raise argparse.ArgumentError(self, f'{key} is set twice: leave one of the two out.')
             try:
                 options[key] = parsed(value)
             except UserError as error:
