@@ -69,10 +69,8 @@ def _check_best(config: Config) -> None:
     measured = []
     for metric in metrics:
         kinds = metric.get('iou_metrics', ['mIoU'])
-        names = [
-            'aAcc',
-            *(name for kind in ([kinds] if isinstance(kinds, str) else kinds) for name in MEASURED.get(kind, ())),
-        ]
+        kinds = [kinds] if isinstance(kinds, str) else kinds
+        names = ['aAcc', *(name for kind in kinds for name in MEASURED.get(kind, ()))]
         measured += [f'{metric["prefix"]}/{name}' if metric.get('prefix') else name for name in names]
     for name in [wanted] if isinstance(wanted, str) else wanted:
         if measured and name not in ('auto', *measured):

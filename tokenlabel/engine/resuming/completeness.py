@@ -207,10 +207,8 @@ def _check_state(
             refuse(f'holds a number as {key} of the {what}')
         if not isinstance(value, Tensor):
             continue
-        if isinstance(model, Tensor) and model.shape in (
-            (),
-            SIZES[: parameter.ndim],
-        ):  # of others, only the optimizer knows the form
+        # of tensors of other shapes only the optimizer knows the form
+        if isinstance(model, Tensor) and model.shape in ((), SIZES[: parameter.ndim]):
             right = _form(model) if model.ndim == 0 else _form(parameter)
             if _form(value) != right:
                 refuse(f'holds {key} of the {what} as {_form(value)} instead of {right}', ANOTHER_RUN)
