@@ -2,6 +2,7 @@
 
 import copy
 import json
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from tokenlabel.engine.non_finite_steps import StopOnNonFiniteSteps
 from tokenlabel.engine.runner import Runner
 from tokenlabel.errors import UserError
 from tokenlabel.models import TokenLabelModel, load_checkpoint
+
+
+WORKERS = {'num_workers': 1, 'persistent_workers': True}
 
 
 def logged_metrics(runner: Runner) -> dict:
@@ -88,6 +92,15 @@ def test_a_resumed_run_goes_on_with_the_samples_that_were_not_seen(make_runner, 
     resumed.train()
     assert seen == whole
     assert resumed.iter == 4
+
+
+def test_a_run_leaves_no_worker(make_runner):
+    runner = make_runner(
+        **{f'{name}_dataloader.{key}': value for name in ('train', 'val') for key, value in WORKERS.items()}
+    )
+    runner.train()
+    runner.val()
+    assert multiprocessing.active_children() == []
 
 
 def test_a_store_of_another_class_count_is_refused(make_runner):

@@ -5,13 +5,24 @@ import copy
 import torch
 from mmengine.hooks import EMAHook
 from mmengine.registry import LOOPS
-from mmengine.runner import IterBasedTrainLoop, ValLoop
+from mmengine.runner import BaseLoop, IterBasedTrainLoop, ValLoop
 from mmengine.runner.amp import autocast
 from mmengine.runner.runner import Runner
 
 from tokenlabel.arguments import Count, Natural, checked
 from tokenlabel.engine.classes import check_training_classes
 from tokenlabel.errors import UserError
+
+
+def end_workers(loop: BaseLoop | dict | None) -> None:
+    """Ends a loop's persistent workers: where batches are pinned the process would wait five seconds for each of them.
+
+    torch waits for them when the process ends, and does not tell them to end.
+    """
+    loader = getattr(loop, 'dataloader', None)
+    if (iterator := getattr(loader, '_iterator', None)) is not None:
+        iterator._shutdown_workers()
+        loader._iterator = None
 
 
 @LOOPS.register_module()

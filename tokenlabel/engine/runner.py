@@ -27,6 +27,7 @@ from tokenlabel.engine.global_batch import (
 )
 from tokenlabel.engine.idle_threads import wait_for_idle_threads
 from tokenlabel.engine.initial_weights import load_initial_weights
+from tokenlabel.engine.loops import end_workers
 from tokenlabel.engine.non_finite_steps import RefuseNonFiniteWeights
 from tokenlabel.engine.optim_wrapper import FUSED
 from tokenlabel.engine.resuming.checkpoint_files import newest_checkpoint
@@ -226,8 +227,26 @@ class Runner(mmengine.runner.Runner):
         with folder_errors(self.work_dir), sole_run(self.work_dir):
             super().dump_config()
             go_on_after_restart(self)
-            with self._stop_on_signal.listening():
-                return super().train()
+            try:
+                with self._stop_on_signal.listening():
+                    return super().train()
+            finally:
+                end_workers(self._train_loop)
+                end_workers(self._val_loop)
+
+    def val(self) -> dict:
+        """As MMEngine, and ends the loader's workers."""
+        try:
+            return super().val()
+        finally:
+            end_workers(self._val_loop)
+
+    def test(self) -> dict:
+        """As MMEngine, and ends the loader's workers."""
+        try:
+            return super().test()
+        finally:
+            end_workers(self._test_loop)
 
     def build_train_loop(self, loop: dict | BaseLoop) -> BaseLoop:
         """Builds the loop; validation, which may write checkpoints, falls between steps.
