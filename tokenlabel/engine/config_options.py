@@ -13,7 +13,7 @@ _BRACKETS = {'(': ')', '[': ']', '{': '}'}
 
 
 class ConfigOptions(argparse.Action):
-    """Collects `key=value` pairs in a dict, the last of a key; what is no such pair ends the command in one sentence."""
+    """Collects `key=value` pairs in a dict, the last of a key; anything else ends the command in one sentence."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Sequence[str] | str, *_
