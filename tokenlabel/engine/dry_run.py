@@ -16,6 +16,7 @@ from torch import nn
 
 from tokenlabel.engine.classes import check_training_classes
 from tokenlabel.engine.classifier import TokenLabelClassifier
+from tokenlabel.engine.custom_keys import warning_of_unmatched
 from tokenlabel.engine.global_batch import kept_accumulation
 from tokenlabel.errors import UserError
 
@@ -63,6 +64,7 @@ def describe(config: Config, processes: int) -> str:
         ('', sparkline(curve)),
         ('', ', '.join(f'{curve[int(at * (len(curve) - 1))]:.2g} at {at:.0%}' for at in (0, 0.05, 0.25, 0.5, 0.75, 1))),
         *(('parameters' if number == 0 else '', group) for number, group in enumerate(groups)),
+        *([('', warning)] if (warning := warning_of_unmatched(model, config.optim_wrapper)) else []),
         *(('memory' if number == 0 else '', part) for number, part in enumerate(memory)),
     ]
     return '\n'.join(f'{title:<14}{text}'.rstrip() for title, text in rows)
