@@ -8,9 +8,10 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, TRANSFORMS
 
 from mmseg_ext.config_parts import EDGE_HEADS, datasets_of, heads_of, steps_of
+from mmseg_ext.crop_check import warning_of_large_crop
 from mmseg_ext.datasets.load_label_map import IGNORED, read_label_map, stored_ids
 from mmseg_ext.ignore_index import settle_ignore_index
-from mmseg_ext.learnable_labels import SampledLabels, check_learnable, many_for
+from mmseg_ext.learnable_labels import SampledLabels, check_learnable, many_for, warn
 from mmseg_ext.stored_files import open_stored
 from tokenlabel.errors import UserError
 from tokenlabel.image_files.reading import image_size
@@ -27,8 +28,9 @@ def check_datasets(config: Config, splits: tuple[str, ...] = ('train', 'val')) -
 
     Every image must have its annotation. Of each data set up to `SAMPLES` annotations, evenly spread, are read as
     training would: their sizes and ids, unless transforms from elsewhere make ids of what is stored. More are read
-    where classes were not found in these. Wrapped data sets (`ConcatDataset`, `RepeatDataset`) are looked into; those
-    of other kinds than MMSegmentation's `BaseSegDataset` and those on another machine are left alone.
+    where classes were not found in these. A warning says where no image fills the crops. Wrapped data sets
+    (`ConcatDataset`, `RepeatDataset`) are looked into; those of other kinds than MMSegmentation's `BaseSegDataset` and
+    those on another machine are left alone.
 
     Args:
         config: A segmentation config whose `custom_imports` are done. What it leaves open of `ignore_index` and of
@@ -102,6 +104,8 @@ def _check(dataset: dict, place: str, config: Config, ignored: int) -> SampledLa
     _settle_num_classes(pipelines, in_files, dataset['type'])
     if _reads_as_stored(dataset.get('pipeline', [])):
         _read(found, annotated, dataset, in_files)
+        if place.startswith('train') and (text := warning_of_large_crop(dataset['pipeline'], place, found.shapes)):
+            warn(text)
     return found
 
 
