@@ -41,7 +41,7 @@ def warning_of_large_crop(pipeline: Sequence[Mapping], place: str, sizes: Sequen
     height, width = max(largest, key=lambda size: min(size[0] / crop[0], size[1] / crop[1]))
     return (
         f'{place}.pipeline.{number} (RandomCrop) takes {crop[0]}x{crop[1]}, which none of the {len(sizes)} images '
-        f'looked at fills: they become at most {height}x{width} (height x width), and the rest of every crop is padding '
+        f'looked at fills: they become at most {height}x{width} (height x width), and the rest of each crop is padding '
         'that is not learned. Set a smaller crop_size (and model.data_preprocessor.size), or resize the images to more.'
     )
 

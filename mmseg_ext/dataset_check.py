@@ -23,7 +23,7 @@ MOST_SAMPLES = 2000  # where no second class has
 LOADERS = ('LoadImageFromFile', 'LoadAnnotations', 'LoadLabelMap')
 
 
-def check_datasets(config: Config, splits: tuple[str, ...] = ('train', 'val')) -> None:
+def check_datasets(config: Config, splits: tuple[str, ...] = ('train', 'val'), only_here: bool = False) -> None:
     """Makes sure that the images and annotations which a config names are there, fit the model and teach something.
 
     Every image must have its annotation. Of each data set up to `SAMPLES` annotations, evenly spread, are read as
@@ -36,6 +36,7 @@ def check_datasets(config: Config, splits: tuple[str, ...] = ('train', 'val')) -
         config: A segmentation config whose `custom_imports` are done. What it leaves open of `ignore_index` and of
             LoadLabelMap's `num_classes` is filled in, so that training reads what was looked at.
         splits: Which of the `train`, `val` and `test` data loaders to look at.
+        only_here: Leave alone data sets whose folder of images or of annotations is not here.
 
     Raises:
         UserError: A folder or list is missing, there are no images in it, images lack their annotation, an annotation
@@ -49,6 +50,7 @@ def check_datasets(config: Config, splits: tuple[str, ...] = ('train', 'val')) -
         for dataset, place, wraps in datasets_of(config, split):
             kind = DATASETS.get(dataset['type']) if isinstance(dataset.get('type'), str) else dataset.get('type')
             is_here = not dataset.get('backend_args') and '://' not in str(dataset.get('data_root'))
+            is_here = is_here and (not only_here or _is_here(dataset))
             if not wraps and is_here and isinstance(kind, type) and issubclass(kind, BaseSegDataset):
                 _check_places(dataset, place)
                 samples.append(_check(dataset, place, config, ignored))
@@ -60,16 +62,23 @@ def check_datasets(config: Config, splits: tuple[str, ...] = ('train', 'val')) -
 def _check_places(dataset: dict, place: str) -> None:
     """Makes sure that folders and list are there, before the data set's own constructor looks for them."""
     root = Path(dataset.get('data_root') or '')
-    prefix = dataset.get('data_prefix', {})
     moves = f'put the data set there, or name its place with --cfg-options {place}.data_root=FOLDER'
-    for name in ('img_path', 'seg_map_path'):
-        if prefix.get(name) is None:
-            continue
-        folder = root / prefix[name]
+    for folder in _folders(dataset):
         if not folder.is_dir() or not any(folder.iterdir()):
             raise UserError(f'{folder} is {"empty" if folder.is_dir() else "missing"}: {moves}')
     if dataset.get('ann_file') and not (root / dataset['ann_file']).is_file():
         raise UserError(f'The list of images {root / dataset["ann_file"]} is missing: {moves}')
+
+
+def _folders(dataset: dict) -> list[Path]:
+    """The folders of images and annotations that a data set names."""
+    root, prefix = Path(dataset.get('data_root') or ''), dataset.get('data_prefix') or {}
+    return [root / prefix[name] for name in ('img_path', 'seg_map_path') if prefix.get(name) is not None]
+
+
+def _is_here(dataset: dict) -> bool:
+    folders = _folders(dataset) or [Path(root) for root in [dataset.get('data_root')] if root]
+    return bool(folders) and all(folder.is_dir() for folder in folders)
 
 
 def _check(dataset: dict, place: str, config: Config, ignored: int) -> SampledLabels:

@@ -214,14 +214,31 @@ def _without_downloads(model: Config) -> dict:
 def _images(config: Config, model: nn.Module) -> tuple[int, str]:
     """Number of training images, 0 if unknown, and a line about them."""
     dataset = config.train_dataloader.dataset
-    root = str(dataset.get('root') or dataset.get('data_root') or '')
-    if root.startswith('hfds/') or not Path(root.removeprefix('wds/')).exists():
+    places = _places_of_images(dataset)
+    missing = [f'{place} is not here' for place in places if place.startswith('hfds/') or not _is_here(place)]
+    if missing:
         if getattr(model, 'num_classes', 0) == 1000:
-            return IMAGENET_IMAGES, f'{IMAGENET_IMAGES:,} images are assumed, as in ImageNet-1k: {root} is not here'
-        return 0, f'unknown: {root} is not here'
+            return IMAGENET_IMAGES, f'{IMAGENET_IMAGES:,} images are assumed, as in ImageNet-1k: {missing[0]}'
+        return 0, f'unknown: {missing[0]}'
     built = DATASETS.build(copy.deepcopy(dataset))
     check_training_classes(model, built)
-    return len(built), f'{len(built):,} images in {root}'
+    return len(built), f'{len(built):,} images{" in " if places else ""}{", ".join(places)}'
+
+
+def _places_of_images(dataset: dict) -> list[str]:
+    """Where the images of a data set, and of those that it wraps, are to be found."""
+    inner = [*(dataset.get('datasets') or ()), *([dataset.dataset] if dataset.get('dataset') else ())]
+    if inner:
+        return list(dict.fromkeys(place for one in inner for place in _places_of_images(one)))
+    if root := dataset.get('root'):
+        return [str(root)]
+    root, images = dataset.get('data_root') or '', (dataset.get('data_prefix') or {}).get('img_path') or ''
+    place = str(Path(root, images) if not root or _is_here(root) else root)
+    return [place] if root or images else []
+
+
+def _is_here(place: str) -> bool:
+    return Path(place.removeprefix('wds/')).exists()
 
 
 def _learning_rate(config: Config, processes: int, counts: int | None) -> tuple[float, float]:
