@@ -132,7 +132,7 @@ def optimizer_state_bytes(model: nn.Module, optimizer: dict) -> int:
     return sum(value.nbytes for value in state if isinstance(value, torch.Tensor))
 
 
-def activation_bytes(model: nn.Module, size: tuple[int, int], mixed: bool) -> tuple[int, int]:
+def activation_bytes(model: nn.Module, size: tuple[int, int], mixed: bool, channels: int = 3) -> tuple[int, int]:
     """Bytes that autograd keeps for the backward pass: (per image, per step).
 
     Measured in passes of two and of three images on this machine; the loss, and what operations need for a moment, are
@@ -142,6 +142,7 @@ def activation_bytes(model: nn.Module, size: tuple[int, int], mixed: bool) -> tu
         model: in training mode, takes images.
         size: height and width of an image.
         mixed: whether it computes in bfloat16 where autocast does.
+        channels: of an image.
     """
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     kept = []
@@ -158,7 +159,7 @@ def activation_bytes(model: nn.Module, size: tuple[int, int], mixed: bool) -> tu
             torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
             torch.autocast('cpu', torch.bfloat16, enabled=mixed),
         ):
-            output = model(torch.zeros(batch, 3, *size))
+            output = model(torch.zeros(batch, channels, *size))
         kept.append(sum(storage.nbytes() for storage in storages.values()))
         del output
     return kept[1] - kept[0], max(0, 3 * kept[0] - 2 * kept[1])
@@ -294,7 +295,7 @@ def _memory(config: Config, model: nn.Module, processes: int) -> list[str]:
     mixed = config.optim_wrapper.get('type') == 'AmpOptimWrapper'
     network = model.model if isinstance(model, TokenLabelClassifier) else model
     try:
-        per_image, per_step = activation_bytes(network.train(), size, mixed)
+        per_image, per_step = activation_bytes(network.train(), size, mixed, _input_channels(config))
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = str(error).partition('\n')[0]
         raise UserError(
@@ -309,6 +310,12 @@ def _memory(config: Config, model: nn.Module, processes: int) -> list[str]:
         *lines,
         f'{_mib(sum(parts.values()) + activations)}  in all, for each process; the loss and passing needs come on top',
     ]
+
+
+def _input_channels(config: Config) -> int:
+    """Channels of an image: those that a segmentation's backbone takes; pretraining reads RGB."""
+    backbone = config.model.get('backbone') or {}
+    return backbone.get('in_chans') or backbone.get('in_channels') or 3
 
 
 def _input_size(config: Config) -> tuple[int, int] | None:
