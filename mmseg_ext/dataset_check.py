@@ -50,7 +50,7 @@ def check_datasets(config: Config, splits: tuple[str, ...] = ('train', 'val'), o
         for dataset, place, wraps in datasets_of(config, split):
             kind = DATASETS.get(dataset['type']) if isinstance(dataset.get('type'), str) else dataset.get('type')
             is_here = not dataset.get('backend_args') and '://' not in str(dataset.get('data_root'))
-            is_here = is_here and (not only_here or _is_here(dataset))
+            is_here = is_here and (not only_here or is_stored_here(dataset))
             if not wraps and is_here and isinstance(kind, type) and issubclass(kind, BaseSegDataset):
                 _check_places(dataset, place)
                 samples.append(_check(dataset, place, config, ignored))
@@ -76,7 +76,8 @@ def _folders(dataset: dict) -> list[Path]:
     return [root / prefix[name] for name in ('img_path', 'seg_map_path') if prefix.get(name) is not None]
 
 
-def _is_here(dataset: dict) -> bool:
+def is_stored_here(dataset: dict) -> bool:
+    """Whether the folders that a data set names are on this machine."""
     folders = _folders(dataset) or [Path(root) for root in [dataset.get('data_root')] if root]
     return bool(folders) and all(folder.is_dir() for folder in folders)
 

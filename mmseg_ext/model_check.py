@@ -6,14 +6,17 @@ from collections.abc import Mapping
 
 import torch
 from mmengine.config import Config
+from mmengine.dataset import DefaultSampler
+from mmengine.registry import DATA_SAMPLERS
 from mmseg.models import EncoderDecoder
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.losses.utils import get_class_weight
-from mmseg.registry import MODELS
+from mmseg.registry import DATASETS, MODELS
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from mmseg_ext.config_parts import EDGE_HEADS, datasets_of, heads_of, losses_of, metrics_of, model_of, steps_of
+from mmseg_ext.dataset_check import is_stored_here
 from mmseg_ext.losses import CrossEntropyLoss
 from mmseg_ext.segmentors.batched_encoder_decoder import check_test_cfg
 from tokenlabel.errors import UserError
@@ -48,14 +51,14 @@ def check_model(config: Config, processes: int, on_gpus: bool) -> None:
             f'{place}.decode_head is a list, and {model.get("type")} has one: put the others into auxiliary_head.'
         )
     size = _check_crop(config, model, place)
-    batch = (config.get('train_dataloader') or {}).get('batch_size', 1)
+    batch = _smallest_batch(config, processes)
     built = MODELS.build(_without_downloads(model))
     if not isinstance(built, EncoderDecoder):
         return
     for name, head in _plain_heads(built):
         _check_losses(head, f'{place}.{name}', on_gpus)
     channels = _check_channels(config, model.get('backbone') or {}, place)
-    if size is not None and isinstance(batch, int):
+    if size is not None:
         spans = processes > 1 and on_gpus
         _check_pass(built, place, (channels, *size), min(batch, 2), spans)
 
@@ -137,6 +140,19 @@ def _check_crop(config: Config, model: Mapping, place: str) -> tuple[int, int] |
                 'them equal.'
             )
     return size or (crops[-1][0] if crops else None)
+
+
+def _smallest_batch(config: Config, processes: int) -> int:
+    """Of how many images the smallest training batch of a process is: the last one of an epoch, where it ends."""
+    loader = config.get('train_dataloader') or {}
+    batch = loader.get('batch_size') or 1
+    sampler = DATA_SAMPLERS.get((loader.get('sampler') or {}).get('type') or 'DefaultSampler')
+    ends = sampler is not None and issubclass(sampler, DefaultSampler) and not loader.get('drop_last')
+    datasets = list(datasets_of(config, 'train'))
+    if batch == 1 or not ends or not datasets or not all(wraps or is_stored_here(one) for one, _, wraps in datasets):
+        return batch
+    images = len(DATASETS.build(copy.deepcopy(loader.dataset)))
+    return -(-images // processes) % batch or batch
 
 
 def _check_channels(config: Config, backbone: Mapping, place: str) -> int:
@@ -273,7 +289,8 @@ def _check_pass(model: nn.Module, place: str, size: tuple[int, int, int], batch:
     if ONE_VALUE in str(error):
         raise UserError(
             f'A batch of one crop of {height}x{width} leaves one value per channel to a BatchNorm in {trial.part}: set '
-            'train_dataloader.batch_size to 2 or more, train on several GPUs with SyncBN, or set another norm_cfg, '
+            'train_dataloader.batch_size to 2 or more (and drop_last=True where the last one of an epoch is left with '
+            'one image), train on several GPUs with SyncBN, or set another norm_cfg, '
             "such as dict(type='GN', num_groups=32)."
         ) from error
     why = f'({type(error).__name__}: {_first_line(error)})'
