@@ -8,9 +8,10 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, TRANSFORMS
 
 from mmseg_ext.config_parts import EDGE_HEADS, datasets_of, heads_of, steps_of
+from mmseg_ext.crop_check import warning_of_large_crop
 from mmseg_ext.datasets.load_label_map import IGNORED, read_label_map, stored_ids
 from mmseg_ext.ignore_index import settle_ignore_index
-from mmseg_ext.learnable_labels import SampledLabels, check_learnable, many_for
+from mmseg_ext.learnable_labels import SampledLabels, check_learnable, many_for, warn
 from mmseg_ext.stored_files import open_stored
 from tokenlabel.errors import UserError
 from tokenlabel.image_files.reading import image_size
@@ -22,18 +23,20 @@ MOST_SAMPLES = 2000  # where no second class has
 LOADERS = ('LoadImageFromFile', 'LoadAnnotations', 'LoadLabelMap')
 
 
-def check_datasets(config: Config, splits: tuple[str, ...] = ('train', 'val')) -> None:
+def check_datasets(config: Config, splits: tuple[str, ...] = ('train', 'val'), only_here: bool = False) -> None:
     """Makes sure that the images and annotations which a config names are there, fit the model and teach something.
 
     Every image must have its annotation. Of each data set up to `SAMPLES` annotations, evenly spread, are read as
     training would: their sizes and ids, unless transforms from elsewhere make ids of what is stored. More are read
-    where classes were not found in these. Wrapped data sets (`ConcatDataset`, `RepeatDataset`) are looked into; those
-    of other kinds than MMSegmentation's `BaseSegDataset` and those on another machine are left alone.
+    where classes were not found in these. A warning says where no image fills the crops. Wrapped data sets
+    (`ConcatDataset`, `RepeatDataset`) are looked into; those of other kinds than MMSegmentation's `BaseSegDataset` and
+    those on another machine are left alone.
 
     Args:
         config: A segmentation config whose `custom_imports` are done. What it leaves open of `ignore_index` and of
             LoadLabelMap's `num_classes` is filled in, so that training reads what was looked at.
         splits: Which of the `train`, `val` and `test` data loaders to look at.
+        only_here: Leave alone data sets whose folder of images or of annotations is not here.
 
     Raises:
         UserError: A folder or list is missing, there are no images in it, images lack their annotation, an annotation
@@ -47,6 +50,7 @@ def check_datasets(config: Config, splits: tuple[str, ...] = ('train', 'val')) -
         for dataset, place, wraps in datasets_of(config, split):
             kind = DATASETS.get(dataset['type']) if isinstance(dataset.get('type'), str) else dataset.get('type')
             is_here = not dataset.get('backend_args') and '://' not in str(dataset.get('data_root'))
+            is_here = is_here and (not only_here or is_stored_here(dataset))
             if not wraps and is_here and isinstance(kind, type) and issubclass(kind, BaseSegDataset):
                 _check_places(dataset, place)
                 samples.append(_check(dataset, place, config, ignored))
@@ -58,16 +62,24 @@ def check_datasets(config: Config, splits: tuple[str, ...] = ('train', 'val')) -
 def _check_places(dataset: dict, place: str) -> None:
     """Makes sure that folders and list are there, before the data set's own constructor looks for them."""
     root = Path(dataset.get('data_root') or '')
-    prefix = dataset.get('data_prefix', {})
     moves = f'put the data set there, or name its place with --cfg-options {place}.data_root=FOLDER'
-    for name in ('img_path', 'seg_map_path'):
-        if prefix.get(name) is None:
-            continue
-        folder = root / prefix[name]
+    for folder in _folders(dataset):
         if not folder.is_dir() or not any(folder.iterdir()):
             raise UserError(f'{folder} is {"empty" if folder.is_dir() else "missing"}: {moves}')
     if dataset.get('ann_file') and not (root / dataset['ann_file']).is_file():
         raise UserError(f'The list of images {root / dataset["ann_file"]} is missing: {moves}')
+
+
+def _folders(dataset: dict) -> list[Path]:
+    """The folders of images and annotations that a data set names."""
+    root, prefix = Path(dataset.get('data_root') or ''), dataset.get('data_prefix') or {}
+    return [root / prefix[name] for name in ('img_path', 'seg_map_path') if prefix.get(name) is not None]
+
+
+def is_stored_here(dataset: dict) -> bool:
+    """Whether the folders that a data set names are on this machine."""
+    folders = _folders(dataset) or [Path(root) for root in [dataset.get('data_root')] if root]
+    return bool(folders) and all(folder.is_dir() for folder in folders)
 
 
 def _check(dataset: dict, place: str, config: Config, ignored: int) -> SampledLabels:
@@ -102,6 +114,8 @@ def _check(dataset: dict, place: str, config: Config, ignored: int) -> SampledLa
     _settle_num_classes(pipelines, in_files, dataset['type'])
     if _reads_as_stored(dataset.get('pipeline', [])):
         _read(found, annotated, dataset, in_files)
+        if place.startswith('train') and (text := warning_of_large_crop(dataset['pipeline'], place, found.shapes)):
+            warn(text)
     return found
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import Registry
-from mmseg.registry import METRICS, TRANSFORMS
+from mmseg.registry import METRICS, MODELS, TRANSFORMS
 
-from mmseg_ext.config_parts import EDGE_HEADS, SPLITS, datasets_of, heads_of, metrics_of, model_of, steps_of
+from mmseg_ext.config_parts import EDGE_HEADS, SPLITS, datasets_of, heads_of, losses_of, metrics_of, model_of, steps_of
 from tokenlabel.errors import UserError
 
 IGNORED = 255  # MMSegmentation's default
@@ -16,7 +16,7 @@ PADS = ('seg_pad_val', 'pad_val')  # what MMSegmentation's configs state as 255 
 
 
 def settle_ignore_index(config: Config) -> int:
-    """Gives data sets, pipelines, padding, heads and metrics one label to ignore, and returns it.
+    """Gives data sets, pipelines, padding, heads, their losses and metrics one label to ignore, and returns it.
 
     A data set states it, such as `train_dataloader.dataset.ignore_index`, and the places that state none get it:
     MMSegmentation has a key for each of them, all of which default to 255, and padding with another label than the
@@ -89,6 +89,11 @@ def _places(config: Config) -> Iterator[tuple[dict, str, str]]:
     for head, place in heads_of(config):
         if head.get('type') not in EDGE_HEADS:
             yield head, 'ignore_index', f'{place}.ignore_index'
+            for loss, where in losses_of(head, place):
+                # DiceLoss leaves out a class by that name, such as the background
+                if not str(loss.get('type')).endswith('DiceLoss') or loss.get('ignore_index') in (None, IGNORED):
+                    for key in _ignoring_keys(MODELS, loss):
+                        yield loss, key, f'{where}.{key}'
     preprocessor = model.get('data_preprocessor') or {}
     if str(preprocessor.get('type')).endswith('SegDataPreProcessor'):
         yield preprocessor, 'seg_pad_val', f'{path}.data_preprocessor.seg_pad_val'
@@ -102,7 +107,7 @@ def _ignoring_keys(registry: Registry, settings: Mapping) -> list[str]:
     parameters = inspect.signature(kind).parameters
     found = [
         key
-        for key in ('ignore_index', 'seg_pad_val')
+        for key in ('ignore_index', 'ignore_label', 'seg_pad_val')
         if key in parameters and parameters[key].default in (IGNORED, None)
     ]
     default = parameters['pad_val'].default if 'pad_val' in parameters else None

@@ -28,6 +28,7 @@ class SampledLabels:
         num_files: How many annotations there are.
         pixels: How many pixels have each label, int64 [256].
         files: The annotations that were read.
+        shapes: Of the images of these, height and width.
     """
 
     place: str
@@ -39,11 +40,13 @@ class SampledLabels:
     num_files: int
     pixels: np.ndarray = field(default_factory=lambda: np.zeros(256, np.int64))
     files: list[str] = field(default_factory=list)
+    shapes: list[tuple[int, int]] = field(default_factory=list)
 
     def add(self, file: str, labels: np.ndarray) -> None:
         """Counts the labels [H, W] of an annotation."""
         self.pixels += np.bincount(labels.ravel(), minlength=256)
         self.files.append(file)
+        self.shapes.append(labels.shape)
 
     @property
     def present(self) -> list[int]:

@@ -6,14 +6,17 @@ from collections.abc import Mapping
 
 import torch
 from mmengine.config import Config
+from mmengine.dataset import DefaultSampler
+from mmengine.registry import DATA_SAMPLERS
 from mmseg.models import EncoderDecoder
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.losses.utils import get_class_weight
-from mmseg.registry import MODELS
+from mmseg.registry import DATASETS, MODELS
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from mmseg_ext.config_parts import EDGE_HEADS, datasets_of, heads_of, losses_of, metrics_of, model_of, steps_of
+from mmseg_ext.dataset_check import is_stored_here
 from mmseg_ext.losses import CrossEntropyLoss
 from mmseg_ext.segmentors.batched_encoder_decoder import check_test_cfg
 from tokenlabel.errors import UserError
@@ -48,15 +51,16 @@ def check_model(config: Config, processes: int, on_gpus: bool) -> None:
             f'{place}.decode_head is a list, and {model.get("type")} has one: put the others into auxiliary_head.'
         )
     size = _check_crop(config, model, place)
-    batch = (config.get('train_dataloader') or {}).get('batch_size', 1)
+    batch = _smallest_batch(config, processes)
     built = MODELS.build(_without_downloads(model))
     if not isinstance(built, EncoderDecoder):
         return
     for name, head in _plain_heads(built):
-        _check_losses(head, f'{place}.{name}')
-    if size is not None and isinstance(batch, int):
+        _check_losses(head, f'{place}.{name}', on_gpus)
+    channels = _check_channels(config, model.get('backbone') or {}, place)
+    if size is not None:
         spans = processes > 1 and on_gpus
-        _check_pass(built, place, size, min(batch, 2), spans)
+        _check_pass(built, place, (channels, *size), min(batch, 2), spans)
 
 
 def _check_best(config: Config) -> None:
@@ -108,6 +112,8 @@ def _check_head(head: Mapping, place: str) -> None:
             raise UserError(
                 f'{where}.class_weight has {count} weights and the head {channels} outputs: give one weight for each.'
             )
+        if weights is not None and not any(weights):
+            raise UserError(f'{where}.class_weight is 0 for each class, so that nothing is learned: set some above 0.')
 
 
 def _check_crop(config: Config, model: Mapping, place: str) -> tuple[int, int] | None:
@@ -132,6 +138,43 @@ def _check_crop(config: Config, model: Mapping, place: str) -> tuple[int, int] |
                 'them equal.'
             )
     return size or (crops[-1][0] if crops else None)
+
+
+def _smallest_batch(config: Config, processes: int) -> int:
+    """Of how many images the smallest training batch of a process is: the last one of an epoch, where it ends."""
+    loader = config.get('train_dataloader') or {}
+    batch = loader.get('batch_size') or 1
+    sampler = DATA_SAMPLERS.get((loader.get('sampler') or {}).get('type') or 'DefaultSampler')
+    ends = sampler is not None and issubclass(sampler, DefaultSampler) and not loader.get('drop_last')
+    datasets = list(datasets_of(config, 'train'))
+    if batch == 1 or not ends or not datasets or not all(wraps or is_stored_here(one) for one, _, wraps in datasets):
+        return batch
+    images = len(DATASETS.build(copy.deepcopy(loader.dataset)))
+    return -(-images // processes) % batch or batch
+
+
+def _check_channels(config: Config, backbone: Mapping, place: str) -> int:
+    """How many channels images have that training sees, as far as the config tells: those that the backbone takes."""
+    key = next((key for key in ('in_chans', 'in_channels') if isinstance(backbone.get(key), int)), None)
+    takes = backbone[key] if key else 3
+    for dataset, path, _ in datasets_of(config, 'train'):
+        for step, where in steps_of(dataset.get('pipeline', []), f'{path}.pipeline'):
+            if step.get('type') != 'LoadImageFromFile':
+                continue
+            gives = 1 if step.get('color_type') == 'grayscale' else 3
+            if key and takes != gives:
+                other = ''
+                if takes == 1:
+                    other = (
+                        f", or read them with color_type='grayscale' everywhere, and give {place}.data_preprocessor a "
+                        'mean and std of one number and no bgr_to_rgb'
+                    )
+                raise UserError(
+                    f'{place}.backbone.{key} is {takes}, and {where} (LoadImageFromFile) gives images of {gives} '
+                    f'channel{"s" if gives > 1 else ""}: set {key}={gives}{other}.'
+                )
+            takes = gives
+    return takes
 
 
 def _pair(size: object) -> tuple[int, int] | None:
@@ -165,7 +208,7 @@ def _plain_heads(model: nn.Module) -> list[tuple[str, BaseDecodeHead]]:
     return found
 
 
-def _check_losses(head: BaseDecodeHead, place: str) -> None:
+def _check_losses(head: BaseDecodeHead, place: str, on_gpus: bool) -> None:
     """Makes sure that the losses of a head can tell its classes, and that its cross entropy works."""
     losses = head.loss_decode if isinstance(head.loss_decode, nn.ModuleList) else [head.loss_decode]
     generator = torch.Generator().manual_seed(0)
@@ -180,14 +223,15 @@ def _check_losses(head: BaseDecodeHead, place: str) -> None:
                 f'{place}.out_channels is 1 and its {kind} a softmax, whose only output is always 1: set '
                 'use_sigmoid=True in loss_decode, or leave out_channels out.'
             )
-        if not isinstance(loss, CrossEntropyLoss):
+        if not isinstance(loss, CrossEntropyLoss) and on_gpus:
             continue  # MMSegmentation's FocalLoss, for one, works on GPUs and fails on this CPU's tensors
         try:
             value = loss(logits, labels, weight=None, ignore_index=head.ignore_index)
         except Exception as error:  # settings may fail in any way
             raise UserError(
                 f'{place}.loss_decode ({kind}) fails for {head.num_classes} classes and {head.out_channels} outputs '
-                f'({type(error).__name__}: {_first_line(error)}): correct its settings.'
+                f'({type(error).__name__}: {_first_line(error)}): correct its settings'
+                f'{"" if isinstance(loss, CrossEntropyLoss) else ", or train on a GPU"}.'
             ) from error
         if not torch.isfinite(value).all():
             raise UserError(f'{place}.loss_decode ({kind}) is {float(value.sum())} at the start: correct its settings.')
@@ -221,7 +265,7 @@ class _Pass(nn.Module):
             head(features)
 
 
-def _check_pass(model: nn.Module, place: str, size: tuple[int, int], batch: int, norms_span: bool) -> None:
+def _check_pass(model: nn.Module, place: str, size: tuple[int, int, int], batch: int, norms_span: bool) -> None:
     """Makes sure that a batch of crops passes.
 
     Raises:
@@ -239,11 +283,12 @@ def _check_pass(model: nn.Module, place: str, size: tuple[int, int], batch: int,
         return
     if isinstance(error, UserError):
         raise error
-    height, width = size
+    _, height, width = size
     if ONE_VALUE in str(error):
         raise UserError(
             f'A batch of one crop of {height}x{width} leaves one value per channel to a BatchNorm in {trial.part}: set '
-            'train_dataloader.batch_size to 2 or more, train on several GPUs with SyncBN, or set another norm_cfg, '
+            'train_dataloader.batch_size to 2 or more (and drop_last=True where the last one of an epoch is left with '
+            'one image), train on several GPUs with SyncBN, or set another norm_cfg, '
             "such as dict(type='GN', num_groups=32)."
         ) from error
     why = f'({type(error).__name__}: {_first_line(error)})'
@@ -260,7 +305,7 @@ def _check_pass(model: nn.Module, place: str, size: tuple[int, int], batch: int,
 
 
 def _tried(
-    model: nn.Module, place: str, size: tuple[int, int], batch: int, device: str
+    model: nn.Module, place: str, size: tuple[int, int, int], batch: int, device: str
 ) -> tuple[_Pass, Exception | None]:
     """A pass of a copy of the model, and what it raised."""
     tensors = [*model.parameters(), *model.buffers()]
@@ -272,7 +317,7 @@ def _tried(
         weights = {name: torch.empty_like(x, device='meta') for name, x in named}
     try:
         with torch.no_grad():
-            functional_call(trial, weights, torch.zeros(batch, 3, *size, device=device))
+            functional_call(trial, weights, torch.zeros(batch, *size, device=device))
     except Exception as error:  # of any part
         return trial, error
     return trial, None

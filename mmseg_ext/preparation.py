@@ -15,13 +15,12 @@ def prepare_training(config: Config, processes: int, dry_run: bool = False) -> N
     Args:
         config: A segmentation config whose `custom_imports` are done; changed in place.
         processes: How many will train.
-        dry_run: The data need not be there, and the processes have a GPU each.
+        dry_run: Data that are not here are left alone, and the processes have a GPU each.
 
     Raises:
         UserError: As `settle_ignore_index`, `check_datasets` and `check_model`.
     """
     start_from_one_file(config)
     settle_ignore_index(config)
-    if not dry_run:
-        check_datasets(config)
+    check_datasets(config, only_here=dry_run)
     check_model(config, processes, on_gpus=dry_run or torch.cuda.is_available())

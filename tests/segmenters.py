@@ -19,9 +19,9 @@ CLASSES = tuple(f'digit {i}' for i in range(10))
 class TwoConvolutions(BaseModule):
     """A backbone that sees 7 pixels around each of its stride-4 outputs, so that a tile's context can suffice."""
 
-    def __init__(self) -> None:
+    def __init__(self, in_channels: int = 3) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(3, 8, 4, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 4, 2, 1), nn.ReLU())
+        self.layers = nn.Sequential(nn.Conv2d(in_channels, 8, 4, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 4, 2, 1), nn.ReLU())
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
         return (self.layers(images),)

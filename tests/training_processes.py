@@ -48,7 +48,7 @@ class NotesItsShare(Hook):
 
 
 def overridden(settings: dict, options: dict) -> dict:
-    """Settings of `--cfg-options` and those of `options`, of which one may be for several: `val_dataloader=None`."""
+    """Settings of `--cfg-options` with those of `options`; one may stand for several: `val_dataloader=None`."""
     kept = {key: x for key, x in settings.items() if not any(key.startswith(f'{option}.') for option in options)}
     return kept | options
 

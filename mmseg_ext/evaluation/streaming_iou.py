@@ -1,11 +1,7 @@
 """IoU and its relatives from one confusion matrix, counted where the predictions are."""
 
-import io
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
 import torch
 from mmengine.dist import (
     all_gather_object,
@@ -18,17 +14,13 @@ from mmengine.dist import (
 from mmengine.logging import MMLogger, print_log
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from tokenlabel.errors import UserError
-from tokenlabel.files import write_atomically
-from tokenlabel.output_names import output_name
+from mmseg_ext.evaluation.prediction_files import WritesPredictions
 
 
 @METRICS.register_module()
-class StreamingIoU(IoUMetric):
+class StreamingIoU(WritesPredictions, IoUMetric):
     """MMSegmentation's IoUMetric, with the same numbers from a streaming confusion matrix.
 
     Nothing is read from the device before `evaluate`; then the processes' matrices are added once. Images that a
@@ -76,20 +68,13 @@ class StreamingIoU(IoUMetric):
         self.confusion: Tensor | None = None
         self.images: list[dict] = []
         self._forget()
-        self._folder: str | None = None
-        self._written: dict[str, str] = {}
-
-    def name_images_of(self, dataset: Dataset) -> None:
-        """Takes the images' paths from the folder of a data set on, or from the one that those inside it share."""
-        folders = {os.path.abspath(folder) for folder in _image_folders(dataset)}
-        self._folder = os.path.commonpath(folders) if folders else None
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Counts the pixels of a batch: `pred_sem_seg` against `gt_sem_seg`, both [1, H, W]."""
         for sample in data_samples:
             labels = sample['pred_sem_seg']['data'].squeeze()
             if self.output_dir is not None:
-                self._write(labels, sample)
+                self.write_labels(labels, sample)
             if not self.format_only:
                 truth = sample['gt_sem_seg']['data'].squeeze().to(labels.device)
                 self._count(labels, truth, sample.get('img_path'))
@@ -169,32 +154,6 @@ class StreamingIoU(IoUMetric):
                 MMLogger.get_current_instance(),
             )
         return {f'{self.prefix}/{name}': value for name, value in metrics.items()} if self.prefix else metrics
-
-    def _write(self, labels: Tensor, sample: dict) -> None:
-        numbers = labels.cpu().numpy() + bool(sample.get('reduce_zero_label', False))
-        dtype = np.uint8 if self._num_classes <= 255 else np.uint16
-        picture = io.BytesIO()
-        Image.fromarray(numbers.astype(dtype)).save(picture, 'PNG')
-        write_atomically(Path(self.output_dir, self._name(sample['img_path'])), picture.getvalue())
-
-    def _name(self, path: str) -> str:
-        place = os.path.relpath(path, self._folder) if self._folder else os.path.basename(path)
-        name = output_name(os.path.basename(path) if place.startswith('..') else place, '.png')
-        if self._written.setdefault(name, path) != path:
-            raise UserError(
-                f'{self._written[name]} and {path} would both be written to {Path(self.output_dir, name)}: rename one '
-                'of them, or evaluate them by themselves.'
-            )
-        return name
-
-
-def _image_folders(dataset: Dataset) -> list[str]:
-    """The folders of the images of a data set, and of those that it wraps."""
-    inner = [*getattr(dataset, 'datasets', ()), *([dataset.dataset] if hasattr(dataset, 'dataset') else ())]
-    if inner:
-        return [folder for one in inner for folder in _image_folders(one)]
-    folder = (getattr(dataset, 'data_prefix', None) or {}).get('img_path')
-    return [folder] if folder else []
 
 
 def histogram(bins: Tensor, num_bins: int) -> Tensor:

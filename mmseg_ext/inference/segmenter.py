@@ -5,6 +5,7 @@ import functools
 import re
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -85,6 +86,7 @@ class Segmenter:
         with explains_errors(name or 'given', config):
             self.model = _build(config.model)
             self._pipeline = Compose(resizing_pipeline(config))
+        self._is_grey = reads_grey(config)
         stored = load_segmentation_model(self.model, checkpoint)
         self.model.to(self.device).eval()
         binary = self.model.out_channels == 1
@@ -121,8 +123,10 @@ class Segmenter:
     def _labels(self, pixels: np.ndarray) -> np.ndarray:
         """The class of each pixel, uint8 or uint16 [H, W]."""
         size = pixels.shape[:2]
-        # BGR, held by nobody else: it is gone once it is resized
-        loaded = dict(img=np.ascontiguousarray(pixels[..., ::-1]), img_path='', img_shape=size, ori_shape=size)
+        # as LoadImageFromFile gives it, held by nobody else: it is gone once it is resized
+        image = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY if self._is_grey else cv2.COLOR_RGB2BGR)
+        loaded = dict(img=image, img_path='', img_shape=size, ori_shape=size)
+        del image
         resized = self._pipeline(loaded)['inputs']
         del loaded
         shape = tuple(resized.shape[1:])
@@ -219,7 +223,7 @@ class Segmenter:
         batch = windows_at_once(self.model) if self._sliding else 1
 
         def run() -> Tensor:
-            inputs = torch.empty(batch, 3, height, width, device=self.device)
+            inputs = torch.empty(batch, 1 if self._is_grey else 3, height, width, device=self.device)
             if self._sliding:
                 return self.model.encode_decode(inputs, [_meta(inputs)] * batch)
             return self.model.inference(inputs, [_meta(inputs)])
@@ -280,10 +284,19 @@ def resizing_pipeline(config: Config) -> list[dict]:
     Raises:
         UserError: the config tests nothing.
     """
+    return [step for step in _pipeline(config) if not step['type'].startswith('Load')]
+
+
+def reads_grey(config: Config) -> bool:
+    """Whether the config's test images have one channel."""
+    return any(step.get('color_type') == 'grayscale' for step in _pipeline(config))
+
+
+def _pipeline(config: Config) -> list[dict]:
     pipeline = _innermost_dataset(config).get('pipeline') or config.get('test_pipeline')
     if not pipeline:
         raise UserError('the config has no test_dataloader, whose pipeline says how to resize images: add one')
-    return [step for step in pipeline if not step['type'].startswith('Load')]
+    return pipeline
 
 
 def _innermost_dataset(config: Config) -> ConfigDict:

@@ -69,3 +69,10 @@ def test_an_unknown_type_is_one_sentence(tmp_path):
     register_imports(config)
     with pytest.raises(UserError, match=r'Clasifier is not in the'), explains_errors('pretrain_lvvit_t.py'):
         Runner.from_cfg(config)
+
+
+def test_a_mark_to_delete_what_nothing_was_inherited_for_is_taken_out(tmp_path):
+    (tmp_path / 'a.py').write_text(
+        'model = dict(_delete_=True, a=1, b=[dict(_delete_=True)], c=dict(d=dict(_delete_=True)))'
+    )
+    assert load_config(tmp_path / 'a.py').model == dict(a=1, b=[{}], c=dict(d={}))

@@ -3,7 +3,10 @@
 import copy
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.optim.scheduler import ReduceOnPlateauParamScheduler
 from mmengine.registry import MODELS
 from torch import nn
 
@@ -86,3 +89,17 @@ def test_of_two_parts_alike_the_one_that_is_built_is_named():
         for part in (config.model.a, config.model.b[0]):
             MODELS.build(part)
     MODELS.module_dict.pop('Refusing')
+
+
+def test_what_refuses_the_optimizer_of_a_model_is_named_also_outside_a_run():
+    settings = dict(optimizer=dict(type='SGD', lr=1.0), paramwise_cfg=dict(norm_decay_mult=0.0))  # wants a weight_decay
+    with pytest.raises(UserError, match=r'a\.py cannot be built: optim_wrapper'), explains_errors('a.py', Config({})):
+        build_optim_wrapper(nn.Linear(1, 1), settings)
+
+
+def test_a_schedule_that_waits_for_a_score_which_is_not_measured_is_named():
+    schedule = ReduceOnPlateauParamScheduler(
+        torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0), 'lr', monitor='loss'
+    )
+    with pytest.raises(UserError, match=r"param_scheduler: .*\['mIoU'\], but got key loss"), explains_errors('a.py'):
+        schedule.step(dict(mIoU=1.0))

@@ -102,3 +102,17 @@ def test_a_file_may_inherit_twice_from_one_that_is_not_itself(tmp_path):
     (tmp_path / 'a.py').write_text('_base_ = "base.py"\ny = 1')
     (tmp_path / 'b.py').write_text('_base_ = ["a.py"]\nz = 2')
     assert load_config(tmp_path / 'b.py').x == 1
+
+
+@pytest.mark.parametrize('name', ['a.py', 'a.json', 'a.yaml'])
+def test_a_byte_order_mark_and_windows_line_ends_are_read_over(name, tmp_path):
+    texts = {
+        '.py': "_base_ = ['{base}']\r\nepochs = '{{{{ fileBasename }}}}'\r\n",
+        '.json': '{{"_base_": "{base}",\r\n"epochs": "{{{{ fileBasename }}}}"}}',
+        '.yaml': '_base_: {base}\r\nepochs: "{{{{ fileBasename }}}}"\r\n',
+    }
+    path = tmp_path / name
+    for file, base in ((path, f'base{path.suffix}'), (tmp_path / f'base{path.suffix}', 'root.py')):
+        file.write_bytes(b'\xef\xbb\xbf' + texts[path.suffix].format(base=base).encode())
+    (tmp_path / 'root.py').write_bytes('\ufeff# Größe\r\nwork_dir = "café"\r\n'.encode())
+    assert dict(load_config(path)) == dict(work_dir='café', epochs=name)

@@ -57,6 +57,8 @@ OF_RUNS = [
     ('train_dataloader.batch_size', None, r'does not set train_dataloader\.batch_size'),
     ('train_dataloader.num_workers', -1, 'from 0 on'),
     ('train_dataloader.num_workers', 'four', 'a whole number'),
+    ('train_dataloader.num_workers', 1.5, 'a whole number from 0 on'),
+    ('train_dataloader.batch_size', 4.0, 'whole number'),
     ('train_dataloader.prefetch_factor', 0, 'from 1 on'),
     ('train_dataloader.timeout', -1, 'from 0 on'),
     ('train_dataloader.batchsize', 4, 'did you mean `batch_size`'),
@@ -98,6 +100,8 @@ OF_RUNS = [
     ('optim_wrapper.clip_grad', dict(max_nrom=1.0), 'did you mean `max_norm`'),
     ('optim_wrapper.clip_grad', dict(max_norm=-1.0), 'above 0'),
     ('optim_wrapper.clip_grad', 1.0, 'a dict'),
+    ('optim_wrapper.clip_grad', dict(type='value', max_norm=1.0), 'clip_grad_value_ does not take'),
+    ('optim_wrapper.clip_grad', dict(norm_type=2), r'does not set optim_wrapper\.clip_grad\.max_norm'),
     ('optim_wrapper.constructor', 'Default', 'Default is not in the'),
     ('optim_wrapper.paramwise_cfg.norm_decay_multt', 0.0, 'did you mean `norm_decay_mult`'),
     ('optim_wrapper.paramwise_cfg.norm_decay_mult', '0', 'from 0 on'),
@@ -131,6 +135,7 @@ OF_RUNS = [
     ('visualizer.vis_backends.0.type', 'LocalBackend', 'LocalBackend is not in the'),
     ('visualizer.type', None, 'has no `type` in visualizer'),
     # the rest
+    ('efficient_conv_bn_eval', 3, 'a list|a text'),
     ('env_cfg.cudnn_benchmarkk', True, 'did you mean `cudnn_benchmark`'),
     ('env_cfg.mp_cfg.mp_start_method', 'frok', "'fork'"),
     ('env_cfg.mp_cfg.opencv_num_thread', 0, 'did you mean `opencv_num_threads`'),
@@ -188,7 +193,9 @@ def test_what_cannot_be_in_any_run_is_told(name, option, value, said):
         ('model.targets', None, 'a dict'),
         ('model.loss.dense_wieght', 2.0, 'did you mean `dense_weight`'),
         ('model.loss.dense_weight', -1, 'from 0 on'),
+        ('model.loss', dict(dense_weight=0, cls_weight=0.0), 'nothing is learned'),
         ('model.data_preprocessor.erasing', 3, 'from 0 to 1'),
+        ('model.data_preprocessor.mean', (0.5, 0.5), '3 values'),
         ('model.data_preprocessor.mixup', -1, 'from 0 on'),
         ('model.data_preprocessor.std', (0.2, 0.0, 0.2), 'above 0'),
         ('model.compile', 5, 'True or False or a text'),
@@ -241,12 +248,17 @@ def test_what_cannot_be_in_a_pretraining_is_told(option, value, said):
         ('model.decode_head.dropout_ratio', 2, 'from 0 to below 1'),
         ('model.decode_head.dropout_ratio', 'a', 'a number'),
         ('model.decode_head.align_corners', 'Flase', 'True or False'),
+        ('model.decode_head.num_classes', 0, 'a whole number from 1 on'),
+        ('model.decode_head.num_classes', '3', 'a whole number from 1 on'),
+        ('model.decode_head.in_channels', '96', 'from 1 on'),
+        ('model.decode_head.loss_decode', 'CrossEntropyLoss', 'a dict'),
         ('model.decode_head.loss_decode.type', 'CrossEntropy', 'CrossEntropy is not in the'),
         ('model.decode_head.loss_decode.loss_weight', -1, 'from 0 on'),
         ('model.decode_head.loss_decode.loss_weights', 1.0, 'did you mean `loss_weight`'),
         ('model.decode_head.loss_decode.reduction', 'zzz', "'mean'"),
         ('model.auxiliary_head.in_channels', -96, 'from 1 on'),
         ('model.test_cfg', dict(mode='slide', crop_size=(64, 64), strid=(32, 32)), 'did you mean `stride`'),
+        ('model.test_cfg.windows_per_batch', '4', 'a whole number from 1 on'),
         ('model.data_preprocessor.size', 'a', 'a list'),
         ('model.data_preprocessor.std', (0, 1, 1), 'above 0'),
         ('model.data_preprocessor.bgr_to_rbg', True, 'did you mean `bgr_to_rgb`'),
@@ -346,3 +358,26 @@ def test_a_persons_own_classes_are_compared_by_name_alone(own_classes):
     refused(
         'demo/pretrain', 'train_dataloader.dataset', dict(type='OwnData', porb=1, _delete_=True), 'did you mean `prob`'
     )
+
+
+@pytest.mark.parametrize(
+    ('options', 'said'),
+    [
+        (
+            {
+                'train_cfg': dict(type='EpochBasedTrainLoop', max_epochs=2),
+                'train_dataloader.sampler': dict(type='InfiniteSampler', shuffle=True),
+            },
+            'train',
+        ),
+        ({'train_cfg': dict(by_epoch=True, max_epochs=2)}, 'train'),
+        ({'val_dataloader.sampler': dict(type='InfiniteSampler', _delete_=True)}, 'val'),
+    ],
+)
+@pytest.mark.parametrize('name', ['demo/pretrain', 'demo/upernet'])
+def test_a_loop_that_waits_for_a_sampler_without_end_is_told_before_anything_is_built(name, options, said):
+    for key, value in list(options.items()):
+        if isinstance(value, dict):
+            options = options | {key: value | {'_delete_': True}}
+    with pytest.raises(UserError, match=rf'{said}_dataloader\.sampler never ends'):
+        check(name, options)

@@ -86,6 +86,13 @@ def test_segmentation_is_described_too():
     assert any('activations, an estimate' in line for line in said['memory'])
 
 
+def test_folders_of_images_are_named_also_where_they_are_not_here(tmp_path):
+    (tmp_path / 'images').mkdir()
+    options = {f'{split}_dataloader.dataset.data_root': str(tmp_path) for split in ('train', 'val', 'test')}
+    said = lines_of(describe(config_of('demo/fpn', **options), 1))
+    assert said['data'] == [f'unknown: {tmp_path}/images/training is not here']
+
+
 def test_the_rates_are_those_that_a_run_has(make_runner):
     runner = make_runner(iterations=8)
     runner.cfg.param_scheduler[0].end = runner.cfg.param_scheduler[1].begin = 3

@@ -153,3 +153,11 @@ def test_other_kinds_of_data_sets_are_left_alone(tmp_path):
     check_datasets(config(tmp_path, type='LabeledImages'))
     check_datasets(config(tmp_path, data_root='s3://bucket/ade'))
     check_datasets(config(tmp_path, backend_args=dict(backend='petrel')))
+
+
+def test_a_dry_run_looks_at_the_data_that_are_here_alone(tmp_path):
+    pair(tmp_path, ids=(0, 1, 151))
+    check_datasets(config(tmp_path / 'elsewhere'), only_here=True)
+    check_datasets(config(tmp_path, data_prefix=PREFIX | dict(seg_map_path='elsewhere')), only_here=True)
+    with pytest.raises(UserError, match='holds id 151'):
+        check_datasets(config(tmp_path), only_here=True)

@@ -9,6 +9,7 @@ from mmengine.config.utils import MODULE2PACKAGE
 
 from mmseg_ext.model_check import check_model
 from tests import tiny_segmentation
+from tests.segmentation_layouts import write_pair
 from tokenlabel.engine.config import load_config, register_imports
 from tokenlabel.errors import UserError
 
@@ -45,7 +46,7 @@ def test_a_model_that_fits_passes(config):
         dict(type='FocalLoss', loss_name='loss_focal'),
     ]
     config.model.decode_head.ignore_index = config.model.auxiliary_head.ignore_index = 150
-    check_model(config, 1, on_gpus=False)
+    check_model(config, 1, on_gpus=True)
 
 
 def test_one_crop_in_a_batch_is_refused_where_batches_are_normalised_over_one_value(config):
@@ -64,6 +65,21 @@ def test_one_crop_in_a_batch_is_refused_where_batches_are_normalised_over_one_va
 
 
 @pytest.mark.parametrize(
+    ('count', 'processes', 'refuses'), [(9, 1, True), (8, 1, False), (10, 1, False), (17, 2, True), (1, 1, True)]
+)
+def test_the_last_batch_of_an_epoch_is_looked_at(config, tmp_path, count, processes, refuses):
+    for number in range(count):
+        write_pair(tmp_path / f'images/{number}.jpg', tmp_path / f'masks/{number}.png', (0, 1), 0, size=(20, 30))
+    config.train_dataloader.update(batch_size=4, sampler=dict(type='DefaultSampler', shuffle=True))
+    folders = dict(data_root=str(tmp_path), data_prefix=dict(img_path='images', seg_map_path='masks'))
+    config.train_dataloader.dataset.update(folders)
+    if refuses:
+        refused(config, 'batch_size to 2 or more .and drop_last=True', processes)
+    config.train_dataloader.drop_last = True
+    check_model(config, processes, on_gpus=False)
+
+
+@pytest.mark.parametrize(
     ('changes', 'message'),
     [
         ({'decode_head.num_classes': 1}, r'decode_head\.num_classes is 1, .* name the background as a class too'),
@@ -73,11 +89,17 @@ def test_one_crop_in_a_batch_is_refused_where_batches_are_normalised_over_one_va
             r'decode_head\.out_channels is 1 and its CrossEntropyLoss a softmax.* set use_sigmoid=True',
         ),
         ({'decode_head.loss_decode.class_weight': [1.0, 2.0]}, r'class_weight has 2 weights and the head 150 outputs'),
+        ({'decode_head.loss_decode.class_weight': [0] * 150}, r'class_weight is 0 for each class'),
         ({'auxiliary_head.loss_decode.class_weight': 3.0}, r'auxiliary_head\.loss_decode\.class_weight has no list of'),
         ({'auxiliary_head.loss_decode.class_weight': 'nowhere.json'}, r'nowhere\.json, cannot be read'),
         ({'auxiliary_head.in_channels': 48}, r'model\.auxiliary_head does not take the 4 maps .* 32x16x16, .*in_index'),
         ({'decode_head.in_channels': [32, 32, 32, 64]}, r'model\.decode_head does not take the 4 maps that it gets'),
         ({'auxiliary_head.in_index': 4}, r'model\.auxiliary_head does not take the 4 maps .*IndexError'),
+        (
+            {'backbone.in_chans': 1},
+            r'backbone\.in_chans is 1, and .* gives images of 3 channels: .* or read',
+        ),
+        ({'backbone.in_chans': 4}, r'backbone\.in_chans is 4, and .* gives images of 3 channels: set in_chans=3\.'),
         ({'neck.in_channels': 48}, r'model\.neck does not take the 4 maps that it gets, 32x4x4'),
         ({'test_cfg.stride': (0, 43)}, r'test_cfg\.stride .* leaves gaps'),
         ({'test_cfg.stride': (65, 43)}, r'test_cfg\.stride .* leaves gaps'),
@@ -93,6 +115,18 @@ def test_one_crop_in_a_batch_is_refused_where_batches_are_normalised_over_one_va
 def test_settings_that_do_not_fit_are_named(config, changes, message):
     config.merge_from_dict({f'model.{key}': value for key, value in changes.items()})
     refused(config, message)
+
+
+def test_grey_images_pass_where_the_backbone_takes_one_channel(config):
+    config.train_dataloader.dataset.pipeline[0].color_type = 'grayscale'
+    config.model.backbone.in_chans = 1
+    check_model(config, 1, on_gpus=False)
+
+
+def test_a_loss_that_a_cpu_cannot_compute_is_told_before_the_run(config):
+    config.model.decode_head.loss_decode = [dict(type='FocalLoss')]
+    refused(config, r'model\.decode_head\.loss_decode \(FocalLoss\) fails for 150 classes .* or train on a GPU')
+    check_model(config, 1, on_gpus=True)
 
 
 def test_a_list_of_decode_heads_is_refused(config):

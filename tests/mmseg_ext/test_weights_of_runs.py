@@ -11,7 +11,7 @@ from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.hooks import EMAHook
 
 from mmseg_ext.evaluation.weights import load_trained_weights
-from mmseg_ext.preparation import prepare_training
+from mmseg_ext.starting_weights import start_from_one_file
 from tests import tiny_segmentation
 from tests.segmentation_layouts import ade20k
 from tokenlabel.engine.config import load_config, register_imports
@@ -82,7 +82,7 @@ def test_a_model_of_other_classes_gives_backbone_and_neck(config, tmp_path):
         head.num_classes = 7
     config.initial_weights = str(tmp_path / 'other.pth')
     config.model.backbone.init_cfg = dict(type='Pretrained', checkpoint='nowhere.pth')
-    prepare_training(config, 1, dry_run=True)
+    start_from_one_file(config)
     started = Runner.from_cfg(copy.deepcopy(config))
     started._init_model_weights()
     started.load_or_resume()

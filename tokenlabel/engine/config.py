@@ -83,6 +83,7 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
             hint = f'did you mean `{close}`?' if (close := _nearest(key)) else 'options start with a key of the Runner.'
             raise UserError(f'--cfg-options {option} would change nothing in {path}: {hint}')
     merge_options(config, options or {}, str(path))
+    _drop_delete_marks(config._cfg_dict)
     _keep_values(config, path)
     for stage in ('train', 'val', 'test'):
         loader = config.get(f'{stage}_dataloader')
@@ -188,6 +189,15 @@ def _keep_values(config: Config, path: Path) -> None:
                 f'Config {path} sets {place} to {shown(value)}, which is no value of a config: give a number, a text, '
                 'a list, a dict, or a class.'
             )
+
+
+def _drop_delete_marks(node: object) -> None:
+    """Takes out `_delete_=True` of dicts that there was nothing inherited to delete for."""
+    if isinstance(node, dict):
+        node.pop('_delete_', None)
+    children = dict.values(node) if isinstance(node, dict) else node if isinstance(node, list | tuple) else ()
+    for child in children:
+        _drop_delete_marks(child)
 
 
 def _leaves(node: object, path: str) -> Iterator[tuple[str, object]]:

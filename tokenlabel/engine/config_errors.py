@@ -50,6 +50,18 @@ READERS = {
     'set_randomness': 'randomness',
     'setup_env': 'env_cfg',
     'wrap_model': 'model_wrapper_cfg',
+    'turn_on_efficient_conv_bn_eval': 'efficient_conv_bn_eval',
+    'turn_on_activation_checkpointing': 'activation_checkpointing',
+    'step': 'param_scheduler',
+}
+# Where these functions are; a schedule's step may want a score that is not measured.
+READING = {
+    'mmengine.runner.runner',
+    'tokenlabel.engine.runner',
+    'mmengine.optim.optimizer.builder',
+    'mmengine.optim.scheduler.param_scheduler',
+    'mmengine.model.efficient_conv_bn_eval',
+    'mmengine.runner.activation_checkpointing',
 }
 _PACKAGES = {sysconfig.get_path('purelib'), sysconfig.get_path('platlib'), sysconfig.get_path('stdlib')}
 
@@ -138,7 +150,7 @@ def _nodes(node: object, path: str = '') -> Iterator[tuple[str, Mapping]]:
 
 
 def _is_runner(frame: FrameType) -> bool:
-    return frame.f_globals.get('__name__', '') in ('mmengine.runner.runner', 'tokenlabel.engine.runner')
+    return frame.f_globals.get('__name__', '') in READING
 
 
 def _is_of_package(error: Exception) -> bool:

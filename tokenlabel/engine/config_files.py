@@ -9,10 +9,12 @@ import re
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
+import mmengine.config.config
 import yaml
 from mmengine.config import Config
-from mmengine.fileio import BaseFileHandler, register_handler
+from mmengine.fileio import BaseFileHandler, JsonHandler, register_handler
 
 from tokenlabel.engine.config_scope import enable_mmseg_scope
 from tokenlabel.errors import UserError
@@ -21,6 +23,22 @@ from tokenlabel.files import read_text
 SUFFIXES = ('.py', '.yaml', '.yml', '.json')
 # Far beyond any config; what is longer is something else.
 LARGEST = 10_000_000
+
+
+def _open_text(path: str | Path, mode: str = 'r', encoding: str = 'utf-8') -> IO[str]:
+    """As `open`, for MMEngine's reading of configs: an editor may have put a byte order mark before the text."""
+    return open(path, mode, encoding='utf-8-sig' if mode == 'r' else encoding)
+
+
+mmengine.config.config.open = _open_text
+
+
+@register_handler('json')
+class MarkedJsonHandler(JsonHandler):
+    """MMEngine's handler of JSON files, with or without a byte order mark."""
+
+    def load_from_fileobj(self, file: IO[str], **kwargs) -> object:
+        return json.loads(file.read().removeprefix('\ufeff'))
 
 
 @register_handler(['yaml', 'yml'])

@@ -9,11 +9,12 @@ from mmengine.config import Config, ConfigDict
 
 from tokenlabel.errors import UserError
 
+DEEPEST = 100  # dicts in dicts
 _BRACKETS = {'(': ')', '[': ']', '{': '}'}
 
 
 class ConfigOptions(argparse.Action):
-    """Collects `key=value` pairs in a dict, the last of each key; what is none ends the command in one sentence."""
+    """Collects `key=value` pairs in a dict, the last of a key; anything else ends the command in one sentence."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Sequence[str] | str, *_
@@ -21,12 +22,16 @@ class ConfigOptions(argparse.Action):
         options = dict(getattr(namespace, self.dest) or {})
         for pair in [values] if isinstance(values, str) else values:
             key, equals, value = pair.partition('=')
+            if key.count('.') > DEEPEST:
+                raise argparse.ArgumentError(self, f'{key[:40]}... leads through more dicts than a config has.')
             if not equals or not all(part.strip() == part and part for part in key.split('.')):
                 raise argparse.ArgumentError(self, f'{pair!r} is no KEY=VALUE such as train_dataloader.batch_size=4.')
             try:
                 options[key] = parsed(value)
             except UserError as error:
                 raise argparse.ArgumentError(self, f'{pair!r} {error}') from error
+            except RecursionError as error:
+                raise argparse.ArgumentError(self, f'the value of {key} is nested too deep.') from error
         setattr(namespace, self.dest, options)
 
 

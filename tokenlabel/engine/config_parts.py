@@ -44,6 +44,10 @@ NESTED = {
     'auxiliary_head': MODELS,
     'loss_decode': MODELS,
 }
+# Of these, those that are built from a dict, or a list of such, and from nothing else.
+BUILT = set(NESTED) - {'transform', 'metrics'}
+# Settings that have a range, and may name a file instead.
+OF_FILES = {'class_weight'}
 # Layers of mmcv take settings beside the constructor's; what comes with them is checked when they are built.
 LAYERS = {'norm_cfg', 'act_cfg', 'conv_cfg', 'upsample_cfg', 'padding_cfg', 'plugins', 'override', 'dcn'}
 # What initialisers take beside their arguments, and `Pretrained` of our backbones.
@@ -157,7 +161,7 @@ class Parts:
         """The type and range of one argument."""
         lineage = [owner.__name__ for owner in getattr(target, '__mro__', [target]) if hasattr(owner, '__name__')]
         if (stated := next((HINTS[name, key] for name in lineage if (name, key) in HINTS), EMPTY)) is not EMPTY:
-            self.value(value, path, stated, loose=True)
+            self.value(value, path, stated)
             return
         hint, default = takes.hints.get(key, EMPTY), takes.defaults.get(key)
         if not _has_range(hint):
@@ -166,6 +170,8 @@ class Parts:
             self.value(value, path, hint, loose=package_of(target) not in ('tokenlabel', 'mmseg_ext'))
         elif isinstance(default, bool | int | float) and isinstance(value, str | Mapping):
             self.refuse(f'sets {path} to {shown(value)}: give {described(type(default))}.')
+        elif isinstance(value, str) and key in RANGES and key not in OF_FILES:
+            self.refuse(f'sets {path} to {shown(value)}: give {described(Annotated[float, RANGES[key]])}.')
 
     def range(self, value: object, path: str, key: str) -> None:
         """A number, or each of a list, against the range that settings of this name have."""
@@ -184,7 +190,7 @@ class Parts:
             for number, element in enumerate(value):
                 self.nested(element, f'{path}.{number}', key, target, None)
         elif not isinstance(value, Mapping):
-            if key in ('pipeline', 'transforms', 'init_cfg') and isinstance(value, str | int | float):
+            if key in BUILT and isinstance(value, str | int | float):
                 self.refuse(f'sets {path} to {shown(value)}: give a dict with a `type`.')
         elif method := self.handed_on.get((getattr(target, '__name__', ''), key)):
             getattr(self, method)(value, path)

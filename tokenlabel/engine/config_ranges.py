@@ -98,6 +98,7 @@ RANGES: dict[str, Range] = {
 # In certain classes a name means something else, or says less than it might: (class, name) -> hint, in place of both.
 HINTS: dict[tuple[str, str], Any] = {
     ('DataLoader', 'batch_size'): Count | None,
+    ('DataLoader', 'num_workers'): Natural,
     ('DataLoader', 'timeout'): NonNegative,
     ('LinearParamScheduler', 'start_factor'): Share,
     ('CheckpointHook', 'interval'): Literal[-1] | Count,
@@ -114,6 +115,7 @@ HINTS: dict[tuple[str, str], Any] = {
     ('AmpOptimWrapper', 'loss_scale'): Literal['dynamic'] | Positive | dict | None,
     ('LogProcessor', 'window_size'): Count,
     ('LogProcessor', 'by_epoch'): bool,
+    ('BaseDecodeHead', 'num_classes'): Count,
     ('CrossEntropyLoss', 'reduction'): Literal['none', 'mean', 'sum'],
     ('set_multi_processing', 'mp_start_method'): Literal['fork', 'spawn', 'forkserver'],
     ('set_randomness', 'seed'): Annotated[int, SEEDS] | None,
@@ -135,6 +137,7 @@ TOP: dict[str, Any] = {
     'sharding': Literal['fsdp', False] | None,
     'keep_global_batch': bool | None,
     'activation_checkpointing': list[str] | str | None,
+    'efficient_conv_bn_eval': list[str] | str | None,
 }
 
 # Settings of dicts that are read key by key: name -> hint.
@@ -158,4 +161,5 @@ READ: dict[str, dict[str, Any]] = {
         'error_if_nonfinite': bool,
         'foreach': bool | None,
     },
+    'test_cfg': {'windows_per_batch': Count | None, 'keep_logits': bool},
 }

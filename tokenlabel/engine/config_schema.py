@@ -32,7 +32,7 @@ from mmengine.registry import (
     TRANSFORMS,
     VISUALIZERS,
 )
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.utils.dl_utils import set_multi_processing
 from timm.models import PretrainedCfg
 from torch import nn
@@ -42,6 +42,7 @@ from tokenlabel.arguments import NonNegative, described, shown
 from tokenlabel.engine.config_parts import Parts, look_up
 from tokenlabel.engine.config_ranges import RANGES, READ, TOP
 from tokenlabel.engine.config_signatures import EMPTY, Arguments, arguments_of, keys_read
+from tokenlabel.engine.resuming.seeded_samples import ENDLESS, never_ends
 from tokenlabel.labels.annotator import load_annotator
 from tokenlabel.losses import TokenLabelLoss
 
@@ -97,6 +98,7 @@ class _Schema(Parts):
         for stage in ('train', 'val', 'test'):
             self.loader(config.get(f'{stage}_dataloader'), f'{stage}_dataloader')
             self.loop(config.get(f'{stage}_cfg'), f'{stage}_cfg')
+            self.ends(stage)
             self.evaluator(config.get(f'{stage}_evaluator'), f'{stage}_evaluator')
         self.part('model', MODELS)
         self.part('tta_model', MODELS, given=('module',))
@@ -152,6 +154,18 @@ class _Schema(Parts):
             extra = ('by_epoch',)
         self.built(settings, path, LOOPS, ('runner', 'dataloader', 'evaluator'), extra, default)
 
+    def ends(self, stage: str) -> None:
+        """A loop that waits for the end of a pass against a sampler that has none."""
+        loader, loop = self.config.get(f'{stage}_dataloader'), self.config.get(f'{stage}_cfg')
+        if not isinstance(loader, Mapping) or not isinstance(loop, Mapping):
+            return
+        sampler, *_ = look_up((loader.get('sampler') or {}).get('type'), DATA_SAMPLERS)
+        default = 'IterBasedTrainLoop' if not loop.get('by_epoch') else 'EpochBasedTrainLoop'
+        kind, *_ = look_up(loop.get('type', default), LOOPS)
+        waits = stage != 'train' or (inspect.isclass(kind) and issubclass(kind, EpochBasedTrainLoop))
+        if waits and inspect.isclass(sampler) and issubclass(sampler, ENDLESS):
+            self.refuse(f'never comes to the end of a pass: {never_ends(stage)}')
+
     def evaluator(self, settings: object, path: str) -> None:
         if isinstance(settings, list | tuple):
             self.each(settings, path, partial(self.built, registry=METRICS))
@@ -177,9 +191,17 @@ class _Schema(Parts):
         # by whatever name an optimizer takes its parameters
         self.built(optimizer, f'{path}.optimizer', OPTIMIZERS, list(arguments_of(kind).hints)[:1] if kind else ())
         if settings.get('clip_grad') is not None:
-            self.read(settings['clip_grad'], f'{path}.clip_grad', set(READ['clip_grad']))
+            self.clipping(settings['clip_grad'], f'{path}.clip_grad')
         if settings.get('paramwise_cfg') is not None:
             self.paramwise(settings['paramwise_cfg'], f'{path}.paramwise_cfg', keys_read(reader, 'paramwise_cfg'))
+
+    def clipping(self, settings: object, path: str) -> None:
+        """Arguments of torch's function that clips gradients, by norm or by value."""
+        self.read(settings, path, set(READ['clip_grad']))
+        clips = nn.utils.clip_grad_value_ if settings.get('type') == 'value' else nn.utils.clip_grad_norm_
+        if settings:
+            given = {key: value for key, value in settings.items() if key != 'type'}
+            self.arguments(given, path, clips, given=('parameters',))
 
     def paramwise(self, settings: object, path: str, known: set[str]) -> None:
         """Settings of groups of parameters; those of one key are put into the optimizer's group as they are."""
@@ -255,6 +277,8 @@ class _Schema(Parts):
 
     def loss(self, settings: Mapping, path: str) -> None:
         self.call(settings, path, TokenLabelLoss)
+        if settings.get('dense_weight', 1) == settings.get('cls_weight', 1) == 0:
+            self.refuse(f'sets both weights of {path} to 0, so that nothing is learned: set one of them.')
 
 
 def _network_arguments(name: str) -> Arguments:

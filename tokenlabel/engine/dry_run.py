@@ -16,6 +16,7 @@ from torch import nn
 
 from tokenlabel.engine.classes import check_training_classes
 from tokenlabel.engine.classifier import TokenLabelClassifier
+from tokenlabel.engine.custom_keys import warning_of_unmatched
 from tokenlabel.engine.global_batch import kept_accumulation
 from tokenlabel.errors import UserError
 
@@ -63,6 +64,7 @@ def describe(config: Config, processes: int) -> str:
         ('', sparkline(curve)),
         ('', ', '.join(f'{curve[int(at * (len(curve) - 1))]:.2g} at {at:.0%}' for at in (0, 0.05, 0.25, 0.5, 0.75, 1))),
         *(('parameters' if number == 0 else '', group) for number, group in enumerate(groups)),
+        *([('', warning)] if (warning := warning_of_unmatched(model, config.optim_wrapper)) else []),
         *(('memory' if number == 0 else '', part) for number, part in enumerate(memory)),
     ]
     return '\n'.join(f'{title:<14}{text}'.rstrip() for title, text in rows)
@@ -130,7 +132,7 @@ def optimizer_state_bytes(model: nn.Module, optimizer: dict) -> int:
     return sum(value.nbytes for value in state if isinstance(value, torch.Tensor))
 
 
-def activation_bytes(model: nn.Module, size: tuple[int, int], mixed: bool) -> tuple[int, int]:
+def activation_bytes(model: nn.Module, size: tuple[int, int], mixed: bool, channels: int = 3) -> tuple[int, int]:
     """Bytes that autograd keeps for the backward pass: (per image, per step).
 
     Measured in passes of two and of three images on this machine; the loss, and what operations need for a moment, are
@@ -140,6 +142,7 @@ def activation_bytes(model: nn.Module, size: tuple[int, int], mixed: bool) -> tu
         model: in training mode, takes images.
         size: height and width of an image.
         mixed: whether it computes in bfloat16 where autocast does.
+        channels: of an image.
     """
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     kept = []
@@ -156,7 +159,7 @@ def activation_bytes(model: nn.Module, size: tuple[int, int], mixed: bool) -> tu
             torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
             torch.autocast('cpu', torch.bfloat16, enabled=mixed),
         ):
-            output = model(torch.zeros(batch, 3, *size))
+            output = model(torch.zeros(batch, channels, *size))
         kept.append(sum(storage.nbytes() for storage in storages.values()))
         del output
     return kept[1] - kept[0], max(0, 3 * kept[0] - 2 * kept[1])
@@ -212,14 +215,31 @@ def _without_downloads(model: Config) -> dict:
 def _images(config: Config, model: nn.Module) -> tuple[int, str]:
     """Number of training images, 0 if unknown, and a line about them."""
     dataset = config.train_dataloader.dataset
-    root = str(dataset.get('root') or dataset.get('data_root') or '')
-    if root.startswith('hfds/') or not Path(root.removeprefix('wds/')).exists():
+    places = _places_of_images(dataset)
+    missing = [f'{place} is not here' for place in places if place.startswith('hfds/') or not _is_here(place)]
+    if missing:
         if getattr(model, 'num_classes', 0) == 1000:
-            return IMAGENET_IMAGES, f'{IMAGENET_IMAGES:,} images are assumed, as in ImageNet-1k: {root} is not here'
-        return 0, f'unknown: {root} is not here'
+            return IMAGENET_IMAGES, f'{IMAGENET_IMAGES:,} images are assumed, as in ImageNet-1k: {missing[0]}'
+        return 0, f'unknown: {missing[0]}'
     built = DATASETS.build(copy.deepcopy(dataset))
     check_training_classes(model, built)
-    return len(built), f'{len(built):,} images in {root}'
+    return len(built), f'{len(built):,} images{" in " if places else ""}{", ".join(places)}'
+
+
+def _places_of_images(dataset: dict) -> list[str]:
+    """Where the images of a data set, and of those that it wraps, are to be found."""
+    inner = [*(dataset.get('datasets') or ()), *([dataset.dataset] if dataset.get('dataset') else ())]
+    if inner:
+        return list(dict.fromkeys(place for one in inner for place in _places_of_images(one)))
+    if root := dataset.get('root'):
+        return [str(root)]
+    root, images = dataset.get('data_root') or '', (dataset.get('data_prefix') or {}).get('img_path') or ''
+    place = str(Path(root, images) if not root or _is_here(root) else root)
+    return [place] if root or images else []
+
+
+def _is_here(place: str) -> bool:
+    return Path(place.removeprefix('wds/')).exists()
 
 
 def _learning_rate(config: Config, processes: int, counts: int | None) -> tuple[float, float]:
@@ -275,7 +295,7 @@ def _memory(config: Config, model: nn.Module, processes: int) -> list[str]:
     mixed = config.optim_wrapper.get('type') == 'AmpOptimWrapper'
     network = model.model if isinstance(model, TokenLabelClassifier) else model
     try:
-        per_image, per_step = activation_bytes(network.train(), size, mixed)
+        per_image, per_step = activation_bytes(network.train(), size, mixed, _input_channels(config))
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = str(error).partition('\n')[0]
         raise UserError(
@@ -290,6 +310,12 @@ def _memory(config: Config, model: nn.Module, processes: int) -> list[str]:
         *lines,
         f'{_mib(sum(parts.values()) + activations)}  in all, for each process; the loss and passing needs come on top',
     ]
+
+
+def _input_channels(config: Config) -> int:
+    """Channels of an image: those that a segmentation's backbone takes; pretraining reads RGB."""
+    backbone = config.model.get('backbone') or {}
+    return backbone.get('in_chans') or backbone.get('in_channels') or 3
 
 
 def _input_size(config: Config) -> tuple[int, int] | None:

@@ -39,8 +39,8 @@ class ImagePreprocessor(BaseDataPreprocessor):
     @checked
     def __init__(
         self,
-        mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN,
-        std: tuple[Positive, ...] = IMAGENET_DEFAULT_STD,
+        mean: tuple[float, float, float] = IMAGENET_DEFAULT_MEAN,
+        std: tuple[Positive, Positive, Positive] = IMAGENET_DEFAULT_STD,
         erasing: Probability = 0.0,
         cutmix: NonNegative = 0.0,
         mixup: NonNegative = 0.0,
@@ -69,6 +69,10 @@ class ImagePreprocessor(BaseDataPreprocessor):
             UserError: a class id of a training batch that there is no class for. It is looked for here, while the batch
                 is on the CPU: a GPU would have to be waited for.
         """
+        if not isinstance(data['image'], torch.Tensor):
+            raise UserError(
+                "The images of a batch come one by one: set the dataloader's collate_fn=dict(type='default_collate')."
+            )
         if training:
             for name, count in self.class_counts.items():
                 _check_ids(name, data.get(name), count, data.get('index'))

@@ -76,4 +76,4 @@ class ThroughputHook(Hook):
 
 
 def _logging_interval(runner: Runner) -> int:
-    return min(hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook))
+    return min((hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), default=50)

@@ -19,6 +19,7 @@ from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
 from torch.utils.data import DataLoader
 
+from tokenlabel.engine.custom_keys import warning_of_unmatched
 from tokenlabel.engine.global_batch import (
     checkpoints_between_steps,
     iterations_per_step,
@@ -143,6 +144,8 @@ class Runner(mmengine.runner.Runner):
             optim_wrapper['type'] = SKIPPING.get(kind, kind)
             if name in FUSED:
                 optim_wrapper['optimizer'].setdefault('fused', True)
+            if warning := warning_of_unmatched(getattr(self.model, 'module', self.model), optim_wrapper):
+                self.logger.warning(warning)
         built = super().build_optim_wrapper(optim_wrapper)
         if isinstance(optim_wrapper, dict) and is_sharded(self.model):
             shard_optimizer(built.optimizer)

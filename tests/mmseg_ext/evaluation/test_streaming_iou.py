@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from mmengine.dataset import DefaultSampler
 from mmengine.logging import MMLogger
 from mmseg.evaluation import IoUMetric
+from mmseg.registry import METRICS
 from PIL import Image
 from torch import distributed
 
+from mmseg_ext import evaluation
 from mmseg_ext.evaluation import StreamingIoU
 from tests.reference.iou import confusion_matrix
 from tests.two_processes import in_two_processes
@@ -123,8 +125,9 @@ def test_predictions_are_written_with_the_numbers_on_disk(tmp_path):
         assert (written == one['pred_sem_seg']['data'][0].numpy() + 1).all()
 
 
-def test_predictions_keep_the_path_of_their_image(tmp_path):
-    metric = StreamingIoU(output_dir=str(tmp_path / 'out'), format_only=True)
+@pytest.mark.parametrize('kind', [StreamingIoU, evaluation.IoUMetric])
+def test_predictions_keep_the_path_of_their_image(tmp_path, kind):
+    metric = kind(output_dir=str(tmp_path / 'out'), format_only=True)
     parts = [SimpleNamespace(data_prefix=dict(img_path=str(tmp_path / 'images')))]
     metric.name_images_of(SimpleNamespace(datasets=parts))
     paths = ['a/1.jpg', 'b/1.jpg', 'b/clip_2.0.jpg', 'b/caf\udce9.jpg', f'b/{"x" * 251}.jpg']
@@ -134,10 +137,18 @@ def test_predictions_keep_the_path_of_their_image(tmp_path):
     assert written == {f'{path[:-4]}.png' for path in paths}
 
 
-def test_predictions_of_one_name_are_refused(tmp_path):
+@pytest.mark.parametrize('kind', [StreamingIoU, evaluation.IoUMetric])
+def test_predictions_of_one_name_are_refused(tmp_path, kind):
     drawn = [one | dict(img_path=f'images/{place}/1.jpg') for one, place in zip(samples(2), 'ab', strict=True)]
     with pytest.raises(UserError, match=r'images/a/1\.jpg and images/b/1\.jpg would both be written to .*1\.png'):
-        scored(StreamingIoU(output_dir=str(tmp_path), format_only=True), drawn)
+        scored(kind(output_dir=str(tmp_path), format_only=True), drawn)
+
+
+def test_iou_metric_of_configs_writes_predictions_and_scores_as_that_of_mmsegmentation(tmp_path):
+    ours = METRICS.build(dict(type='IoUMetric', output_dir=str(tmp_path)))
+    assert type(ours) is evaluation.IoUMetric
+    assert scored(ours, samples(3)) == scored(IoUMetric(), samples(3))
+    assert len(list(tmp_path.glob('*.png'))) == 3
 
 
 @pytest.fixture(scope='module')

@@ -1,5 +1,6 @@
 """`Segmenter`: the labels of MMSegmentation's own test step, for images of any size, within a memory limit."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -73,6 +74,21 @@ def test_labels_are_those_of_evaluation(tmp_path, kind, test_cfg, steps):
     assert result.labels.shape == (101, 150) and result.labels.dtype == np.uint8
     assert len(np.unique(expected)) > 1
     assert (result.labels == expected).mean() > (0.999 if steps else 0.9999)
+
+
+def test_a_model_of_grey_images_gets_grey_ones(tmp_path):
+    config = convolution_config()
+    config.model.backbone.in_channels = 1
+    config.model.data_preprocessor |= dict(mean=[120.0], std=[60.0], bgr_to_rgb=False)
+    config.test_dataloader.dataset.pipeline[0].color_type = 'grayscale'
+    checkpoint = write_checkpoint(config, tmp_path / 'model.pth')
+    image = photograph(40, 50)
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    segmenter = Segmenter(config, checkpoint)
+    labels = segmenter(image).labels
+    assert (labels == segmenter(grey).labels).all() and len(np.unique(labels)) > 1
+    inputs = segmenter._normalise(dict(inputs=[torch.from_numpy(grey)[None]]))['inputs']
+    assert inputs.shape == (1, 1, 40, 50)
 
 
 def test_the_image_comes_back_upright(tmp_path):

@@ -10,6 +10,8 @@ from tokenlabel.data.images import random_state_of
 from tokenlabel.data.sampler import EndlessSampler
 from tokenlabel.errors import UserError
 
+ENDLESS = (InfiniteSampler, EndlessSampler)
+
 
 @DATASETS.register_module()
 class SeededSamples(Dataset):
@@ -57,11 +59,16 @@ def check_ends(loader: DataLoader, split: str) -> None:
     Raises:
         UserError: Its sampler goes on for ever.
     """
-    if isinstance(loader.sampler, (InfiniteSampler, EndlessSampler)):
-        remedy = 'DefaultSampler'
-        if split == 'train':
-            remedy += " (shuffle=True), or train_cfg to dict(type='IterBasedTrainLoop', max_iters=...)"
-        raise UserError(
-            f'{split}_dataloader.sampler never ends, and {split}_cfg waits for the end of an epoch: set the sampler to '
-            f'{remedy}.'
-        )
+    if isinstance(loader.sampler, ENDLESS):
+        raise UserError(never_ends(split))
+
+
+def never_ends(split: str) -> str:
+    """What is wrong with a sampler of `ENDLESS` in a loop that waits, and what to do."""
+    remedy = 'DefaultSampler'
+    if split == 'train':
+        remedy += " (shuffle=True), or train_cfg to dict(type='IterBasedTrainLoop', max_iters=...)"
+    return (
+        f'{split}_dataloader.sampler never ends, and {split}_cfg waits for the end of an epoch: set the sampler to '
+        f'{remedy}.'
+    )
