@@ -58,8 +58,8 @@ class Runner(mmengine.runner.Runner):
     Optimizer steps that are not finite are skipped, see `tokenlabel.engine.optim_wrapper`.
     A run that ended anywhere, resumed from its last checkpoint, takes the steps that it would have taken: the next
     unseen sample, the same augmentation, the same random numbers. Where the config has changed, the config counts, see
-    `restore`. At Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 it writes a checkpoint and ends, see `StopOnSignal`. One run trains
-    in a work dir at a time.
+    `restore`. At Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 it writes a checkpoint and ends, see `StopOnSignal`. One run
+    trains in a work dir at a time.
     Checkpoints are written beside their place and renamed, read without executing what is in them, and have to fit the
     model in every weight. `initial_weights` are where training starts, at any resolution and with any classes, and
     `keep_global_batch=True` keeps the recipe's batch and learning rate on any number of processes.
