@@ -2,11 +2,15 @@
 
 import os
 import signal
+import socket
+import struct
+import sys
 import time
+from multiprocessing import resource_sharer
 
 import pytest
 
-from tests.child_process import ForkedCommand
+from tests.child_process import ForkedCommand, run_forked
 from tokenlabel.errors import reports_errors
 from tokenlabel.stopping import Stopped, leave_signals_to_parent, stops_at_signals, when_stopped
 
@@ -113,3 +117,24 @@ def test_a_worker_ends_by_its_parent_and_by_nobody_else(tmp_path):
     assert os.waitpid(child.pid, os.WNOHANG) == (0, 0)
     child.signal(signal.SIGTERM)
     assert child.wait() == 0
+
+
+def hands_over(folder) -> None:
+    """A worker whose parent hangs up while it takes a tensor, as one that is stopped does."""
+    leave_signals_to_parent()
+    descriptor = resource_sharer.DupFd(1)
+    address, _ = descriptor._id
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(address)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+    client.close()
+    time.sleep(0.5)
+    if folder.name == 'fails':
+        sys.excepthook(ValueError, ValueError('another error'), None)
+
+
+def test_a_worker_whose_parent_hangs_up_prints_nothing(tmp_path):
+    done = run_forked(tmp_path, hands_over, tmp_path)
+    assert (done.returncode, done.stderr) == (0, '')
+    (tmp_path / 'fails').mkdir()
+    assert 'another error' in run_forked(tmp_path, hands_over, tmp_path / 'fails').stderr

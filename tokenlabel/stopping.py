@@ -3,11 +3,14 @@
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing import parent_process
+from types import TracebackType
 
 from tokenlabel.processes import end_with_parent
 
@@ -101,8 +104,10 @@ def leave_signals_to_parent(worker: int = 0) -> None:
     """`worker_init_fn` of a loader: signals that reach all processes of a job end a worker only through its parent.
 
     A worker that died of them first would turn the parent's one sentence into an error of the loader. A worker ends
-    when its parent says so, and when it ends.
+    when its parent says so, and when it ends. A parent that a signal interrupts while it takes a batch is no news
+    either.
     """
+    sys.excepthook = partial(_print_unless_parent_left, sys.excepthook)
     parent = parent_process()
     if parent is not None and parent.pid == os.getppid():  # and not a server that forks for it
         end_with_parent(parent.pid)
@@ -111,6 +116,12 @@ def leave_signals_to_parent(worker: int = 0) -> None:
     if hasattr(signal, 'sigwaitinfo'):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         threading.Thread(target=_end_when_the_parent_says_so, daemon=True).start()
+
+
+def _print_unless_parent_left(print_error: Callable, kind: type, error: BaseException, trace: TracebackType) -> None:
+    """An `excepthook`; the thread that hands batches to the parent reports here that it hung up."""
+    if not issubclass(kind, ConnectionError | EOFError):
+        print_error(kind, error, trace)
 
 
 def _end_when_the_parent_says_so() -> None:

@@ -84,6 +84,10 @@ class Segmenter:
         self.memory_limit = memory_limit
         self._band_bytes = min(BAND_BYTES, (memory_limit or GIB) // BAND_PART)
         with explains_errors(name or 'given', config):
+            if not isinstance((config.get('model') or {}).get('backbone'), dict):
+                raise UserError(
+                    f'Config {name or "given"} describes no segmentation model: give one with a backbone and heads.'
+                )
             self.model = _build(config.model)
             self._pipeline = Compose(resizing_pipeline(config))
         self._is_grey = reads_grey(config)

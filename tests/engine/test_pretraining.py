@@ -15,7 +15,6 @@ from tokenlabel.engine.runner import Runner
 from tokenlabel.errors import UserError
 from tokenlabel.models import TokenLabelModel, load_checkpoint
 
-
 WORKERS = {'num_workers': 1, 'persistent_workers': True}
 
 

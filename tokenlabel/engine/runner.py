@@ -9,7 +9,7 @@ from pathlib import Path
 import mmengine.runner
 import torch
 from mmengine.device import get_device
-from mmengine.dist import get_rank, is_distributed
+from mmengine.dist import get_rank, is_distributed, master_only
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, convert_sync_batchnorm, is_model_wrapper, revert_sync_batchnorm
@@ -45,7 +45,7 @@ from tokenlabel.engine.resuming.sole_run import sole_run
 from tokenlabel.engine.run_folder import folder_errors, raise_in_log_files
 from tokenlabel.engine.sharding import is_sharded, shard, shard_optimizer, take_part_in_saving, whole_state_dicts
 from tokenlabel.errors import UserError
-from tokenlabel.files import disk_errors, sync_folder
+from tokenlabel.files import disk_errors, sync_folder, write_atomically
 from tokenlabel.models.checkpoint import refuse_other_kinds
 
 # What the configs' OptimWrappers become.
@@ -60,8 +60,8 @@ class Runner(mmengine.runner.Runner):
     Optimizer steps that are not finite are skipped, see `tokenlabel.engine.optim_wrapper`.
     A run that ended anywhere, resumed from its last checkpoint, takes the steps that it would have taken: the next
     unseen sample, the same augmentation, the same random numbers. Where the config has changed, the config counts, see
-    `restore`. At SIGTERM, SIGUSR1 and Ctrl-C it writes a checkpoint and ends, see `StopOnSignal`. One run trains in a
-    work dir at a time.
+    `restore`. At Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 it writes a checkpoint and ends, see `StopOnSignal`. One run
+    trains in a work dir at a time.
     Checkpoints are written beside their place and renamed, read without executing what is in them, and have to fit the
     model in every weight. `initial_weights` are where training starts, at any resolution and with any classes, and
     `keep_global_batch=True` keeps the recipe's batch and learning rate on any number of processes.
@@ -228,7 +228,7 @@ class Runner(mmengine.runner.Runner):
             UserError: another run is at work in the work dir, or it cannot be written to.
         """
         with folder_errors(self.work_dir), sole_run(self.work_dir):
-            super().dump_config()
+            self._write_config()
             go_on_after_restart(self)
             try:
                 with self._stop_on_signal.listening():
@@ -250,6 +250,12 @@ class Runner(mmengine.runner.Runner):
             return super().test()
         finally:
             end_workers(self._test_loop)
+
+    @master_only
+    def _write_config(self) -> None:
+        """Writes the config to the work dir, as MMEngine but as a new file: links to the old one keep what it said."""
+        name = Path(self.cfg.filename).name if self.cfg.filename else f'{self.timestamp}.py'
+        write_atomically(Path(self.work_dir, name), self.cfg.dump())
 
     def build_train_loop(self, loop: dict | BaseLoop) -> BaseLoop:
         """Builds the loop; validation, which may write checkpoints, falls between steps.

@@ -108,6 +108,15 @@ def test_a_run_without_schedules_wants_none():
     check_complete(checkpoint, run)
 
 
+def test_schedules_are_begun_where_the_run_had_none_and_wanted_where_it_had():
+    checkpoint = saved()
+    del checkpoint['param_schedulers']
+    checkpoint['meta']['cfg'] = 'param_scheduler = None'
+    check_complete(checkpoint, small_run())
+    checkpoint['meta']['cfg'] = "param_scheduler = [dict(type='LinearLR')]"
+    refused(checkpoint, r'without param_schedulers')
+
+
 def test_ema_weights_have_to_be_where_the_config_has_them_and_nowhere_else():
     refused(saved(small_run(ema=False)), 'holds no EMA weights and the config has an EMAHook')
     refused(saved(), 'holds EMA weights and the config has no EMAHook', small_run(ema=False))

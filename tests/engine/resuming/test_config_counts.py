@@ -165,3 +165,39 @@ def test_settings_are_compared_by_name():
     before = _settings("train_cfg = dict(max_iters=4, type='Loop')\nmodel = dict(a=[1, dict(b=-2)], c=(1, 2))\nx = 1")
     now = _settings("train_cfg = dict(max_iters=8, type='Loop')\nmodel = dict(a=[1, dict(b=3)], c=[1, 2], d=None)")
     assert _in_settings('', before, now) == ['model.a.1.b -2 -> 3', 'train_cfg.max_iters 4 -> 8']
+
+
+@pytest.mark.parametrize(
+    ('before', 'now', 'told'),
+    [
+        ('a=[dict(b=1)]', 'a=[dict(b=1), dict(c=2)]', ["a.1 nothing -> {'c': 2}"]),
+        ('a=[dict(b=1), dict(c=2)]', 'a=[dict(c=2)]', ["a.0 {'b': 1} -> nothing"]),
+        ('a=[dict(b=1), dict(c=2)]', 'a=[dict(b=1), dict(n=0), dict(c=2)]', ["a.1 nothing -> {'n': 0}"]),
+        ('a=[dict(b=1), dict(b=1)]', 'a=[dict(b=1)]', ["a.1 {'b': 1} -> nothing"]),
+        ('a=[]', 'a=[dict(b=1)]', ["a.0 nothing -> {'b': 1}"]),
+        ('a=None', 'a=[dict(b=1)]', ["a.0 nothing -> {'b': 1}"]),
+        ('a=[1]', 'a=[1, 2]', ['a [1] -> [1, 2]']),
+        ('a=0', 'a=[dict(b=1)]', ["a 0 -> [{'b': 1}]"]),
+    ],
+)
+def test_what_a_list_gained_or_lost_is_named(monkeypatch, before, now, told):
+    monkeypatch.setattr('tokenlabel.engine.resuming.differences.KNOWN_KEYS', {'a'})
+    assert _in_settings('', _settings(before), _settings(now)) == told
+
+
+def test_of_long_settings_the_part_that_differs_is_shown():
+    names = [f'class {number}' for number in range(150)]
+    [told] = _in_settings('classes', names, [*names[:100], 'cat', *names[101:]])
+    before, now = told.removeprefix('classes ').split(' -> ')
+    assert "'class 100'" in before and "'cat'" in now and len(told) < 150
+
+
+def test_schedules_may_be_added_to_a_run_that_had_none_and_taken_away(run):
+    run('one', 2, param_scheduler=None)
+    added = run('one', 6, resume=True)
+    whole = rates(run('whole', 6).work_dir)
+    assert [rates(added.work_dir)[step] for step in (3, 4, 5, 6)] == [whole[step] for step in (3, 4, 5, 6)]
+    assert 'param_scheduler.1 nothing -> {' in said(added.work_dir)[0]
+    bare = run('one', 8, resume=True, param_scheduler=[])
+    assert rates(bare.work_dir)[8] == bare.cfg.optim_wrapper.optimizer.lr
+    assert 'param_scheduler.0 {' in said(bare.work_dir)[1] and said(bare.work_dir)[1].count('-> nothing') == 2

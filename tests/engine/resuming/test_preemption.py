@@ -1,4 +1,4 @@
-"""SIGTERM and SIGUSR1: the step is finished, a checkpoint is written, and the run goes on from it."""
+"""Signals: the step is finished, a checkpoint is written, and the run goes on from it."""
 
 import os
 import signal
@@ -39,7 +39,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint_that_it_goes_on_from(make_runne
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as end:
         stopped.train()
-    assert end.value.code == 0
+    assert end.value.code == 143
     assert signal.getsignal(signal.SIGTERM) is handler
     # two iterations are a step: the second of them is awaited
     assert [path.name for path in Path(stopped.work_dir).glob('*.pth')] == ['iter_4.pth']
@@ -130,23 +130,38 @@ def stop(received: signal.Signals, rank: int = 0) -> list[str]:
     return runner.said
 
 
-def test_ctrl_c_ends_the_run_after_a_step_with_status_130(monkeypatch):
+@pytest.mark.parametrize(
+    ('number', 'status'), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGUSR1, 0)]
+)
+def test_a_signal_ends_the_run_after_a_step_with_its_status(number, status):
     runner, hook = fake_runner(0, distributed=False), StopOnSignal()
     with hook.listening(), pytest.raises(SystemExit) as end:
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
         hook.after_train_iter(runner, 0)
         runner.iter = 1
         hook.after_train_iter(runner, 1)
-    assert end.value.code == 130
-    assert [line.split(':')[0] for line in runner.said] == ['SIGINT']
+    assert end.value.code == status
+    assert [line.split(':')[0] for line in runner.said] == [number.name]
 
 
-def test_processes_of_torchrun_end_with_0_after_ctrl_c_so_that_it_starts_none_anew(monkeypatch):
+def test_a_signal_that_is_ignored_stays_ignored():
+    """As SIGHUP under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopOnSignal().listening():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_processes_of_torchrun_end_with_0_after_a_signal_so_that_it_starts_none_anew(monkeypatch, number):
     monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'none')
     runner, hook = fake_runner(0, distributed=False), StopOnSignal()
     runner.iter = 1
     with hook.listening(), pytest.raises(SystemExit) as end:
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
         hook.after_train_iter(runner, 1)
     assert end.value.code == 0
 

@@ -243,6 +243,16 @@ def test_a_run_leaves_alone_what_it_resumed_from_and_a_copy_stands_for_itself(ma
         assert not any('/' in str(value) for name, value in runner.message_hub.runtime_info.items() if 'ckpt' in name)
 
 
+def test_a_copy_that_shares_its_files_changes_none_of_the_first(make_runner, tmp_path, better):
+    """As `cp -al` makes one."""
+    one = Path(trained(make_runner, tmp_path / 'one', 2).work_dir)
+    shutil.copytree(one, tmp_path / 'copy', copy_function=os.link)
+    kept = {path: path.read_bytes() for path in one.iterdir() if path.is_file() and path.name != 'run.lock'}
+    trained(make_runner, tmp_path / 'copy', 4, resume=True, **{'default_hooks.checkpoint.max_keep_ckpts': 1})
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert 'max_iters=4' in Path(tmp_path, 'copy/pretrain.py').read_text()
+
+
 def test_a_checkpoint_executes_nothing(make_runner, tmp_path, better):
     one = Path(trained(make_runner, tmp_path / 'one', 2).work_dir)
     path = one / 'iter_2.pth'

@@ -357,3 +357,11 @@ def test_an_unknown_class_and_an_impossible_opacity_are_said(segmentation):
         segmentation.overlay(alpha=2)
     with pytest.raises(UserError, match='is no kind of picture'):
         segmentation.save_labels('labels.txt')
+
+
+def test_a_config_of_another_kind_of_model_is_refused(tmp_path):
+    config = token_config()
+    for model in (dict(type='TokenLabelClassifier', network=dict(model_name='lvvit_t')), None):
+        config.model = model
+        with pytest.raises(UserError, match='describes no segmentation model'):
+            Segmenter(config, tmp_path / 'c.pth')

@@ -67,7 +67,8 @@ def check_complete(checkpoint: Mapping, runner: Runner) -> None:
 
     meta = checkpoint.get('meta', {})
     state = {'optimizer', 'message_hub'} - checkpoint.keys() | {'iter', 'epoch'} - meta.keys()
-    if runner.param_schedulers and 'param_schedulers' not in checkpoint:
+    written = (stored_settings(meta) or runner.cfg).get('param_scheduler')
+    if runner.param_schedulers and written and 'param_schedulers' not in checkpoint:
         state.add('param_schedulers')
     if state:
         refuse(f'holds no whole state of a run to resume (without {", ".join(sorted(state))})', WEIGHTS_ONLY)
@@ -76,7 +77,6 @@ def check_complete(checkpoint: Mapping, runner: Runner) -> None:
     _check_progress(meta, refuse)
     _check_log(checkpoint['message_hub'], refuse)
     _check_optimizers(checkpoint['optimizer'], runner, refuse)
-    written = stored_settings(meta).get('param_scheduler', runner.cfg.get('param_scheduler'))
     _check_schedulers(checkpoint.get('param_schedulers'), runner.param_schedulers, written, refuse)
     _check_random_states(meta.get('random_states'), refuse)
     _check_average(checkpoint, runner, refuse)
@@ -257,7 +257,7 @@ def _check_scaler(scaler: object, refuse: Refuse) -> None:
 
 def _check_schedulers(stored: object, own: list | dict, written: object, refuse: Refuse) -> None:
     """As many as the config had that the checkpoint was written with; this run may have others."""
-    if not own:
+    if not own or (stored is None and not written):
         return
     if isinstance(own, dict):
         if not isinstance(stored, Mapping) or not own.keys() <= stored.keys():

@@ -1,7 +1,8 @@
 """What a run is configured with, against what its checkpoint was written with: told once, by name."""
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -37,6 +38,7 @@ IMMATERIAL = {
 }
 ABSENT = 'nothing'
 NUM_NAMED = 20  # differences that are named; of more the number is said
+LONGEST = 60  # characters of a setting that are shown
 
 
 def facts_of(runner: Runner) -> dict:
@@ -59,24 +61,25 @@ def differences(runner: Runner, checkpoint: dict, rate: float | None, stored_rat
     meta = checkpoint['meta']
     found = _in_settings('', stored_settings(meta), _settings(runner.cfg.pretty_text)) if 'cfg' in meta else []
     if rate != stored_rate and stored_rate is not None and not any('optimizer.lr ' in one for one in found):
-        found.append(f'learning rate before schedules {_short(stored_rate)} -> {_short(rate)}')
+        found.append(_change('learning rate before schedules', stored_rate, rate))
     seed, stored_seed = runner._randomness_cfg.get('seed'), meta.get('seed')
     changed = None not in (seed, stored_seed) and seed != stored_seed
     if changed and not any('randomness.seed ' in one for one in found):
-        found.append(f'seed {_short(stored_seed)} -> {seed}')
+        found.append(_change('seed', stored_seed, seed))
     facts, stored = facts_of(runner), meta.get('facts')
     stored = stored if isinstance(stored, dict) else {}
     if 'classes' not in stored and isinstance(meta.get('dataset_meta'), dict):  # of earlier versions
         stored = stored | {'classes': meta['dataset_meta'].get('classes')}
     for name in ('images', 'classes'):
         before, now = _plain(stored.get(name)), _plain(facts.get(name))
-        if before is not None and now is not None and before != now:
-            found.append(f'{name} {_short(before)} -> {_short(now)}')
+        told = any(f'dataset.{name} ' in one for one in found)
+        if before is not None and now is not None and before != now and not told:
+            found.append(_change(name, before, now))
     processes = meta.get('random_states')
     if isinstance(processes, list) and len(processes) != runner.world_size:
         found.append(
-            f'it was written by {len(processes)} processes and this run has {runner.world_size} (so it draws other '
-            'random numbers, and its iterations are of other images)'
+            f'processes {len(processes)} -> {runner.world_size} (so it draws other random numbers, and its iterations '
+            'are of other images)'
         )
     return found
 
@@ -134,11 +137,11 @@ def _in_settings(name: str, before: object, now: object) -> list[str]:
         for key in sorted(before.keys() | now.keys()):
             found += _in_settings(f'{name}.{key}'.lstrip('.'), before.get(key, ABSENT), now.get(key, ABSENT))
         return found
-    lists = isinstance(before, list) and isinstance(now, list) and len(before) == len(now)
-    if lists and any(isinstance(item, dict | list) for item in before):
-        pairs = enumerate(zip(before, now, strict=True))
-        return [one for number, (old, new) in pairs for one in _in_settings(f'{name}.{number}', old, new)]
-    return [f'{name} {_short(before)} -> {_short(now)}']
+    lists = [[] if none else value for none, value in zip(unset, (before, now), strict=True)]
+    if all(isinstance(one, list) for one in lists) and any(map(_has_parts, lists)):
+        pairs = _entries_that_differ(*lists)
+        return [one for number, old, new in pairs for one in _in_settings(f'{name}.{number}', old, new)]
+    return [_change(name, before, now)]
 
 
 def _class_names(runner: Runner) -> list[str] | None:
@@ -152,6 +155,28 @@ def _plain(value: object) -> object:
     return list(value) if isinstance(value, (list, tuple)) else value
 
 
-def _short(value: object) -> str:
-    text = value if value == ABSENT else repr(value)
-    return text if len(text) <= 60 else f'{text[:57]}...'
+def _has_parts(values: list) -> bool:
+    return any(isinstance(value, dict | list) for value in values)
+
+
+def _entries_that_differ(before: list, now: list) -> Iterator[tuple[int, object, object]]:
+    """Number, old and new of what lies between the alike beginnings and ends of two lists, one of them often empty."""
+    shorter = min(len(before), len(now))
+    start = next((n for n in range(shorter) if before[n] != now[n]), shorter)
+    ends = next((n for n in range(shorter - start) if before[-1 - n] != now[-1 - n]), shorter - start)
+    old, new = before[start : len(before) - ends], now[start : len(now) - ends]
+    for number, (one, other) in enumerate(zip_longest(old, new, fillvalue=ABSENT), start):
+        yield number, one, other
+
+
+def _change(name: str, before: object, now: object) -> str:
+    """What a setting was and is; of long ones the part that differs."""
+    texts = [value if value == ABSENT else repr(value) for value in (before, now)]
+    same = next((n for n, pair in enumerate(zip(*texts, strict=False)) if len(set(pair)) > 1), min(map(len, texts)))
+    start = same - 20 if max(map(len, texts)) > LONGEST and same > LONGEST // 2 else 0
+    return f'{name} {_cut(texts[0], start)} -> {_cut(texts[1], start)}'
+
+
+def _cut(text: str, start: int = 0) -> str:
+    text = f'...{text[start:]}' if start else text
+    return text if len(text) <= LONGEST else f'{text[: LONGEST - 3]}...'

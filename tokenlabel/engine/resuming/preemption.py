@@ -18,19 +18,20 @@ from mmengine.runner import Runner
 from tokenlabel.engine.resuming.checkpoint_hook import ResumableCheckpointHook
 from tokenlabel.stopping import leave_signals_to_parent
 
-SIGNALS = (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP)
 # Seconds in which a second SIGINT is the same Ctrl-C: a terminal may send it to a process as well as to its launcher.
 SAME_INTERRUPT = 0.5
 
 
 @HOOKS.register_module()
 class StopOnSignal(Hook):
-    """At SIGTERM, SIGUSR1 or Ctrl-C training stops after a step, with a checkpoint.
+    """At Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 training stops after a step, with a checkpoint.
 
-    The exit status is 0, and 130 after Ctrl-C; a second Ctrl-C ends the process at once. One process is enough to be
-    told: all stop after the same step, at most one later. They agree on the CPU while the next step runs, so that no
-    GPU is waited for. SIGUSR1 is what a Slurm job asks for before its time limit (`--signal=USR1@120`): the first
-    process then asks Slurm to run the job again. During validation the signal waits, and the run says so.
+    The exit status is 128 and the signal's number, and 0 after SIGUSR1; a second Ctrl-C ends the process at once. One
+    process is enough to be told: all stop after the same step, at most one later. They agree on the CPU while the next
+    step runs, so that no GPU is waited for. SIGUSR1 is what a Slurm job asks for before its time limit
+    (`--signal=USR1@120`): the first process then asks Slurm to run the job again. A signal that is ignored (`nohup`)
+    stays ignored. During validation the signal waits, and the run says so.
     """
 
     priority = 'LOWEST'  # after the hook that writes checkpoints
@@ -47,7 +48,8 @@ class StopOnSignal(Hook):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._remember) for number in SIGNALS}
+        heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self._remember) for number in heard}
         try:
             yield
         finally:
@@ -114,9 +116,10 @@ class StopOnSignal(Hook):
         if received == signal.SIGUSR1 and runner.rank == 0:
             requeue(runner)
         runner.visualizer.close()
-        # torchrun ends with 130 by itself where it got the signal, and may start processes anew that do not end with 0
+        # torchrun ends with the signal's status itself where it got it, and may start processes that end with another
+        # one than 0 anew
         by_torchrun = 'TORCHELASTIC_RUN_ID' in os.environ
-        raise SystemExit(130 if received == signal.SIGINT and not by_torchrun else 0)
+        raise SystemExit(0 if by_torchrun or received == signal.SIGUSR1 else 128 + received)
 
 
 def requeue(runner: Runner) -> None:
