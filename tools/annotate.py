@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
     view = annotator_view(annotator, args.view, args.crop_pct)
     dense = annotator.dense.to(device)
     side = map_side(dense, annotator.size, device)
+    k = args.k or min(5, dense.num_classes)
     if args.class_names:
         names = read_class_names(args.class_names, dense.num_classes)
     else:
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         image_keys(reader),
         annotator=annotator.record | {'precision': precision, 'tta': args.tta},
         num_classes=dense.num_classes,
-        k=args.k,
+        k=k,
         grid=(side, side),
         view=rule_record(view),
         class_names=names,
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
             inference = Inference(
                 annotator,
                 view,
-                args.k,
+                k,
                 device=device,
                 precision=precision,
                 flip=args.tta == 'flip',
@@ -116,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
         say(leader, f'{args.store}: {writer.num_done} of {total} maps are done, other processes have the rest.')
         return 0
     writer.finalise()
-    maps = f'{total} maps of {side}x{side} cells, best {args.k} of {dense.num_classes} classes'
+    maps = f'{total} maps of {side}x{side} cells, best {k} of {dense.num_classes} classes'
     say(leader, f'{args.store}: {maps}{without(writer)}.')
     return 0
 
@@ -147,7 +148,7 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument(
         '--crop-pct', type=share, help='of the center crop: share of the shorter side (default: as timm evaluates)'
     )
-    group.add_argument('--k', type=positive, default=5, help='scores kept per location (default: 5)')
+    group.add_argument('--k', type=positive, help='scores kept per location (default: 5, or all)')
     group.add_argument('--tta', choices=['flip'], help='mean over the image and its mirror image; takes twice the time')
 
     group = parser.add_argument_group('run')

@@ -75,6 +75,13 @@ def test_a_folder_becomes_a_store(images, weights, tmp_path, capsys):
     assert store.meta['annotator']['name'] == 'test_resnet'
 
 
+def test_an_annotator_of_few_classes_keeps_all_scores(images, weights, tmp_path, capsys):
+    line = command_line(images, tmp_path / 'store', weights)
+    del line[line.index('--k') : line.index('--k') + 2]
+    assert run(*line) == 0
+    assert 'best 3 of 3 classes' in capsys.readouterr().out
+
+
 def test_a_finished_store_is_done(images, weights, tmp_path, capsys):
     run(*command_line(images, tmp_path / 'store', weights))
     before = contents(tmp_path / 'store')
