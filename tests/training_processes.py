@@ -48,7 +48,7 @@ class NotesItsShare(Hook):
 
 
 def overridden(settings: dict, options: dict) -> dict:
-    """Settings of `--cfg-options` with those of `options`; one may stand for several: `val_dataloader=None`."""
+    """Settings of `--cfg-options` with those of `options`; one may stand for several, as `val_dataloader=None`."""
     kept = {key: x for key, x in settings.items() if not any(key.startswith(f'{option}.') for option in options)}
     return kept | options
 
@@ -77,21 +77,21 @@ def settings(scenes: Path, label_store: Path, work_dir: Path, **options) -> dict
     return overridden(shared, options)
 
 
-def train(options: dict, launcher: str = 'none') -> None:
+def train(options: dict, launcher: str = 'none', path: Path = CONFIG) -> None:
     """One run; `options` as of `--cfg-options`."""
-    config = load_config(CONFIG, options)
-    config.experiment_name = Path(config.work_dir).name
+    config = load_config(path, options)
+    config.experiment_name = config.visualizer.name = config.work_dir  # by which MMEngine finds what it has made before
     config.launcher = launcher
     register_imports(config)
     Runner.from_cfg(config).train()
 
 
-def train_in_two_processes(runs: list[dict]) -> None:
+def train_in_two_processes(runs: list[dict], path: Path = CONFIG) -> None:
     """The runs of these options one after the other, each in the same two processes."""
-    in_two_processes(_train_all, runs)
+    in_two_processes(_train_all, runs, path)
 
 
-def _train_all(rank: int, runs: list[dict]) -> None:
+def _train_all(rank: int, runs: list[dict], path: Path) -> None:
     warnings.simplefilter('ignore')
     for options in runs:
-        train(options, launcher='pytorch')
+        train(options, 'pytorch', path)

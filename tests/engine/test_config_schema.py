@@ -76,7 +76,7 @@ OF_RUNS = [
     # loops
     ('train_cfg.max_iters', 2.5, 'whole number'),
     ('train_cfg.max_iters', 0, 'no length of training: set train_cfg'),
-    ('train_cfg.max_iters', -5, 'from 0 on|from 1 on'),
+    ('train_cfg.max_iters', -5, 'from 0 on|from 1 to 10000000'),
     ('train_cfg.max_iters', '20', 'whole number'),
     ('train_cfg.max_iters', math.nan, 'to nan: give a'),
     ('train_cfg.val_interval', 0, 'from 1 on'),

@@ -23,28 +23,33 @@ AUGMENTED = [
 ]
 
 
+def segmentation_settings(scenes: Path, work_dir: Path, workers: int = 0) -> dict:
+    """Options of a run of the demo's Semantic FPN: 6 iterations of 4 images, two an epoch."""
+    settings = {
+        'log_level': 'ERROR',
+        'work_dir': str(work_dir),
+        'randomness': {'seed': 0},
+        'model.backbone.init_cfg': None,
+        'train_cfg.max_iters': 6,
+        'train_cfg.val_interval': 100,
+        'default_hooks.checkpoint.interval': 2,
+        'train_dataloader.batch_size': 4,
+        'train_dataloader.num_workers': workers,
+        'train_dataloader.persistent_workers': False,
+        'train_dataloader.dataset.pipeline': AUGMENTED,
+        'val_dataloader.num_workers': 0,
+        'visualizer.vis_backends': [{'type': 'LocalVisBackend'}],
+    }
+    return settings | {f'{split}_dataloader.dataset.data_root': f'{scenes}/ade' for split in ('train', 'val')}
+
+
 @pytest.fixture
 def run_segmentation(scenes, tmp_path, monkeypatch):
     """Fine-tunes for 6 iterations, two an epoch; `ends` is when the run is killed."""
     monkeypatch.setitem(MODULE2PACKAGE, 'mmseg', MODULE2PACKAGE['mmseg'])
 
     def run(folder: str, ends: EndAt | None = None, workers: int = 0, **options) -> Path:
-        settings = {
-            'log_level': 'ERROR',
-            'work_dir': str(tmp_path / folder),
-            'randomness': {'seed': 0},
-            'model.backbone.init_cfg': None,
-            'train_cfg.max_iters': 6,
-            'train_cfg.val_interval': 100,
-            'default_hooks.checkpoint.interval': 2,
-            'train_dataloader.batch_size': 4,
-            'train_dataloader.num_workers': workers,
-            'train_dataloader.persistent_workers': False,
-            'train_dataloader.dataset.pipeline': AUGMENTED,
-            'val_dataloader.num_workers': 0,
-            'visualizer.vis_backends': [{'type': 'LocalVisBackend'}],
-        }
-        settings |= {f'{split}_dataloader.dataset.data_root': f'{scenes}/ade' for split in ('train', 'val')}
+        settings = segmentation_settings(scenes, tmp_path / folder, workers)
         config = load_config(CONFIG, overridden(settings, options))
         config.experiment_name = config.visualizer.name = f'{tmp_path.name}/{folder}/{len(options)}'
         register_imports(config)
