@@ -21,14 +21,17 @@ STAMP = .venv/installed-for
 demo: install
 	$(VENV_PYTHON) tools/demo.py
 
+# Two processes, each with the tests of whole files.
+PYTEST = OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest --numprocesses 2 --dist loadfile
+
 test: install
-	$(VENV_PYTHON) -m pytest
+	$(PYTEST)
 
 # In front of the maintained distributions, which stay where they are.
 ORIGINALS = .venv/originals
 
 test-originals: $(ORIGINALS)
-	PYTHONPATH=$(CURDIR)/$(ORIGINALS) $(VENV_PYTHON) -m pytest -m distributions
+	PYTHONPATH=$(CURDIR)/$(ORIGINALS) $(PYTEST) -m distributions
 
 $(ORIGINALS): requirements-originals.txt | install
 	rm -rf $(ORIGINALS)

@@ -55,7 +55,7 @@ setup(
         ],
         # Hugging Face datasets (`hfds/NAME`) as images to annotate and to train on.
         'readers': ['datasets>=2.19'],
-        'dev': ['pytest>=8', 'hypothesis>=6.100', 'packaging>=23', 'scipy>=1.11', 'ruff>=0.9'],
+        'dev': ['pytest>=8', 'pytest-xdist>=3.5', 'hypothesis>=6.100', 'packaging>=23', 'scipy>=1.11', 'ruff>=0.9'],
     },
     classifiers=[
         'Development Status :: 4 - Beta',
