@@ -14,11 +14,11 @@ from mmseg_ext.quiet_import import import_quietly
 import_quietly('mmseg.models', 'mmseg.datasets')
 
 from mmseg_ext import backbones as backbones  # noqa: E402
-from mmseg_ext import checkpoint as checkpoint  # noqa: E402
+from mmseg_ext import checkpoints as checkpoints  # noqa: E402
 from mmseg_ext import datasets as datasets  # noqa: E402
 from mmseg_ext import evaluation as evaluation  # noqa: E402
-from mmseg_ext import layer_decay as layer_decay  # noqa: E402
 from mmseg_ext import losses as losses  # noqa: E402
 from mmseg_ext import necks as necks  # noqa: E402
+from mmseg_ext import optim as optim  # noqa: E402
 from mmseg_ext import segmentors as segmentors  # noqa: E402
 from mmseg_ext.inference import Segmenter as Segmenter  # noqa: E402

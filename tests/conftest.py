@@ -13,9 +13,8 @@ from mmengine.registry import DefaultScope
 from PIL import Image
 
 from tests.label_stores import write_store
+from tests.places import ROOT
 from tokenlabel.data.digit_scenes import CLASSES, write_digit_scenes
-
-ROOT = Path(__file__).parent.parent
 
 # The same examples in every run, so that a change and nothing else turns a test red. To look for new ones:
 # HYPOTHESIS_PROFILE=search python -m pytest

@@ -9,9 +9,10 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from tokenlabel.engine.config import load_config, register_imports
+from tests.places import CONFIGS
+from tokenlabel.engine.config.run_config import load_config, register_imports
 
-DEMO = Path(__file__).parents[1] / 'configs/demo/upernet.py'
+DEMO = CONFIGS / 'demo/upernet.py'
 CLASSES = tuple(f'digit {i}' for i in range(10))
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tokenlabel.errors import UserError, reports_errors
+from tokenlabel.cli.boundary import reports_errors
+from tokenlabel.errors import UserError
 
 
 @reports_errors
@@ -49,7 +50,8 @@ def test_ctrl_c_is_one_line_and_status_130_of_the_leading_process(capsys, monkey
 def test_names_that_the_terminal_has_not_are_printed_all_the_same(run_tool, tmp_path):
     script = tmp_path / 'says.py'
     script.write_text(
-        'from tokenlabel.errors import UserError, reports_errors\n'
+        'from tokenlabel.cli.boundary import reports_errors\n'
+        'from tokenlabel.errors import UserError\n'
         '@reports_errors\n'
         'def main():\n'
         "    print('caf\\udce9 \\U0001f408')\n"

@@ -10,12 +10,13 @@ from mmengine.runner import Runner as AnyRunner
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from tests.places import CONFIGS
 from tests.two_processes import in_two_processes
-from tokenlabel.engine.averaging import SteppedEMAHook
-from tokenlabel.engine.config import load_config, register_imports
+from tokenlabel.engine.config.run_config import load_config, register_imports
+from tokenlabel.engine.optim.ema import SteppedEMAHook
 from tokenlabel.engine.runner import Runner
 
-CONFIG = Path(__file__).parents[1] / 'configs/demo/pretrain.py'
+CONFIG = CONFIGS / 'demo/pretrain.py'
 
 
 @HOOKS.register_module()

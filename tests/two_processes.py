@@ -8,7 +8,7 @@ import torch
 import torch.multiprocessing
 from torch import distributed
 
-from tokenlabel.engine.idle_threads import wait_for_idle_threads
+from tokenlabel.engine.distributed.idle_threads import wait_for_idle_threads
 
 
 def in_two_processes(function: Callable, *arguments) -> None:

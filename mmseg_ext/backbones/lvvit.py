@@ -9,12 +9,12 @@ from timm.layers import LayerNorm
 from torch import Tensor
 
 from mmseg_ext.backbones.stages import checked_indices, evaluate_frozen, freeze_stages
-from mmseg_ext.checkpoint import load_backbone, pretrained_part
+from mmseg_ext.checkpoints.segmentation_weights import load_backbone, pretrained_part
 from tokenlabel import models
-from tokenlabel.arguments import Natural, Rate, Size, checked
+from tokenlabel.argument_checks import Natural, Rate, Size, checked
+from tokenlabel.checkpoints.published_sizes import PUBLISHED_SIZES
+from tokenlabel.checkpoints.weights import resampled
 from tokenlabel.errors import UserError
-from tokenlabel.models.checkpoint import resampled
-from tokenlabel.models.lvvit import PUBLISHED_SIZES
 
 
 @MODELS.register_module()

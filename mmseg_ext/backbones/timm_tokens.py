@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from mmseg_ext.backbones.shape_probe import map_shapes, unused_parameters
 from mmseg_ext.backbones.stages import checked_indices, evaluate_frozen, freeze_stages
-from mmseg_ext.backbones.timm_checkpoint import architecture_of, fitted, load_timm_backbone, load_timm_release
-from mmseg_ext.checkpoint import pretrained_part
-from tokenlabel.arguments import Natural, Rate, Size, checked
+from mmseg_ext.checkpoints.segmentation_weights import pretrained_part
+from mmseg_ext.checkpoints.timm_backbone import architecture_of, fitted, load_timm_backbone, load_timm_release
+from tokenlabel.argument_checks import Natural, Rate, Size, checked
 from tokenlabel.errors import UserError
 
 PYRAMID_STRIDES = (4, 8, 16, 32)

@@ -7,9 +7,9 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from tokenlabel.errors import UserError
-from tokenlabel.files import read_lines, read_names
-from tokenlabel.folder_walk import IMAGE_SUFFIXES, find_files, report_skipped
-from tokenlabel.visualization import class_palette
+from tokenlabel.files.folder_walk import IMAGE_SUFFIXES, find_files, report_skipped
+from tokenlabel.files.reading import read_lines, read_names
+from tokenlabel.pictures.labels import class_palette
 
 MASK_SUFFIXES = ('.png', '.tif', '.tiff', '.bmp')
 _LIST = ('The list of images', 'surrogateescape')  # names of files may be any bytes

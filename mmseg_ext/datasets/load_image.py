@@ -6,7 +6,7 @@ import mmseg.datasets
 import numpy as np
 from mmseg.registry import TRANSFORMS
 
-from mmseg_ext.stored_files import open_stored
+from mmseg_ext.datasets.stored_files import open_stored
 from tokenlabel.errors import UserError
 from tokenlabel.image_files.eight_bits import rgb_of_array
 from tokenlabel.image_files.reading import read_pixels

@@ -8,7 +8,7 @@ import numpy as np
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
 
-from mmseg_ext.stored_files import open_stored
+from mmseg_ext.datasets.stored_files import open_stored
 from tokenlabel.errors import UserError
 from tokenlabel.image_files.reading import read_numbers
 from tokenlabel.image_files.unreadable import because

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
 
-from tokenlabel.files import open_regular, read_text
-from tokenlabel.folder_walk import find_files, report_skipped
+from tokenlabel.files.folder_walk import find_files, report_skipped
+from tokenlabel.files.reading import open_regular, read_text
 
 
 class LocalFiles(LocalBackend):
-    """MMEngine's backend for local files, which lists folders by `tokenlabel.folder_walk`.
+    """MMEngine's backend for local files, which lists folders by `tokenlabel.files.folder_walk`.
 
     MMEngine's own looks into hidden folders, goes round in circles of links, does not see `.JPG` as `.jpg` and waits
     for pipes.

@@ -7,8 +7,8 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mmseg_ext.evaluation.class_scores import normalised
-from tokenlabel.visualization import INK, PAPER
+from mmseg_ext.evaluation.per_class import normalised
+from tokenlabel.pictures.labels import INK, PAPER
 
 ABSENT = '#dfe3e8'
 FEW = 30  # classes up to which cells bear their numbers

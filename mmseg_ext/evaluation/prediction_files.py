@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tokenlabel.errors import UserError
-from tokenlabel.files import write_atomically
-from tokenlabel.output_names import output_name
+from tokenlabel.files.output_names import output_name
+from tokenlabel.files.writing import write_atomically
 
 
 class ImagePlaces:

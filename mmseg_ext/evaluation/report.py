@@ -14,13 +14,14 @@ from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.runner import Runner
 
-from mmseg_ext.evaluation.class_scores import ClassScores, class_scores, weakest_first
 from mmseg_ext.evaluation.confusion_picture import confusion_figure
+from mmseg_ext.evaluation.per_class import ClassScores, class_scores, weakest_first
 from mmseg_ext.evaluation.worst_images import Example, examples_figure, segment_again, worst_first
 from tokenlabel.errors import UserError
-from tokenlabel.files import disk_errors, printable, write_atomically, write_json
-from tokenlabel.outputs import check_output_file
-from tokenlabel.visualization import save_figure
+from tokenlabel.files.output_checks import check_output_file
+from tokenlabel.files.reading import printable
+from tokenlabel.files.writing import disk_errors, write_atomically, write_json
+from tokenlabel.pictures.labels import save_figure
 
 NUM_WORST = 8
 PACKAGES = ('tokenlabel', 'torch', 'torchvision', 'timm', 'mmengine', 'mmcv', 'mmseg', 'numpy')

@@ -14,12 +14,12 @@ from mmseg.registry import HOOKS, VISBACKENDS
 from mmseg.structures import SegDataSample
 from torch.utils.data import Dataset
 
+from mmseg_ext.datasets.stored_files import open_stored
 from mmseg_ext.evaluation.prediction_files import ImagePlaces
-from mmseg_ext.stored_files import open_stored
-from tokenlabel.files import write_atomically
+from tokenlabel.files.output_names import output_name
+from tokenlabel.files.writing import write_atomically
 from tokenlabel.image_files.reading import read_pixels
 from tokenlabel.image_files.unreadable import named
-from tokenlabel.output_names import output_name
 
 
 @HOOKS.register_module(force=True)

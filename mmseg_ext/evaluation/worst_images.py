@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from mmengine.runner import Runner
 
-from mmseg_ext.stored_files import open_stored
-from tokenlabel.files import printable
+from mmseg_ext.datasets.stored_files import open_stored
+from tokenlabel.files.reading import printable
 from tokenlabel.image_files.reading import read_pixels
 from tokenlabel.image_files.unreadable import named
-from tokenlabel.visualization import INK, PAPER, UNLABELLED, Palette, class_palette
+from tokenlabel.pictures.labels import INK, PAPER, UNLABELLED, Palette, class_palette
 
 PANEL, GAP, LEGEND, LEGEND_LINE, HEAD, CAPTION = 3.2, 0.12, 2.3, 0.135, 0.62, 0.26  # inches
 LOWEST, HIGHEST = 0.25, 1.5  # of a panel, in its width
@@ -80,7 +80,7 @@ def examples_figure(examples: Sequence[Example], names: Sequence[str], palette: 
     Args:
         examples: What to draw.
         names: Names of all C classes.
-        palette: One RGB colour (0..255) per class; `tokenlabel.visualization.class_palette` when None.
+        palette: One RGB colour (0..255) per class; `tokenlabel.pictures.labels.class_palette` when None.
     """
     colors = np.array([*(palette or class_palette(len(names))), UNLABELLED], np.uint8)
     heights = [PANEL * np.clip(one.image.shape[0] / one.image.shape[1], LOWEST, HIGHEST) for one in examples]

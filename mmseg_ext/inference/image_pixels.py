@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from tokenlabel.errors import UserError
-from tokenlabel.files import open_regular
+from tokenlabel.files.reading import open_regular
 from tokenlabel.image_files.eight_bits import rgb_of_array
 from tokenlabel.image_files.reading import pixels_of_picture, read_pixels
 from tokenlabel.image_files.unreadable import UnreadableImage, named

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from tokenlabel.errors import UserError
-from tokenlabel.files import write_atomically
-from tokenlabel.overlay import Legend, painted, short
+from tokenlabel.files.writing import write_atomically
+from tokenlabel.pictures.overlay import Legend, painted, short
 
 
 @dataclass(frozen=True)

@@ -14,19 +14,19 @@ from mmengine.dataset import Compose
 from mmseg.registry import DATASETS, MODELS
 from torch import Tensor, nn
 
-from mmseg_ext.checkpoint import in_names_of, local_path, weights_of
+from mmseg_ext.checkpoints.segmentation_weights import in_names_of, local_path, weights_of
+from mmseg_ext.checkpoints.strict_loading import load_all
 from mmseg_ext.inference.image_pixels import AnyImage, image_pixels
 from mmseg_ext.inference.peak_memory import peak_bytes
 from mmseg_ext.inference.segmentation import Segmentation
 from mmseg_ext.inference.tiles import Interpolation, SlidingTiles, Tile, WholeTiles, labels_of, tiles
 from mmseg_ext.segmentors import BatchedEncoderDecoder
-from mmseg_ext.whole_model import load_all
+from tokenlabel.checkpoints.conversion import dataset_meta_of
+from tokenlabel.checkpoints.weights import read_checkpoint
 from tokenlabel.devices import usable_device
-from tokenlabel.engine.config import explains_errors, load_config, register_imports
+from tokenlabel.engine.config.run_config import explains_errors, load_config, register_imports
 from tokenlabel.errors import UserError, is_out_of_memory
-from tokenlabel.models.checkpoint import read_checkpoint
-from tokenlabel.models.layouts import dataset_meta_of
-from tokenlabel.visualization import class_palette
+from tokenlabel.pictures.labels import class_palette
 
 GIB = 2**30
 # Tiles begin at a multiple of this: of every usual patch and total stride.

@@ -8,8 +8,8 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mmseg_ext.checkpoint import load_pyramid, pretrained_part
-from tokenlabel.arguments import Count, checked
+from mmseg_ext.checkpoints.segmentation_weights import load_pyramid, pretrained_part
+from tokenlabel.argument_checks import Count, checked
 from tokenlabel.errors import UserError
 
 RELEASED_STRIDES = (4, 8, 16, 16)

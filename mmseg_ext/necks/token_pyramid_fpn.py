@@ -6,7 +6,7 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from tokenlabel.arguments import checked
+from tokenlabel.argument_checks import checked
 
 
 @MODELS.register_module()

@@ -15,10 +15,10 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from mmseg_ext.checkpoints.other_classes import load_all_but_other_heads
 from mmseg_ext.segmentors.folded_sequential import fold_sequentials
 from mmseg_ext.segmentors.light_heads import head_logits
 from mmseg_ext.segmentors.windows import WindowedImage, seen_images
-from mmseg_ext.starting_weights import load_all_but_other_heads
 from tokenlabel.errors import UserError
 
 PRECISIONS = {None: None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}

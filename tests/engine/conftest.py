@@ -1,14 +1,11 @@
 """A run of pretraining on tiny data."""
 
-from pathlib import Path
-
 import pytest
 
+from tests.places import CONFIGS
 from tests.training_processes import overridden
-from tokenlabel.engine.config import load_config, register_imports
+from tokenlabel.engine.config.run_config import load_config, register_imports
 from tokenlabel.engine.runner import Runner
-
-CONFIGS = Path(__file__).parents[2] / 'configs'
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from tokenlabel.engine.preprocessor import ImagePreprocessor
-from tokenlabel.engine.targets import TokenLabels
+from tokenlabel.engine.token_targets import TokenLabels
 from tokenlabel.errors import UserError
 from tokenlabel.labels.store import LabelStore
-from tokenlabel.losses import TokenLabelLoss
+from tokenlabel.objective.loss import TokenLabelLoss
 
 
 @pytest.fixture

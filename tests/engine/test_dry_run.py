@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.engine.conftest import CONFIGS
-from tokenlabel.engine.config import load_config, register_imports
+from tokenlabel.engine.config.run_config import load_config, register_imports
 from tokenlabel.engine.dry_run import (
     DRAWN_PER_EPOCH,
     TrainingLength,

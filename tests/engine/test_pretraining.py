@@ -10,7 +10,7 @@ import timm
 import torch
 from timm.models.resnet import ResNet
 
-from tokenlabel.engine.non_finite_steps import StopOnNonFiniteSteps
+from tokenlabel.engine.hooks.non_finite_steps import StopOnNonFiniteSteps
 from tokenlabel.engine.runner import Runner
 from tokenlabel.errors import UserError
 from tokenlabel.models import TokenLabelModel, load_checkpoint

@@ -3,7 +3,7 @@
 import torch
 
 from tests.training_processes import settings, train, train_in_two_processes
-from tokenlabel.models.checkpoint import read_checkpoint
+from tokenlabel.checkpoints.weights import read_checkpoint
 
 
 def test_two_processes_train_as_one_with_the_same_global_batch(scenes, label_store, tmp_path):

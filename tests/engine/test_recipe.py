@@ -1,18 +1,16 @@
 """The published recipe at real size: what its configs build, and one step of each model."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS
 
 from tests.label_stores import write_store
+from tests.places import CONFIGS
 from tokenlabel.data.images import LabeledImages
-from tokenlabel.engine.config import load_config, register_imports
+from tokenlabel.engine.config.run_config import load_config, register_imports
 from tokenlabel.transforms.image import TrainTransform
 
-CONFIGS = Path(__file__).parents[2] / 'configs'
 VARIANTS = {'t': 8.53, 's': 26.15, 'm': 55.83, 'l': 150.02}
 DROP_PATH = {'t': 0.1, 's': 0.1, 'm': 0.2, 'l': 0.3}
 RATES = {'t': 1.6e-3, 's': 1.6e-3, 'm': 1.6e-3, 'l': 1e-3}

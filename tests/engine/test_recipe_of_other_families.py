@@ -1,16 +1,14 @@
 """The configs of backbones other than LV-ViT: what they build, and one step of each model at its real size."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 
-from tokenlabel.engine.config import load_config, register_imports
+from tests.places import CONFIGS
+from tokenlabel.engine.config.run_config import load_config, register_imports
 from tokenlabel.models import TokenLabelModel
 
-CONFIGS = Path(__file__).parents[2] / 'configs'
 # config: million parameters, side of the token grid
 FAMILIES = {
     'deit_s': (22.44, 14),

@@ -1,8 +1,7 @@
-"""What holds for image files of every kind; which pixels each gives is in tests/mmseg_ext/test_one_reader.py."""
+"""What holds for image files of every kind; for the pixels see tests/mmseg_ext/datasets/test_one_reader.py."""
 
 import io
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.picture_files import COLOR, KINDS, chunk, encoded, png
+from tests.places import ROOT
 from tokenlabel.image_files.reading import image_size, open_image, read_pixels
 from tokenlabel.image_files.unreadable import UnreadableImage
 
-ROOT = Path(__file__).parents[2]
 PHOTO = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 50, 3), np.uint8))
 FILES = {kind: encoded(PHOTO, kind) for kind in ('JPEG', 'PNG', 'TIFF', 'BMP', 'GIF', 'WEBP', 'PPM', 'JPEG2000')} | {
     'progressive JPEG': encoded(PHOTO, 'JPEG', progressive=True),

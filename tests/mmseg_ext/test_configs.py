@@ -11,12 +11,12 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
-from mmseg_ext.dataset_check import check_datasets
+from mmseg_ext.checks.datasets import check_datasets
+from tests.places import CONFIGS
 from tests.segmentation_layouts import LAYOUTS
-from tokenlabel.engine.config import load_config
-from tokenlabel.engine.config_scope import enable_mmseg_scope
+from tokenlabel.engine.config.mmseg_scope import enable_mmseg_scope
+from tokenlabel.engine.config.run_config import load_config
 
-CONFIGS = Path(__file__).parents[2] / 'configs'
 # Every config with a head over LV-ViT, and the layout of its data.
 HEADS = ('upernet', 'fpn')
 SIZES = {f'{head}_lvvit{size}.py': 'ade20k' for head in HEADS for size in ('', '_t', '_m', '_l')}

@@ -9,9 +9,9 @@ from timm.optim import create_optimizer_v2
 from torch import nn
 
 from tests.fixtures_io import below, cases, load, load_json
+from tokenlabel.checkpoints.weights import resample_pos_embed
 from tokenlabel.errors import UserError
 from tokenlabel.models import LVViT, TokenLogits, class_scores
-from tokenlabel.models.checkpoint import resample_pos_embed
 from tokenlabel.models.lvvit import ConvStem
 
 TINY = {'img_size': 32, 'patch_size': 8, 'embed_dim': 24, 'depth': 2, 'num_heads': 2, 'num_classes': 5, 'stem_width': 8}

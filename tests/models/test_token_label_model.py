@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from tests.tiny_classifiers import CONVNEXT, SWIN, VIT, noise
 from tokenlabel.errors import UserError
 from tokenlabel.labels.annotator import DenseClassifier
-from tokenlabel.labels.targets import image_targets
-from tokenlabel.losses import TokenLabelLoss
 from tokenlabel.models import TokenLabelModel, TokenLogits, class_scores, load_checkpoint
+from tokenlabel.objective.loss import TokenLabelLoss
+from tokenlabel.objective.targets import image_targets
 from tokenlabel.transforms.mix_token import mix_regions
 
 RESNET = {'channels': (16, 24, 32, 40), 'stem_width': 8}

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.reference import mix_images as reference
-from tokenlabel.labels.targets import image_targets, token_targets
+from tokenlabel.objective.targets import image_targets, token_targets
 from tokenlabel.transforms.mix_images import ImageMix, draw_mix
 from tokenlabel.transforms.view import View
 

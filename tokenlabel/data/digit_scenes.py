@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from tokenlabel.errors import UserError
-from tokenlabel.files import disk_errors
+from tokenlabel.files.writing import disk_errors
 
 CLASSES = tuple(f'digit_{digit}' for digit in range(10))
 SEGMENTATION_CLASSES = ('background', *CLASSES)

@@ -10,7 +10,7 @@ import numpy as np
 from timm.data.readers.reader import Reader
 
 from tokenlabel.errors import UserError
-from tokenlabel.folder_walk import natural_key
+from tokenlabel.files.folder_walk import natural_key
 from tokenlabel.labels.store.keys import Names
 
 MAX_CLASS = 2**24  # a larger number is no class, and tables of as many would fill the memory

@@ -9,7 +9,7 @@ from timm.data import ImageNetInfo
 
 from tokenlabel.data.images import LabeledImages
 from tokenlabel.errors import UserError
-from tokenlabel.files import read_json
+from tokenlabel.files.reading import read_json
 from tokenlabel.labels.class_map import match_classes
 
 NUM_CLASSES = 1000

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from tokenlabel.data.readers import open_images
 from tokenlabel.errors import UserError
-from tokenlabel.folder_walk import report
+from tokenlabel.files.folder_walk import report
 from tokenlabel.image_files.reading import decode, open_image
 from tokenlabel.image_files.unreadable import named
 from tokenlabel.labels.class_map import class_numbers, map_classes, match_classes, read_class_map

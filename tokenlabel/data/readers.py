@@ -9,16 +9,16 @@ from typing import BinaryIO
 import numpy as np
 
 from tokenlabel.data.image_reader import ImageReader, folder_classes, label_classes
-from tokenlabel.data.tar_images import find_shards, open_tars, tars_in
+from tokenlabel.data.tar.images import find_shards, open_tars, tars_in
 from tokenlabel.errors import UserError
-from tokenlabel.files import open_regular, relative_name
-from tokenlabel.folder_walk import IMAGE_SUFFIXES, Found, find_files, natural_key, report, report_skipped
+from tokenlabel.files.folder_walk import IMAGE_SUFFIXES, Found, find_files, natural_key, report, report_skipped
+from tokenlabel.files.reading import open_regular, relative_name
 
 
 def open_images(source: str | Path, split: str = 'train') -> ImageReader:
     """Open images in any of these layouts:
 
-    - a folder tree (see `tokenlabel.folder_walk`), the class of an image being the folder it lies in
+    - a folder tree (see `tokenlabel.files.folder_walk`), the class of an image being the folder it lies in
       (`root/class/image.jpg`), numbered as by timm; where images lie in the root itself, there are no classes;
     - a tar of such a tree, or a folder of tars, one per class (or a tar of tars): keys are those of the unpacked tree;
     - WebDataset shards: a folder, a tar or a pattern (`wds/shards-{000..031}.tar`) of tars that hold `key.jpg` beside

@@ -1,24 +1,24 @@
 """MMEngine glue: importing it (`custom_imports` of a config) registers everything that the configs name."""
 
-from tokenlabel.engine.averaging import SteppedEMA, SteppedEMAHook
 from tokenlabel.engine.classifier import TokenLabelClassifier
 from tokenlabel.engine.datasets import build_labeled_images
-from tokenlabel.engine.first_batch import FirstBatchPicture
-from tokenlabel.engine.hooks import StoreModelConfig
+from tokenlabel.engine.hooks.first_batch import FirstBatchPicture
+from tokenlabel.engine.hooks.model_config import StoreModelConfig
+from tokenlabel.engine.hooks.non_finite_steps import StopOnNonFiniteSteps
+from tokenlabel.engine.hooks.progress_bar import ProgressBar
+from tokenlabel.engine.hooks.run_log import DeferredRuntimeInfoHook, ThroughputHook
 from tokenlabel.engine.loops import EpochsAsIterationsLoop, RawAndAveragedValLoop
 from tokenlabel.engine.metrics import TopK
-from tokenlabel.engine.non_finite_steps import StopOnNonFiniteSteps
-from tokenlabel.engine.optim_wrapper import SkippingAmpOptimWrapper, SkippingOptimWrapper
+from tokenlabel.engine.optim.ema import SteppedEMA, SteppedEMAHook
+from tokenlabel.engine.optim.optim_wrapper import SkippingAmpOptimWrapper, SkippingOptimWrapper
 from tokenlabel.engine.preprocessor import ImagePreprocessor
-from tokenlabel.engine.progress import ProgressBar
 from tokenlabel.engine.resuming.checkpoint_hook import ResumableCheckpointHook, ValidateWhatWasNot
 from tokenlabel.engine.resuming.optimizer_state import ArrangeOptimizerState
 from tokenlabel.engine.resuming.preemption import StopOnSignal
 from tokenlabel.engine.resuming.random_states import RandomNumbersOfTraining
 from tokenlabel.engine.resuming.seeded_samples import SeededSamples
-from tokenlabel.engine.run_log import DeferredRuntimeInfoHook, ThroughputHook
 from tokenlabel.engine.runner import Runner
-from tokenlabel.engine.targets import AnnotatorImageLabels, AnnotatorTokenLabels, ImageLabels, TokenLabels
+from tokenlabel.engine.token_targets import AnnotatorImageLabels, AnnotatorTokenLabels, ImageLabels, TokenLabels
 
 __all__ = [
     'AnnotatorImageLabels',

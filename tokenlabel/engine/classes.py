@@ -6,7 +6,7 @@ from torch.utils.data import Dataset
 
 from tokenlabel.data.images import LabeledImages
 from tokenlabel.engine.classifier import TokenLabelClassifier
-from tokenlabel.engine.targets import AnnotatorTokenLabels
+from tokenlabel.engine.token_targets import AnnotatorTokenLabels
 from tokenlabel.errors import UserError
 from tokenlabel.labels.annotator import class_names
 

@@ -11,15 +11,15 @@ from mmengine.registry import MODELS, TASK_UTILS
 from mmengine.runner import Runner
 from torch import Tensor
 
-from tokenlabel.arguments import checked
+from tokenlabel.argument_checks import checked
 from tokenlabel.engine.compilation import compiled_for_training
 from tokenlabel.engine.preprocessor import ImagePreprocessor
-from tokenlabel.engine.targets import AnnotatorTokenLabels
+from tokenlabel.engine.token_targets import AnnotatorTokenLabels
 from tokenlabel.errors import UserError
-from tokenlabel.labels.targets import TokenTargets
-from tokenlabel.losses import TokenLabelLoss, token_accuracy
-from tokenlabel.models.token_head import TokenLogits
 from tokenlabel.models.token_label_model import TokenLabelModel, has_token_logits
+from tokenlabel.models.token_logits import TokenLogits
+from tokenlabel.objective.loss import TokenLabelLoss, token_accuracy
+from tokenlabel.objective.targets import TokenTargets
 
 RGB = 3  # channels of every image
 
@@ -33,7 +33,7 @@ class TokenLabelClassifier(BaseModel):
 
     Args:
         network: arguments of `timm.create_model`; `model_name` is the architecture.
-        targets: what to train towards, a class of `tokenlabel.engine.targets`.
+        targets: what to train towards, a class of `tokenlabel.engine.token_targets`.
         loss: arguments of `TokenLabelLoss`. Where the targets leave the tokens out, so does the loss: the token head
             is frozen and stays out of the evaluation score.
         data_preprocessor: normalisation, random erasing, CutMix and Mixup.

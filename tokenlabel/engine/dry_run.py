@@ -16,8 +16,8 @@ from torch import nn
 
 from tokenlabel.engine.classes import check_training_classes
 from tokenlabel.engine.classifier import TokenLabelClassifier
-from tokenlabel.engine.custom_keys import warning_of_unmatched
-from tokenlabel.engine.global_batch import kept_accumulation
+from tokenlabel.engine.config.custom_keys import warning_of_unmatched
+from tokenlabel.engine.optim.global_batch import kept_accumulation
 from tokenlabel.errors import UserError
 
 IMAGENET_IMAGES = 1_281_167

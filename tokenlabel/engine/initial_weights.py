@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from mmengine.model import is_model_wrapper
 
+from tokenlabel.checkpoints.weights import load_checkpoint
 from tokenlabel.engine.classifier import TokenLabelClassifier
 from tokenlabel.engine.resuming.checkpoint_files import last_checkpoint
 from tokenlabel.errors import UserError
-from tokenlabel.models.checkpoint import load_checkpoint
 
 
 def load_initial_weights(model: torch.nn.Module, path: str | Path) -> Path:

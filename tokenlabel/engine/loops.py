@@ -9,7 +9,7 @@ from mmengine.runner import BaseLoop, IterBasedTrainLoop, ValLoop
 from mmengine.runner.amp import autocast
 from mmengine.runner.runner import Runner
 
-from tokenlabel.arguments import Count, Natural, checked
+from tokenlabel.argument_checks import Count, Natural, checked
 from tokenlabel.engine.classes import check_training_classes
 from tokenlabel.errors import UserError
 

@@ -7,7 +7,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS
 
-from tokenlabel.arguments import Count, checked
+from tokenlabel.argument_checks import Count, checked
 
 
 @METRICS.register_module()

@@ -7,7 +7,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 
-from tokenlabel.arguments import NonNegative, Positive, Probability, checked
+from tokenlabel.argument_checks import NonNegative, Positive, Probability, checked
 from tokenlabel.errors import UserError
 from tokenlabel.transforms.batch_operations import apply_operations
 from tokenlabel.transforms.mix_images import draw_mix

@@ -19,18 +19,26 @@ from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
 from torch.utils.data import DataLoader
 
-from tokenlabel.engine.custom_keys import warning_of_unmatched
-from tokenlabel.engine.global_batch import (
+from tokenlabel.checkpoints.weights import refuse_other_kinds
+from tokenlabel.engine.config.custom_keys import warning_of_unmatched
+from tokenlabel.engine.distributed.idle_threads import wait_for_idle_threads
+from tokenlabel.engine.distributed.sharding import (
+    is_sharded,
+    shard,
+    shard_optimizer,
+    take_part_in_saving,
+    whole_state_dicts,
+)
+from tokenlabel.engine.hooks.non_finite_steps import RefuseNonFiniteWeights
+from tokenlabel.engine.initial_weights import load_initial_weights
+from tokenlabel.engine.loops import end_workers
+from tokenlabel.engine.optim.global_batch import (
     checkpoints_between_steps,
     iterations_per_step,
     kept_accumulation,
     validation_between_steps,
 )
-from tokenlabel.engine.idle_threads import wait_for_idle_threads
-from tokenlabel.engine.initial_weights import load_initial_weights
-from tokenlabel.engine.loops import end_workers
-from tokenlabel.engine.non_finite_steps import RefuseNonFiniteWeights
-from tokenlabel.engine.optim_wrapper import FUSED
+from tokenlabel.engine.optim.optim_wrapper import FUSED
 from tokenlabel.engine.resuming.checkpoint_files import newest_checkpoint
 from tokenlabel.engine.resuming.checkpoint_hook import ValidateWhatWasNot, checkpoint_folder
 from tokenlabel.engine.resuming.completeness import RefuseIncomplete
@@ -43,10 +51,8 @@ from tokenlabel.engine.resuming.schedules import rates_at
 from tokenlabel.engine.resuming.seeded_samples import check_ends, in_our_order
 from tokenlabel.engine.resuming.sole_run import sole_run
 from tokenlabel.engine.run_folder import folder_errors, raise_in_log_files
-from tokenlabel.engine.sharding import is_sharded, shard, shard_optimizer, take_part_in_saving, whole_state_dicts
 from tokenlabel.errors import UserError
-from tokenlabel.files import disk_errors, sync_folder, write_atomically
-from tokenlabel.models.checkpoint import refuse_other_kinds
+from tokenlabel.files.writing import disk_errors, sync_folder, write_atomically
 
 # What the configs' OptimWrappers become.
 SKIPPING = {'OptimWrapper': 'SkippingOptimWrapper', 'AmpOptimWrapper': 'SkippingAmpOptimWrapper'}
@@ -57,7 +63,7 @@ class Runner(mmengine.runner.Runner):
     """MMEngine's Runner with a few differences.
 
     Without a GPU it starts several processes on gloo, without SyncBatchNorm and mixed precision, saying so.
-    Optimizer steps that are not finite are skipped, see `tokenlabel.engine.optim_wrapper`.
+    Optimizer steps that are not finite are skipped, see `tokenlabel.engine.optim.optim_wrapper`.
     A run that ended anywhere, resumed from its last checkpoint, takes the steps that it would have taken: the next
     unseen sample, the same augmentation, the same random numbers. Where the config has changed, the config counts, see
     `restore`. At Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 it writes a checkpoint and ends, see `StopOnSignal`. One run

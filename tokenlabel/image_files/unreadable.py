@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tokenlabel.errors import UserError
-from tokenlabel.files import explained
+from tokenlabel.files.reading import explained
 
 
 class UnreadableImage(OSError):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tokenlabel.errors import UserError
-from tokenlabel.files import read_text
+from tokenlabel.files.reading import read_text
 
 Classes = Sequence[str] | int
 

@@ -1,10 +1,10 @@
 """Vision transformers with a token head."""
 
-from tokenlabel.models.checkpoint import load_checkpoint, read_checkpoint, state_dict_of
+from tokenlabel.checkpoints.weights import load_checkpoint, read_checkpoint, state_dict_of
 from tokenlabel.models.lvvit import LVViT, lvvit_l, lvvit_m, lvvit_s, lvvit_t
 from tokenlabel.models.mlp_mixer import mlp_mixer
-from tokenlabel.models.token_head import TokenLogits, class_scores
 from tokenlabel.models.token_label_model import TokenLabelModel
+from tokenlabel.models.token_logits import TokenLogits, class_scores
 
 __all__ = [
     'LVViT',

@@ -15,10 +15,11 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tokenlabel.arguments import Count, NonNegative, Positive, Size, checked
+from tokenlabel.argument_checks import Count, NonNegative, Positive, Size, checked
+from tokenlabel.checkpoints.published_sizes import PUBLISHED_SIZES
+from tokenlabel.checkpoints.weights import load_weights, read_checkpoint, resample_pos_embed, resampled, state_dict_of
 from tokenlabel.errors import UserError
-from tokenlabel.models.checkpoint import load_weights, read_checkpoint, resample_pos_embed, resampled, state_dict_of
-from tokenlabel.models.token_head import TokenLogits, class_scores
+from tokenlabel.models.token_logits import TokenLogits, class_scores
 from tokenlabel.transforms.mix_token import draw_box, drawing_device, mix_tokens
 
 __all__ = ['ConvStem', 'LVViT']  # timm adds the entry points
@@ -361,15 +362,6 @@ default_cfgs = generate_default_cfgs(
         'lvvit_l.release_512': _cfg('1.0/lvvit_l-150M-512-86.4.pth.tar', 512, 1.0),
     }
 )
-
-
-# Sizes of the published models; everything else is LVViT's default.
-PUBLISHED_SIZES = {
-    'lvvit_t': {'embed_dim': 240, 'depth': 12, 'num_heads': 4},
-    'lvvit_s': {'embed_dim': 384, 'depth': 16, 'num_heads': 6, 'residual_divisor': 2.0},
-    'lvvit_m': {'embed_dim': 512, 'depth': 20, 'num_heads': 8, 'residual_divisor': 2.0},
-    'lvvit_l': {'embed_dim': 768, 'depth': 24, 'num_heads': 12, 'stem_width': 128, 'residual_divisor': 3.0},
-}
 
 
 def _create_lvvit(variant: str, pretrained: bool, **kwargs) -> LVViT:

@@ -9,9 +9,9 @@ from timm.layers import to_2tuple, trunc_normal_
 from timm.models import group_parameters, is_model_in_modules
 from torch import Tensor, nn
 
-from tokenlabel.arguments import Natural, NonNegative, checked
+from tokenlabel.argument_checks import Natural, NonNegative, checked
 from tokenlabel.errors import UserError
-from tokenlabel.models.feature_layout import (
+from tokenlabel.models.locations import (
     Layout,
     NoLocations,
     check_cover,
@@ -21,7 +21,7 @@ from tokenlabel.models.feature_layout import (
     layout_of,
     model_name,
 )
-from tokenlabel.models.token_head import TokenLogits, class_scores
+from tokenlabel.models.token_logits import TokenLogits, class_scores
 from tokenlabel.transforms.mix_token import draw_box, drawing_device, mix_regions, mix_tokens
 
 

@@ -24,7 +24,7 @@ from torch.nn.functional import interpolate
 from torchvision.transforms import ColorJitter, InterpolationMode
 from torchvision.transforms import functional as F
 
-from tokenlabel.arguments import Ascending, NonNegative, Positive, Probability, Share, Size, checked
+from tokenlabel.argument_checks import Ascending, NonNegative, Positive, Probability, Share, Size, checked
 from tokenlabel.errors import UserError
 from tokenlabel.image_files.reading import MAX_PIXELS, decode, rgb_pixels
 from tokenlabel.image_files.unreadable import UnreadableImage

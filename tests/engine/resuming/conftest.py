@@ -6,11 +6,12 @@ import pytest
 from mmengine.config.utils import MODULE2PACKAGE
 
 from tests.engine.resuming.interruptions import EndAt, Ended
+from tests.places import CONFIGS
 from tests.training_processes import overridden
-from tokenlabel.engine.config import load_config, register_imports
+from tokenlabel.engine.config.run_config import load_config, register_imports
 from tokenlabel.engine.runner import Runner
 
-CONFIG = Path(__file__).parents[3] / 'configs/demo/fpn.py'
+CONFIG = CONFIGS / 'demo/fpn.py'
 # As for the public data sets, on 64 x 64 images.
 AUGMENTED = [
     dict(type='LoadImageFromFile'),

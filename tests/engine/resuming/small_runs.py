@@ -9,8 +9,8 @@ from mmengine.logging import MessageHub
 from mmengine.optim import LinearLR, OptimWrapper, OptimWrapperDict
 from torch import nn
 
-from tokenlabel.engine.averaging import SteppedEMA, SteppedEMAHook
-from tokenlabel.engine.optim_wrapper import SkippingOptimWrapper
+from tokenlabel.engine.optim.ema import SteppedEMA, SteppedEMAHook
+from tokenlabel.engine.optim.optim_wrapper import SkippingOptimWrapper
 from tokenlabel.engine.resuming.random_states import random_states
 
 ADAMW = {'type': torch.optim.AdamW, 'lr': 0.1, 'fused': True}

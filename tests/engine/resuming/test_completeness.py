@@ -15,10 +15,10 @@ from torch.distributed.fsdp import fully_shard
 
 from tests.engine.resuming.small_runs import ADAMW, checkpoint_of, small_run, take_step, wrappers_of
 from tests.two_processes import in_two_processes
+from tokenlabel.engine.distributed.sharding import shard_optimizer
 from tokenlabel.engine.resuming.checkpoint_files import load_from_local
 from tokenlabel.engine.resuming.completeness import check_complete, state_of_one
 from tokenlabel.engine.resuming.random_states import set_random_states
-from tokenlabel.engine.sharding import shard_optimizer
 from tokenlabel.errors import UserError
 
 SGD = {'type': torch.optim.SGD, 'lr': 0.1, 'momentum': 0.9}

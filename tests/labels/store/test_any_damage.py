@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from tests.numbered_maps import finished, maps_of, names, open_writer, write_all
 from tokenlabel.errors import UserError
-from tokenlabel.labels.statistics import describe_store, image_labels, store_statistics
+from tokenlabel.labels.maintenance.statistics import describe_store, image_labels, store_statistics
+from tokenlabel.labels.maintenance.verification import num_files, verify_store
 from tokenlabel.labels.store import LabelStore
 from tokenlabel.labels.store.shards import read_rows
-from tokenlabel.labels.verification import num_files, verify_store
 
 KEYS = names(9)
 VIEW = {'rule': 'native', 'size': 32, 'fill': [1, 2, 3]}

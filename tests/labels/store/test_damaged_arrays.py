@@ -10,10 +10,10 @@ import pytest
 
 from tests.numbered_maps import finished, maps_of, names, open_writer, write_all
 from tokenlabel.errors import UserError
-from tokenlabel.labels.rewrite import merge_stores, subset_store
-from tokenlabel.labels.statistics import store_statistics
+from tokenlabel.labels.maintenance.rewrite import merge_stores, subset_store
+from tokenlabel.labels.maintenance.statistics import store_statistics
+from tokenlabel.labels.maintenance.verification import verify_store
 from tokenlabel.labels.store import LabelStore
-from tokenlabel.labels.verification import verify_store
 
 FILES = ['keys.npy', 'scores-00001.npy', 'classes-00000.npy', 'sizes-00001.npy']
 
@@ -131,7 +131,7 @@ def test_a_file_that_may_not_be_read_is_not_called_damaged(store):
             raise PermissionError(13, 'Permission denied')
         return opened(path, *arguments)
 
-    with mock.patch('tokenlabel.files.os.open', refuse):
+    with mock.patch('tokenlabel.files.writing.os.open', refuse):
         with pytest.raises(UserError, match=r'scores-00001\.npy cannot be read \(permission denied\): check its perm'):
             LabelStore(store.path)
         assert all('cannot be read (permission denied)' in problem for problem in verify_store(store.path))

@@ -9,9 +9,9 @@ import pytest
 
 from tests.numbered_maps import finished, names
 from tokenlabel.errors import UserError
+from tokenlabel.labels.maintenance.verification import lacks_checksum, verify_store
 from tokenlabel.labels.store import LabelStore
 from tokenlabel.labels.store.meta import MetaFile
-from tokenlabel.labels.verification import lacks_checksum, verify_store
 
 
 @pytest.fixture(scope='module')
@@ -213,5 +213,5 @@ def test_a_folder_is_no_such_file(store):
 
 
 def test_a_file_that_may_not_be_read_is_not_called_damaged(store):
-    with mock.patch('tokenlabel.files.os.open', side_effect=PermissionError(13, 'Permission denied')):
+    with mock.patch('tokenlabel.files.writing.os.open', side_effect=PermissionError(13, 'Permission denied')):
         assert_refused(store, r'cannot be read \(permission denied\): check its permissions')

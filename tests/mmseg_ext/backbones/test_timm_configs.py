@@ -1,7 +1,5 @@
 """The configs of UperNet over timm's backbones, and how large UperNet is over each of ours."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from mmengine.config import Config
@@ -10,8 +8,8 @@ from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
 import mmseg_ext  # noqa: F401  (registers the names)
+from tests.places import CONFIGS
 
-CONFIGS = Path(__file__).parents[3] / 'configs'
 SIZES = {
     # arch: width, out_indices, channels of the heads, millions of parameters as published
     'lvvit_s': (384, (6, 9, 12, 15), 256, 44),

@@ -11,7 +11,7 @@ import mmseg_ext  # noqa: F401  (registers the backend)
 from tests.mmseg_ext.datasets.test_image_mask_folders import build, make, pairs
 from tokenlabel.data.readers import open_images
 from tokenlabel.errors import UserError
-from tokenlabel.folder_walk import IMAGE_SUFFIXES, find_files
+from tokenlabel.files.folder_walk import IMAGE_SUFFIXES, find_files
 
 IMAGES = ['2.jpg', '10.JPG', 'b/1.jpg', 'city/1.jpg']
 

@@ -11,8 +11,8 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from mmseg_ext.evaluation.class_scores import class_scores, normalised, weakest_first
 from mmseg_ext.evaluation.confusion_picture import confusion_figure
+from mmseg_ext.evaluation.per_class import class_scores, normalised, weakest_first
 from mmseg_ext.evaluation.report import measure_confusions, write_report
 from mmseg_ext.evaluation.worst_images import Example, examples_figure, worst_first
 from tokenlabel.errors import UserError

@@ -12,9 +12,8 @@ from mmseg_ext import Segmenter
 from mmseg_ext.inference.peak_memory import LiveBytes, peak_bytes
 from mmseg_ext.inference.segmentation import Segmentation
 from tests.segmenters import CLASSES, convolution_config, token_config, write_checkpoint
+from tokenlabel.benchmarks.loss import peak_memory
 from tokenlabel.errors import UserError
-
-from benchmark_loss import peak_memory
 
 pytestmark = pytest.mark.distributions
 

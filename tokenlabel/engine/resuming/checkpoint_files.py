@@ -10,10 +10,10 @@ from mmengine.logging import HistoryBuffer, MMLogger
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
+from tokenlabel.checkpoints.contents import refuse_non_finite
+from tokenlabel.checkpoints.reading import read_checkpoint
 from tokenlabel.errors import UserError
-from tokenlabel.files import read_text
-from tokenlabel.models.checkpoint_contents import refuse_non_finite
-from tokenlabel.models.checkpoint_file import read_checkpoint
+from tokenlabel.files.reading import read_text
 
 LAST_CHECKPOINT = 'last_checkpoint'  # the file of a work dir that names its newest checkpoint
 

@@ -16,7 +16,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from tokenlabel.engine.resuming.checkpoint_files import LAST_CHECKPOINT
 from tokenlabel.engine.resuming.random_states import random_states
 from tokenlabel.errors import UserError
-from tokenlabel.files import write_atomically
+from tokenlabel.files.writing import write_atomically
 
 
 @HOOKS.register_module()

@@ -20,11 +20,11 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from tokenlabel.checkpoints.contents import is_finite, is_number, one_line, shown
 from tokenlabel.engine.resuming.differences import stored_settings
 from tokenlabel.engine.resuming.optimizer_state import of_optimizer, wrappers_of
 from tokenlabel.engine.resuming.schedules import EVOLVING, follows_a_metric
 from tokenlabel.errors import UserError
-from tokenlabel.models.checkpoint_contents import is_finite, is_number, one_line, shown
 
 WEIGHTS_ONLY = (
     'start from its weights instead, with initial_weights (pretraining), load_from or '

@@ -7,7 +7,7 @@ from itertools import zip_longest
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from tokenlabel.engine.config import KNOWN_KEYS
+from tokenlabel.engine.config.run_config import KNOWN_KEYS
 
 # Where a run writes, what it shows and how fast its data comes change nothing of what it learns.
 IMMATERIAL = {

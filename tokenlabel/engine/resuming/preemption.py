@@ -16,7 +16,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from tokenlabel.engine.resuming.checkpoint_hook import ResumableCheckpointHook
-from tokenlabel.stopping import leave_signals_to_parent
+from tokenlabel.processes.signals import leave_signals_to_parent
 
 SIGNALS = (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP)
 # Seconds in which a second SIGINT is the same Ctrl-C: a terminal may send it to a process as well as to its launcher.

@@ -15,7 +15,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.logging import MMLogger
 
 from tokenlabel.errors import UserError
-from tokenlabel.files import disk_errors
+from tokenlabel.files.writing import disk_errors
 
 LOCK_FILE = 'run.lock'
 PATIENCE = 5.0  # seconds that a process that was killed may take to end

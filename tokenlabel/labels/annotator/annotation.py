@@ -19,7 +19,7 @@ from tokenlabel.labels.annotator.inference import Inference, Maps
 from tokenlabel.labels.store import LabelWriter, encode_keys, image_keys
 from tokenlabel.labels.store.background_writer import BackgroundWriter
 from tokenlabel.labels.view_rule import ViewRule
-from tokenlabel.stopping import leave_signals_to_parent
+from tokenlabel.processes.signals import leave_signals_to_parent
 
 SECONDS_BETWEEN_LOOKS = 1.0
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenlabel.errors import UserError
-from tokenlabel.models.feature_layout import (
+from tokenlabel.models.locations import (
     NoLocations,
     check_cover,
     check_head,

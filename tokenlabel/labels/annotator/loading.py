@@ -13,12 +13,12 @@ from timm.data import ImageNetInfo, infer_imagenet_subset
 from timm.models import get_pretrained_cfg
 from torch import nn
 
+from tokenlabel.checkpoints.weights import load_checkpoint, read_checkpoint, state_dict_of
 from tokenlabel.errors import UserError, is_out_of_memory
-from tokenlabel.files import read_names
+from tokenlabel.files.reading import read_names
 from tokenlabel.labels.annotator.dense_classifier import DenseClassifier
 from tokenlabel.labels.view_rule import RULES, CenterCrop, Native, ViewRule
-from tokenlabel.models.checkpoint import load_checkpoint, read_checkpoint, state_dict_of
-from tokenlabel.models.feature_layout import model_name
+from tokenlabel.models.locations import model_name
 
 
 class Annotator(NamedTuple):

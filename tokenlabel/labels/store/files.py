@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from tokenlabel.errors import UserError
-from tokenlabel.files import explained, open_regular
+from tokenlabel.files.reading import explained, open_regular
 
 ARRAYS = ('scores', 'classes', 'sizes')
 # type and shape of an array; a type of length 0, as `S`, and a size None stand for any

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tokenlabel.errors import UserError
-from tokenlabel.files import relative_name
+from tokenlabel.files.reading import relative_name
 from tokenlabel.labels.store.files import RESTORE, map_array
 
 CHUNK = 2**14  # keys looked at together: their bytes stay in the cache of a CPU

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from tokenlabel.errors import UserError
-from tokenlabel.files import explained, open_regular, write_atomically
+from tokenlabel.files.reading import explained, open_regular
+from tokenlabel.files.writing import write_atomically
 from tokenlabel.labels.store.files import RESTORE, file_names
 from tokenlabel.labels.view_rule import view_rule
 

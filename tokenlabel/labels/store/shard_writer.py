@@ -14,7 +14,8 @@ from typing import BinaryIO
 import numpy as np
 
 from tokenlabel.errors import UserError
-from tokenlabel.files import explained, open_regular, sync_folder
+from tokenlabel.files.reading import explained, open_regular
+from tokenlabel.files.writing import sync_folder
 from tokenlabel.labels.store.files import ARRAYS, RESTORE, check_arrays, file_name, layout, shard_size
 from tokenlabel.labels.store.meta import read_meta
 

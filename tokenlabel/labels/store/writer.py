@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tokenlabel.errors import UserError
-from tokenlabel.files import disk_errors, is_temporary, write_atomically
+from tokenlabel.files.writing import disk_errors, is_temporary, write_atomically
 from tokenlabel.labels.store.files import (
     ARRAYS,
     RESUME,

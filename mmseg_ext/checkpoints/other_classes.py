@@ -1,0 +1,78 @@
+"""Starting from a segmentation model of other classes: backbone and neck are kept, heads begin anew."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+from torch import Size, Tensor, nn
+
+from mmseg_ext.checkpoints.segmentation_weights import in_names_of, is_segmentation, weights_of
+from mmseg_ext.checkpoints.strict_loading import load_all
+from mmseg_ext.checks.config_parts import model_of
+from tokenlabel.checkpoints.weights import read_checkpoint
+from tokenlabel.errors import UserError
+
+HEADS = ('decode_head', 'auxiliary_head')
+
+
+def load_all_but_other_heads(model: nn.Module, file: str | Path) -> None:
+    """Loads a segmentation model, EMA weights where it has them; heads of other classes or kinds stay as they are.
+
+    A head is taken whole or not at all. A warning names those that were not. Position embeddings are resampled.
+
+    Args:
+        model: Segmentor to fill.
+        file: Of a segmentation model, ours or released.
+
+    Raises:
+        UserError: The file cannot be read, is of no segmentation model, or its backbone or neck does not fit.
+    """
+    state = in_names_of(model, weights_of(read_checkpoint(file), file), file)
+    if not is_segmentation(state):
+        raise UserError(
+            f'initial_weights {file} is no segmentation model: name a pretrained backbone with '
+            'model.backbone.init_cfg.checkpoint.'
+        )
+    own = model.state_dict()
+    left = []
+    for head in _heads((*own, *state)):
+        ours, theirs = _part(own, head), _part(state, head)
+        if _shapes(ours) != _shapes(theirs):
+            left.append(head)
+            state = {name: x for name, x in state.items() if name not in theirs} | ours
+    load_all(model, state, file)
+    if left:
+        print_log(
+            f'{file} has other classes than the model, or another head: {" and ".join(left)} not loaded, all else is.',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+
+def start_from_one_file(config: Config) -> None:
+    """Leaves out the weights of a config's backbone and neck where `initial_weights` has them all."""
+    model, _ = model_of(config)
+    for part in ('backbone', 'neck') if config.get('initial_weights') else ():
+        for key in ('init_cfg', 'pretrained'):
+            if (model.get(part) or {}).get(key):
+                model[part][key] = None
+
+
+def _part(state: Mapping[str, Tensor], head: str) -> dict[str, Tensor]:
+    return {name: x for name, x in state.items() if name.startswith(f'{head}.')}
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, Size]:
+    return {name: x.shape for name, x in state.items() if not name.endswith('num_batches_tracked')}
+
+
+def _heads(names: Iterable[str]) -> list[str]:
+    """What the names of heads begin with: `decode_head`, `auxiliary_head.1`..."""
+    found = {}
+    for name in names:
+        parts = name.split('.')
+        if parts[0] in HEADS:
+            found['.'.join(parts[: 1 + parts[1].isdigit()])] = None
+    return list(found)

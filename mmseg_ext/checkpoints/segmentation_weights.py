@@ -1,0 +1,310 @@
+"""Weights for a segmentation model, from pretraining, a released classifier or a released segmentation model.
+
+`tokenlabel.checkpoints.weights` reads the files and unifies their names; here is what a backbone and a neck take of
+them.
+"""
+
+import logging
+import re
+from collections.abc import Mapping
+from http.client import HTTPException
+from pathlib import Path, PurePosixPath
+from urllib.error import URLError
+from urllib.parse import urlparse
+
+import torch
+from mmengine.dist import barrier, get_local_rank
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.registry import HOOKS
+from mmengine.runner import CheckpointLoader, Runner
+from torch import Tensor, nn
+
+from mmseg_ext.checkpoints.strict_loading import load_all
+from tokenlabel.checkpoints.conversion import Weights, fit, note_dropping, note_renaming
+from tokenlabel.checkpoints.weights import AVERAGED, load_weights, read_checkpoint, state_dict_of
+from tokenlabel.engine.resuming.checkpoint_files import load_from_local
+from tokenlabel.errors import UserError
+
+# What classifiers have after their last block, under the names in use.
+CLASSIFIER_ONLY = ('norm.', 'fc_norm.', 'pre_logits.', 'head.', 'head_dist.', 'aux_head.')
+PYRAMID = 'side_layer'
+
+
+def load_backbone(backbone: nn.Module, source: str | Path, ema: bool = True) -> None:
+    """Loads the backbone's part of a checkpoint; the position embedding is resampled to the backbone's grid.
+
+    The final norm and the heads of a classifier are left out, and so are blocks that the backbone does not need; any
+    other difference is an error.
+
+    Args:
+        backbone: `mmseg_ext.backbones.LVViT`.
+        source: Path or URL of a pretraining checkpoint, a released classifier or a segmentation model.
+        ema: Take averaged weights where the file has them.
+
+    Raises:
+        UserError: The file is missing, cannot be read, or holds another architecture.
+    """
+    checkpoint = read_checkpoint(local_path(source))
+    refuse_other_architecture(checkpoint, backbone.arch, 'model.backbone.arch', source)
+    state = weights_of(checkpoint, source, ema)
+    if is_segmentation(state):
+        state = below(state, 'backbone.')
+        if any(name.startswith(PYRAMID) for name in state):
+            print_log(
+                f'{source} also holds a token pyramid: give the neck the same init_cfg to load it',
+                logger='current',
+            )
+            warn_of_divisor(backbone, source)
+    unused = tuple(f'blocks.{i}.' for i in range(len(backbone.blocks), backbone.depth))
+    kept = {name: x for name, x in state.items() if not name.startswith((*CLASSIFIER_ONLY, *unused, PYRAMID))}
+    load_weights(backbone, kept, source=str(source))
+
+
+def load_pyramid(pyramid: nn.Module, source: str | Path, ema: bool = True) -> None:
+    """Loads a token pyramid from a segmentation model, ours or released.
+
+    Args:
+        pyramid: `mmseg_ext.necks.TokenPyramid`.
+        source: Path or URL of a segmentation model.
+        ema: Take averaged weights where the file has them.
+
+    Raises:
+        UserError: The file is missing, cannot be read, or holds no pyramid of this size.
+    """
+    state = weights_of(read_checkpoint(local_path(source)), source, ema)
+    names = [name for name in state if f'.{PYRAMID}' in f'.{name}']
+    if not names:
+        raise UserError(f'{source} holds no token pyramid: give the neck a segmentation model, or no init_cfg')
+    load_weights(pyramid, {name[name.index(PYRAMID) :]: state[name] for name in names}, source=str(source))
+
+
+def weights_of(checkpoint: Mapping, source: str | Path, ema: bool = True) -> dict[str, Tensor]:
+    """Weights by name, averaged ones if asked for and there.
+
+    Raises:
+        UserError: as `state_dict_of`.
+    """
+    return state_dict_of(checkpoint, ema=ema and not AVERAGED.isdisjoint(checkpoint), source=source)
+
+
+def refuse_other_architecture(checkpoint: Mapping, architecture: str | None, key: str, source: str | Path) -> None:
+    """Compares what our pretraining noted in its checkpoint with the backbone's architecture.
+
+    Args:
+        checkpoint: Contents of the file.
+        architecture: The backbone's, as timm names it; None for one without a name.
+        key: Where a config names it.
+        source: The file, for messages.
+
+    Raises:
+        UserError: They differ.
+    """
+    theirs = checkpoint.get('tokenlabel', {}).get('architecture')
+    if theirs and architecture and theirs != architecture:
+        raise UserError(
+            f'{source} holds weights of {theirs} and the backbone is {architecture}: set {key} to {theirs} (and the '
+            f'widths of neck and heads), or give a checkpoint of {architecture}'
+        )
+
+
+def local_path(source: str | Path) -> Path:
+    """Path of a checkpoint; one at an http(s) address is downloaded into torch's hub cache, once per machine.
+
+    Raises:
+        UserError: It cannot be downloaded.
+    """
+    address = urlparse(str(source))
+    if address.scheme not in ('http', 'https'):
+        return Path(source)
+    name = PurePosixPath(address.path).name
+    if not name or name == '..' or '\0' in name:
+        raise UserError(f'{source} does not end in the name of a file: give the address of a checkpoint')
+    path = Path(torch.hub.get_dir(), 'checkpoints', name)
+    failure = None
+    if get_local_rank() == 0 and not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(str(source), path)
+        except (URLError, OSError, HTTPException, ValueError) as error:  # the latter of addresses that are none
+            failure = error
+    barrier()  # also where it failed, so that no process waits for this one
+    if failure is not None:
+        raise UserError(
+            f'{source} cannot be downloaded ({failure}): save it as {path}, or set '
+            'model.backbone.init_cfg.checkpoint to a file you have'
+        ) from failure
+    return path
+
+
+def pretrained_part(init_cfg: dict | list[dict] | None) -> dict | None:
+    """The entry of an `init_cfg` that names a checkpoint, if there is one."""
+    entries = [init_cfg] if isinstance(init_cfg, dict) else init_cfg or []
+    return next((entry for entry in entries if entry['type'] == 'Pretrained'), None)
+
+
+def is_segmentation(state: Mapping[str, Tensor]) -> bool:
+    """Whether these are the weights of a whole segmentation model; those of a `TokenLabelModel` are not."""
+    return any(name.startswith('backbone.') for name in state) and 'aux_head.weight' not in state
+
+
+def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries whose names start with `prefix`, without it."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def released_to_ours(state: Mapping[str, Tensor], pyramid: str = 'neck.') -> dict[str, Tensor]:
+    """Names of a released segmentation model -> ours: the pyramid is a neck here and was part of the backbone there.
+
+    Args:
+        state: Weights by released name; those of our own models pass unchanged.
+        pyramid: Name of the pyramid in the segmentation model, with a dot at its end.
+    """
+    old = f'backbone.{PYRAMID}'
+    return {f'{pyramid}{PYRAMID}{name[len(old) :]}' if name.startswith(old) else name: x for name, x in state.items()}
+
+
+def pyramid_place(model: nn.Module) -> str | None:
+    """What the names of the model's token pyramid begin with, such as `neck.`; None if it has none."""
+    first = f'{PYRAMID}1'
+    return next((name.removesuffix(first) for name, _ in model.named_modules() if name.endswith(first)), None)
+
+
+def in_names_of(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> dict[str, Tensor]:
+    """Weights of a released segmentation model by the names of ours, others as they are.
+
+    Raises:
+        UserError: They hold a token pyramid and the model does not.
+    """
+    if not any(re.match(rf'(module\.)?backbone\.{PYRAMID}', name) for name in state):
+        return dict(state)
+    place = pyramid_place(model)
+    if place is None:
+        raise UserError(f'{source} holds a token pyramid but the model has none: use a TokenPyramid neck')
+    backbone = next(part for name, part in model.named_modules() if f'.{name}'.endswith('.backbone'))
+    warn_of_divisor(backbone, source)
+    pyramid = re.sub(r'^(module\.)+', '', place)  # without wrappers of the model
+    return released_to_ours({name.removeprefix('module.'): x for name, x in state.items()}, pyramid)
+
+
+def ours_to_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names of a segmentation model of ours -> those of the released ones, whose backbone has the pyramid.
+
+    Raises:
+        ValueError: The release has no place for a weight; the message says which part of the model that is.
+    """
+    renamed = {re.sub(rf'^neck\.{PYRAMID}', f'backbone.{PYRAMID}', name): x for name, x in state.items()}
+    if not any(name.startswith(f'backbone.{PYRAMID}') for name in renamed):
+        raise ValueError('it has no token pyramid, or another neck around it')
+    for name in renamed:
+        if not _RELEASED_NAME.match(name):
+            raise ValueError(f'it holds {name}')
+    return renamed
+
+
+def segmentation_in(weights: Weights, layout: str) -> dict:
+    """What a file of this layout holds of a segmentation model; `weights.steps` gets what was done.
+
+    `timm` has a place for the backbone alone, without final norm and heads.
+
+    Args:
+        weights: those of a model of ours or of a released one, by either's names.
+        layout: one of `tokenlabel.checkpoints.conversion.LAYOUTS`.
+
+    Raises:
+        UserError: The layout has no place for such a model.
+    """
+    if layout == 'timm':
+        return _backbone_for_timm(weights)
+    meta = {'dataset_meta': weights.dataset_meta} if weights.dataset_meta else {}
+    if layout == 'released':
+        before = weights.state
+        try:
+            weights.state = ours_to_released(before)
+        except ValueError as error:
+            raise UserError(
+                f'{weights.source} cannot become a released segmentation model, LV-ViT with a TokenPyramid neck and '
+                f'UPerHead: {error}; convert to ours or safetensors'
+            ) from error
+        note_renaming(weights, before)
+        meta = {key.upper(): weights.dataset_meta[key] for key in ('classes', 'palette') if key in weights.dataset_meta}
+    else:
+        _take_our_names(weights)
+    return {'meta': meta, 'state_dict': weights.state}
+
+
+def fit_segmentation(weights: Weights, model: nn.Module) -> None:
+    """Checks that the segmentation model takes all of the weights; resamples what depends on its crop.
+
+    Raises:
+        UserError: As `load_all`.
+    """
+    _take_our_names(weights)
+    fit(weights, model, load=lambda model, state: load_all(model, state, weights.source))
+
+
+def _take_our_names(weights: Weights) -> None:
+    before = weights.state
+    weights.state = released_to_ours(before)
+    note_renaming(weights, before)
+
+
+def _backbone_for_timm(weights: Weights) -> dict:
+    """Weights of the backbone, whose module is timm's own or holds it as `model`."""
+    before = weights.state
+    inner = 'backbone.model.' if any(name.startswith('backbone.model.') for name in before) else 'backbone.'
+    pyramid = f'backbone.{PYRAMID}'
+    weights.state = {n: x for n, x in before.items() if n.startswith(inner) and not n.startswith(pyramid)}
+    note_dropping(weights, before, 'timm has a place for the backbone alone')
+    before = weights.state
+    weights.state = below(before, inner)
+    note_renaming(weights, before)
+    weights.steps.append('the backbone has no final norm and no heads (timm: num_classes=0, final_norm=False)')
+    return weights.state
+
+
+def warn_of_divisor(backbone: nn.Module, source: str | Path) -> None:
+    """Warns where the released weights of L meet a backbone that divides its residual branches, as new models do."""
+    if getattr(backbone, 'arch', None) != 'lvvit_l':
+        return
+    divisor = getattr(backbone.blocks[0].ls1, 'divisor', 1)
+    if divisor != 1:
+        print_log(
+            f'{source} has the names of a released segmentation model, whose L wants undivided residual branches, and '
+            f'this backbone divides by {divisor:g}: for the released weights set model.backbone.residual_divisor=1, as '
+            'configs/released/upernet_lvvit_l.py does',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+
+# Parts of the released models: LV-ViT with its pyramid, UPerHead, FCNHead.
+_BATCH_NORM = '(weight|bias|running_mean|running_var|num_batches_tracked)'
+_RELEASED_NAME = re.compile(
+    r'backbone\.(cls_token|pos_embed|patch_embed\.(conv|bn|proj)|blocks\.\d+\.(norm|attn|mlp))'
+    rf'|backbone\.{PYRAMID}([12]\.[0134]|[34]\.[01])\.{_BATCH_NORM}$'
+    r'|decode_head\.(conv_seg|psp_modules|bottleneck|lateral_convs|fpn_convs|fpn_bottleneck)\.'
+    r'|auxiliary_head\.(conv_seg|convs)\.'
+)
+
+
+@CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), force=True)
+def load_from_address(filename: str, map_location=None) -> dict:
+    """What MMEngine reads a `load_from` at an address with: downloaded once, then read as any file, without its code.
+
+    Raises:
+        UserError: it cannot be downloaded, or as `load_from_local`.
+    """
+    return load_from_local(local_path(filename), map_location)
+
+
+@HOOKS.register_module()
+class ReleasedNamesHook(Hook):
+    """Lets `load_from` and testing take a released segmentation file as it is; checkpoints of ours pass unchanged."""
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Renames the pyramid of a released model to where this model has it."""
+        state = checkpoint.get('state_dict', checkpoint)
+        renamed = in_names_of(runner.model, state, 'The checkpoint')
+        state.clear()
+        state.update(renamed)

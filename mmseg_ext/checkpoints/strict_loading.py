@@ -1,0 +1,66 @@
+"""Filling a whole segmentation model, and saying in a sentence why weights do not fit it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from tokenlabel.checkpoints.weights import refuse_other_kinds
+from tokenlabel.errors import UserError
+
+HEAD = 'decode_head.'
+CLASSIFIER = f'{HEAD}conv_seg.weight'
+ADVICE = 'use the config it was trained with.'
+
+
+def load_all(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
+    """Loads all weights of a segmentation model; position embeddings are resampled to its grid.
+
+    Args:
+        model: Model to fill.
+        state: Weights by the model's names. How many batches a norm has seen may be missing.
+        source: Where they come from, for messages.
+
+    Raises:
+        UserError: As `other_head`, or another weight is missing, left over or of another shape.
+    """
+    if reason := other_head(model, state, source):
+        raise UserError(reason)
+    refuse_other_kinds(model.state_dict(), state, source)
+    try:
+        model.load_state_dict(state, strict=False)
+        differences = _differences(model.state_dict(), state)
+    except RuntimeError as error:  # other shapes, one a line
+        differences = ''.join(str(error).splitlines()[1:2]).strip().rstrip('.')
+    if differences:
+        raise UserError(f'Checkpoint {source} does not fit the config ({differences}): {ADVICE}')
+
+
+def other_head(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> str | None:
+    """One sentence on how the decode head of a checkpoint differs from the model's; None if it does not.
+
+    Args:
+        model: The model, possibly in wrappers.
+        state: The checkpoint's weights, under the names of a model without wrappers.
+        source: Where they come from.
+    """
+    own = {name[name.index(HEAD) :]: x for name, x in model.state_dict().items() if f'.{HEAD}' in f'.{name}'}
+    theirs = {name: x for name, x in state.items() if name.startswith(HEAD)}
+    if not theirs:
+        return (
+            f'Checkpoint {source} has no decode head, so it segments nothing yet: train with it as '
+            'model.backbone.init_cfg.checkpoint, and test what that gives.'
+        )
+    classes = [x[CLASSIFIER].shape[:1].numel() for x in (theirs, own) if CLASSIFIER in x]
+    if len(set(classes)) == 2:
+        return f'Checkpoint {source} was trained for {classes[0]} classes and the config has {classes[1]}: {ADVICE}'
+    if differences := _differences(own, theirs):
+        return f'Checkpoint {source} has another decode head than the config ({differences}): {ADVICE}'
+    return None
+
+
+def _differences(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str:
+    """How many names differ, each way with the first; empty if none does."""
+    missing = [name for name in own if name not in theirs and not name.endswith('num_batches_tracked')]
+    kinds = {'missing': missing, 'left over': [name for name in theirs if name not in own]}
+    return '; '.join(f'{len(names)} {kind}, first {names[0]}' for kind, names in kinds.items() if names)

@@ -1,0 +1,26 @@
+"""What is settled and looked at before a segmentation model trains."""
+
+import torch
+from mmengine.config import Config
+
+from mmseg_ext.checkpoints.other_classes import start_from_one_file
+from mmseg_ext.checks.datasets import check_datasets
+from mmseg_ext.checks.ignore_index import settle_ignore_index
+from mmseg_ext.checks.model import check_model
+
+
+def prepare_training(config: Config, processes: int, dry_run: bool = False) -> None:
+    """Settles what a config says in several places, and makes sure that data and model fit together and can learn.
+
+    Args:
+        config: A segmentation config whose `custom_imports` are done; changed in place.
+        processes: How many will train.
+        dry_run: Data that are not here are left alone, and the processes have a GPU each.
+
+    Raises:
+        UserError: As `settle_ignore_index`, `check_datasets` and `check_model`.
+    """
+    start_from_one_file(config)
+    settle_ignore_index(config)
+    check_datasets(config, only_here=dry_run)
+    check_model(config, processes, on_gpus=dry_run or torch.cuda.is_available())

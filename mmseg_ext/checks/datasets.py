@@ -1,0 +1,218 @@
+"""Looks at the folders and files of segmentation data sets before anything is built on them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import Config
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS, TRANSFORMS
+
+from mmseg_ext.checks.config_parts import EDGE_HEADS, datasets_of, heads_of, steps_of
+from mmseg_ext.checks.crop import warning_of_large_crop
+from mmseg_ext.checks.ignore_index import settle_ignore_index
+from mmseg_ext.checks.learnable_labels import SampledLabels, check_learnable, many_for, warn
+from mmseg_ext.datasets.load_label_map import IGNORED, read_label_map, stored_ids
+from mmseg_ext.datasets.stored_files import open_stored
+from tokenlabel.errors import UserError
+from tokenlabel.image_files.reading import image_size
+from tokenlabel.image_files.unreadable import named
+
+SAMPLES = 20  # annotations that are read of each data set; each costs some milliseconds
+MORE_SAMPLES = 200  # where a class has not been found in them
+MOST_SAMPLES = 2000  # where no second class has
+LOADERS = ('LoadImageFromFile', 'LoadAnnotations', 'LoadLabelMap')
+
+
+def check_datasets(config: Config, splits: tuple[str, ...] = ('train', 'val'), only_here: bool = False) -> None:
+    """Makes sure that the images and annotations which a config names are there, fit the model and teach something.
+
+    Every image must have its annotation. Of each data set up to `SAMPLES` annotations, evenly spread, are read as
+    training would: their sizes and ids, unless transforms from elsewhere make ids of what is stored. More are read
+    where classes were not found in these. A warning says where no image fills the crops. Wrapped data sets
+    (`ConcatDataset`, `RepeatDataset`) are looked into; those of other kinds than MMSegmentation's `BaseSegDataset` and
+    those on another machine are left alone.
+
+    Args:
+        config: A segmentation config whose `custom_imports` are done. What it leaves open of `ignore_index` and of
+            LoadLabelMap's `num_classes` is filled in, so that training reads what was looked at.
+        splits: Which of the `train`, `val` and `test` data loaders to look at.
+        only_here: Leave alone data sets whose folder of images or of annotations is not here.
+
+    Raises:
+        UserError: A folder or list is missing, there are no images in it, images lack their annotation, an annotation
+            does not fit its image or the classes, the model's heads have another number of classes, data sets count
+            their classes differently, or as `settle_ignore_index` and `check_learnable`.
+    """
+    ignored = settle_ignore_index(config)
+    classes = {}
+    for split in splits:
+        samples = []
+        for dataset, place, wraps in datasets_of(config, split):
+            kind = DATASETS.get(dataset['type']) if isinstance(dataset.get('type'), str) else dataset.get('type')
+            is_here = not dataset.get('backend_args') and '://' not in str(dataset.get('data_root'))
+            is_here = is_here and (not only_here or is_stored_here(dataset))
+            if not wraps and is_here and isinstance(kind, type) and issubclass(kind, BaseSegDataset):
+                _check_places(dataset, place)
+                samples.append(_check(dataset, place, config, ignored))
+                classes[place] = samples[-1].classes
+        check_learnable(samples, split)
+    _check_same_classes(classes)
+
+
+def _check_places(dataset: dict, place: str) -> None:
+    """Makes sure that folders and list are there, before the data set's own constructor looks for them."""
+    root = Path(dataset.get('data_root') or '')
+    moves = f'put the data set there, or name its place with --cfg-options {place}.data_root=FOLDER'
+    for folder in _folders(dataset):
+        if not folder.is_dir() or not any(folder.iterdir()):
+            raise UserError(f'{folder} is {"empty" if folder.is_dir() else "missing"}: {moves}')
+    if dataset.get('ann_file') and not (root / dataset['ann_file']).is_file():
+        raise UserError(f'The list of images {root / dataset["ann_file"]} is missing: {moves}')
+
+
+def _folders(dataset: dict) -> list[Path]:
+    """The folders of images and annotations that a data set names."""
+    root, prefix = Path(dataset.get('data_root') or ''), dataset.get('data_prefix') or {}
+    return [root / prefix[name] for name in ('img_path', 'seg_map_path') if prefix.get(name) is not None]
+
+
+def is_stored_here(dataset: dict) -> bool:
+    """Whether the folders that a data set names are on this machine."""
+    folders = _folders(dataset) or [Path(root) for root in [dataset.get('data_root')] if root]
+    return bool(folders) and all(folder.is_dir() for folder in folders)
+
+
+def _check(dataset: dict, place: str, config: Config, ignored: int) -> SampledLabels:
+    """Makes sure that every image of a data set has an annotation, and that some annotations and the heads fit."""
+    built = _built(dataset, place)
+    samples = built.data_list
+    images = built.data_prefix.get('img_path')
+    if not samples:
+        wanted = f' that {built.ann_file} lists' if built.ann_file else f': there is no {built.img_suffix} file in it'
+        raise UserError(f'{images} holds no images{wanted}: put the data set there')
+    annotated = [sample for sample in samples if 'seg_map_path' in sample]
+    listed = [('img_path', 'are missing')] if built.ann_file else []  # else they were found by looking
+    for key, what in (*listed, ('seg_map_path', 'have no annotation')):
+        missing = [sample for sample in annotated if not Path(sample[key]).is_file()]
+        if missing:
+            raise UserError(
+                f'{len(missing)} of {len(samples)} images in {images} {what}, such as '
+                f'{", ".join(sample["img_path"] for sample in missing[:3])}: complete '
+                f'{Path(missing[0][key]).parent}, or remove these images'
+            )
+    classes = tuple(built.metainfo.get('classes') or ())
+    if not classes and not place.startswith('train'):
+        raise UserError(f'{place} has no classes to score: name them, {place}.metainfo=dict(classes=[...]).')
+    _check_heads(config, dataset['type'], len(classes))
+    folder = str(built.data_prefix.get('seg_map_path'))
+    found = SampledLabels(
+        place, str(dataset['type']), folder, classes, ignored, built.reduce_zero_label, len(annotated)
+    )
+    pipelines = [dataset.get('pipeline', []), *([config.get('tta_pipeline')] if place.startswith('test') else [])]
+    # ids in the files count the classes of the data set's kind, of which a config may choose some
+    in_files = len(type(built).METAINFO.get('classes') or classes) or None
+    _settle_num_classes(pipelines, in_files, dataset['type'])
+    if _reads_as_stored(dataset.get('pipeline', [])):
+        _read(found, annotated, dataset, in_files)
+        if place.startswith('train') and (text := warning_of_large_crop(dataset['pipeline'], place, found.shapes)):
+            warn(text)
+    return found
+
+
+def _built(dataset: dict, place: str) -> BaseSegDataset:
+    """The data set, with all that it lists."""
+    try:
+        built = DATASETS.build(
+            {**dataset, 'pipeline': [], 'lazy_init': True, 'test_mode': False, 'serialize_data': False}
+        )
+        built.full_init()
+    except UserError:
+        raise
+    except (ValueError, AssertionError) as error:  # classes or colours that do not fit together
+        raise UserError(f'{place} cannot be built ({str(error)[:300]}): correct its classes and palette.') from error
+    return built
+
+
+def _settle_num_classes(pipelines: Sequence, num_classes: int | None, kind: str) -> None:
+    """Lets LoadLabelMap know how many classes the files count, which it checks every file for."""
+    for pipeline in pipelines:
+        for step, place in steps_of(pipeline):
+            if step.get('type') == 'LoadLabelMap' and num_classes:
+                if step.get('num_classes') not in (None, num_classes):
+                    raise UserError(
+                        f'{place} (LoadLabelMap) says num_classes={step["num_classes"]}, and the files of {kind} count '
+                        f'{num_classes} classes: leave it out, or make them equal.'
+                    )
+                step['num_classes'] = num_classes
+
+
+def _read(found: SampledLabels, annotated: list[dict], dataset: dict, in_files: int | None) -> None:
+    """Reads a sample of the annotations, and more as long as classes are missing in it."""
+    spread = [annotated[:: max(1, -(-len(annotated) // count))] for count in (SAMPLES, MORE_SAMPLES, MOST_SAMPLES)]
+    in_order = {sample['seg_map_path']: sample for some in spread for sample in some}
+    keeps_255 = any(step.get('type') == 'LoadAnnotations' for step, _ in steps_of(dataset.get('pipeline', [])))
+    for number, (path, sample) in enumerate(in_order.items()):
+        few = len(found.present) < 2
+        more = few or (found.absent and number < MORE_SAMPLES and many_for(len(found.classes)) <= MORE_SAMPLES)
+        if number >= len(spread[0]) and not more:
+            break
+        reduces, chosen = found.reduce_zero_label, sample.get('label_map')
+        shape = _shape(sample['img_path'])
+        labels = read_label_map(path, in_files, reduces, chosen, shape=shape, ignore_index=found.ignore_index)
+        found.add(path, labels)
+        if keeps_255 and found.ignore_index != IGNORED and _gives_255(path, reduces, chosen):
+            raise UserError(
+                f'{found.place} ignores {found.ignore_index} and reads {path} with LoadAnnotations, which makes 255 of '
+                'what is not labelled: read it with LoadLabelMap.'
+            )
+
+
+def _gives_255(path: str, reduces: bool, chosen: dict | None) -> bool:
+    """Whether MMSegmentation's LoadAnnotations makes 255 of something in a file."""
+    ids = set(stored_ids(path))
+    left_out = {old + reduces for old, new in (chosen or {}).items() if new == IGNORED}
+    return bool(ids & {IGNORED, *left_out, *([0] if reduces else [])})
+
+
+def _check_heads(config: Config, dataset: str, num_classes: int) -> None:
+    """Makes sure that the heads have as many classes as the data set."""
+    for head, place in heads_of(config):
+        is_edge = head.get('type') in EDGE_HEADS
+        if num_classes and not is_edge and head.get('num_classes', num_classes) != num_classes:
+            raise UserError(
+                f'{place.rstrip(".0123456789")}.num_classes is {head["num_classes"]} and {dataset} has {num_classes} '
+                'classes: make them equal'
+            )
+
+
+def _check_same_classes(classes: dict[str, tuple[str, ...]]) -> None:
+    """Makes sure that a number means the same class in all data sets."""
+    named = {place: names for place, names in classes.items() if names}
+    for place, names in named.items():
+        first, expected = next(iter(named.items()))
+        if names != expected:
+            pairs = zip(expected, names, strict=False)
+            number = next((i for i, (one, other) in enumerate(pairs) if one != other), min(len(names), len(expected)))
+            one, other = (repr(some[number]) if number < len(some) else 'none' for some in (expected, names))
+            raise UserError(
+                f'{first} and {place} number their classes differently (class {number} is {one} in the first and '
+                f'{other} in the second): give both the same classes in the same order.'
+            )
+
+
+def _reads_as_stored(pipeline: list[dict]) -> bool:
+    """Whether pictures are loaded as such and ids reach the model as they are in the files."""
+    for name in (step.get('type') for step in pipeline):
+        kind = TRANSFORMS.get(name) if isinstance(name, str) else None
+        if kind is None or kind.__module__.split('.')[0] not in ('mmcv', 'mmseg', 'mmseg_ext'):
+            return False  # someone's own may make ids of anything
+        if name.startswith('Load') and name not in LOADERS:
+            return False
+    return True
+
+
+def _shape(path: str) -> tuple[int, int]:
+    """Height and width of an image as it is shown, in pixels, from its header alone."""
+    with named(path), open_stored(path) as stream:
+        width, height = image_size(stream)
+    return height, width

@@ -1,0 +1,44 @@
+"""The whole road at its smallest size, through the commands that users type."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from tokenlabel.demo.stages import SMALLEST, Stages
+from tokenlabel.errors import UserError
+
+
+@pytest.mark.slow
+def test_the_demo_runs_end_to_end(run_tool, tmp_path):
+    done = run_tool('tools/demo.py', '--smallest', '--work-dir', tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    commands = [line.split()[1] for line in done.stdout.splitlines() if line.startswith('> ')]
+    for tool in ('tools/pretrain.sh', 'tools/dist_train.sh', 'tools/dist_test.sh'):
+        assert tool in commands
+    assert 'tools/annotate.py' in done.stdout
+    report = json.loads((tmp_path / 'report.json').read_text())
+    assert {'annotator_top1', 'lvvit_top1', 'upernet_mIoU', 'fpn_mIoU'} <= set(report)
+    assert {'annotate', 'pretrain', 'fine-tune upernet', 'fine-tune fpn'} <= set(report['seconds'])
+    for name in ('label_maps.png', 'token_predictions.png', 'segmentation.png'):
+        with Image.open(tmp_path / name) as picture:
+            assert picture.width > picture.height
+
+
+def test_a_work_dir_that_holds_something_else_is_refused(run_tool, tmp_path):
+    (tmp_path / 'scenes').mkdir()
+    (tmp_path / 'scenes' / 'other').touch()
+    done = run_tool('tools/demo.py', '--smallest', '--work-dir', tmp_path)
+    assert done.returncode == 2
+    assert 'holds no digit scenes' in done.stderr
+
+
+@pytest.mark.parametrize('meta', [None, '', '[]', '{"annotator": {"name": "resnet50"}}'])
+def test_labels_of_someone_else_are_not_removed(tmp_path, meta):
+    (tmp_path / 'labels').mkdir()
+    (tmp_path / 'labels/scores.npy').touch()
+    if meta is not None:
+        (tmp_path / 'labels/meta.json').write_text(meta)
+    with pytest.raises(UserError, match='holds no labels of the demo'):
+        Stages(tmp_path, SMALLEST).train_annotator()
+    assert (tmp_path / 'labels/scores.npy').is_file()

@@ -1,0 +1,1 @@
+"""Timed comparisons against the straightforward way, two in one run."""

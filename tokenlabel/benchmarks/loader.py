@@ -1,0 +1,119 @@
+"""Image files to training batches: this loader against PIL, torchvision's transforms and float tensors.
+
+Both run in this process on one thread and are timed in seconds of its processor, so that other work on the machine
+hardly counts: the result is images per second and core, without waiting for disks and without handing batches over.
+"""
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_images
+from timm.data.auto_augment import posterize, rand_augment_transform
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.data.random_erasing import RandomErasing
+from timm.data.transforms import RandomResizedCropAndInterpolation
+from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import Compose, Normalize, RandomHorizontalFlip, ToTensor
+
+from tokenlabel.benchmarks.timing import report, seconds, versions
+from tokenlabel.data.images import LabeledImages
+from tokenlabel.engine.preprocessor import ImagePreprocessor
+from tokenlabel.transforms.image import TrainTransform
+
+ERASING = 0.25
+
+
+def benchmark_loader(args: argparse.Namespace) -> None:
+    """The recipe's augmentation from files to collated batches, and what is left to the device."""
+    print(versions())
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        mean_bytes = write_photographs(Path(folder), args.images, (args.width, args.height))
+        print(f'{args.images} JPEG files of {args.width} x {args.height}, {mean_bytes / 1000:.0f} kB on average')
+        for augment in (args.auto_augment, None):
+            usual = loader(ImageFolder(folder, usual_transform(args.img_size, augment)), args)
+            ways = {'as timm': {}, 'draft': {'draft': True}}
+            if augment:
+                ways['draft, RandAugment deferred'] = {'draft': True, 'defer_rand_augment': True}
+            for name, options in ways.items():
+                transform = TrainTransform(args.img_size, auto_augment=augment, **options)
+                ours = loader(LabeledImages(folder, transform), args)
+                compare(f'{augment or "no RandAugment"}, {name}', ours, usual, args)
+                report_device(ours, args)
+
+
+def write_photographs(folder: Path, count: int, size: tuple[int, int]) -> float:
+    """Random parts of two photographs as JPEG files, in one class; returns their mean number of bytes."""
+    random.seed(0)
+    photographs = [Image.fromarray(pixels) for pixels in load_sample_images().images]
+    (folder / 'class').mkdir()
+    for number in range(count):
+        photograph = photographs[number % len(photographs)]
+        share = random.uniform(0.6, 1)
+        width, height = share * photograph.width, share * photograph.height
+        left, top = random.uniform(0, photograph.width - width), random.uniform(0, photograph.height - height)
+        part = photograph.resize(size, Image.Resampling.BICUBIC, (left, top, left + width, top + height))
+        part.save(folder / 'class' / f'{number}.jpg', quality=95)
+    return statistics.mean(path.stat().st_size for path in folder.rglob('*.jpg'))
+
+
+def usual_transform(size: int, augment: str | None) -> Callable[[Image.Image], torch.Tensor]:
+    """The same augmentation, normalisation and random erasing, all image by image."""
+    policy = []
+    if augment:
+        policy = [rand_augment_transform(augment, {'translate_const': int(size * 0.45)})]
+        for op in policy[0].ops:
+            if op.aug_fn is posterize:  # current Pillow refuses to keep no bits
+                op.aug_fn = lambda image, bits, **options: posterize(image, max(1, bits))
+    return Compose(
+        [
+            RandomResizedCropAndInterpolation(size, interpolation='random'),
+            RandomHorizontalFlip(),
+            *policy,
+            ToTensor(),
+            Normalize(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+            RandomErasing(ERASING, mode='pixel', device='cpu'),
+        ]
+    )
+
+
+def loader(dataset: Dataset, args: argparse.Namespace) -> DataLoader:
+    """Batches in order, by PyTorch's own loader and collate, in this process."""
+    return DataLoader(dataset, args.batch)
+
+
+def compare(what: str, ours: DataLoader, usual: DataLoader, args: argparse.Namespace) -> None:
+    """Prints milliseconds per run, the ratio and images per second and core."""
+
+    def run(batches: DataLoader) -> float:
+        random.seed(0)  # of the crops; ours are seeded sample by sample
+        torch.manual_seed(0)
+        begin = time.process_time()
+        for _ in batches:
+            pass
+        return time.process_time() - begin
+
+    run(ours), run(usual)
+    pairs = [(run(ours), run(usual)) for _ in range(args.runs)]
+    report(what, pairs)
+    speeds = (args.images / statistics.median(column) for column in zip(*pairs, strict=True))
+    print('  {:.0f} against {:.0f} images/s per core'.format(*speeds))
+
+
+def report_device(batches: DataLoader, args: argparse.Namespace) -> None:
+    """Prints what the data preprocessor takes for one batch on the device."""
+    batch = next(iter(batches))
+    preprocessor = ImagePreprocessor(erasing=ERASING).to(args.device)
+    times = [seconds(lambda: preprocessor(batch, training=True), args.device) for _ in range(args.runs + 1)]
+    size = len(batch['image'])
+    print(
+        f'  then on {args.device}: {1000 * statistics.median(times[1:]):.1f} ms per batch of {size}, erasing included'
+    )

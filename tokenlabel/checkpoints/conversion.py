@@ -1,0 +1,279 @@
+"""The weights of one model in another layout: ours, timm's, that of the 2021 release, or bare safetensors.
+
+| layout | what a classifier's file holds |
+|---|---|
+| ours | `state_dict` with names below `model.`, and beside it architecture, classes and scoring rule (`tokenlabel`) |
+| timm | names of timm, bare: LV-ViT whole, of a `TokenLabelModel` the backbone |
+| released | `state_dict` with the names of the public LV-ViT classifiers |
+| safetensors | the model's own names, bare; what is known beside them is in the file's header |
+
+Weights themselves are never changed, but for a position embedding that is asked for at another grid. Those of
+segmentation models are in `mmseg_ext.checkpoints.segmentation_weights`.
+"""
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from tokenlabel.checkpoints.published_sizes import PUBLISHED_SIZES
+from tokenlabel.checkpoints.reading import HEADER
+from tokenlabel.checkpoints.weights import AVERAGED, is_wrapped, load_weights, read_checkpoint, state_dict_of
+from tokenlabel.errors import UserError
+from tokenlabel.files.writing import write_atomically
+
+RAW = frozenset({'state_dict', 'model'})
+LAYOUTS = ('ours', 'timm', 'released', 'safetensors')
+
+
+@dataclass
+class Weights:
+    """Weights of a model by its own names, without what a file or a wrapper puts before them.
+
+    Attributes:
+        source: the file they come from.
+        state: tensors by name.
+        noted: what our pretraining notes beside them: `architecture`, `num_classes`, `class_names`,
+            `token_score_weight`, as far as known.
+        dataset_meta: names and colours of the classes of a segmentation model, as far as known.
+        steps: what was done to them so far, a line each.
+    """
+
+    source: Path
+    state: dict[str, Tensor]
+    noted: dict = field(default_factory=dict)
+    dataset_meta: dict = field(default_factory=dict)
+    steps: list[str] = field(default_factory=list)
+
+    @property
+    def is_segmentation(self) -> bool:
+        """Whether they are those of a segmentation model."""
+        return any(name.startswith('decode_head.') for name in self.state)
+
+    @property
+    def is_lvvit(self) -> bool:
+        """Whether they are those of an LV-ViT classifier."""
+        return {'patch_embed.conv3.weight', 'patch_embed.proj.weight', 'cls_token'} <= self.state.keys()
+
+
+def read_weights(path: str | Path, averaged: bool = True) -> Weights:
+    """The weights of a checkpoint in any layout.
+
+    Args:
+        path: the file.
+        averaged: take averaged weights where the file has both kinds, else raw ones.
+
+    Raises:
+        UserError: as `read_checkpoint`; the file holds no weights.
+    """
+    checkpoint = read_checkpoint(path)
+    has_averaged, has_raw = not AVERAGED.isdisjoint(checkpoint), not RAW.isdisjoint(checkpoint)
+    stored = state_dict_of(checkpoint, ema=averaged and has_averaged, source=path, prefixes=())
+    weights = Weights(Path(path), state_dict_of(checkpoint, ema=averaged and has_averaged, source=path))
+    weights.noted = _plain(checkpoint.get('tokenlabel', {}))
+    weights.dataset_meta = dataset_meta_of(checkpoint)
+    if has_averaged and not has_raw:
+        weights.steps.append('took the averaged weights, the only ones there are')
+    elif has_averaged:
+        kind, other = ('averaged', 'raw') if averaged else ('raw', 'averaged')
+        weights.steps.append(f'took the {kind} weights, left the {other} ones')
+    known = {'tokenlabel', 'meta', *AVERAGED, *RAW}
+    left = [] if isinstance(next(iter(checkpoint.values())), Tensor) else sorted(set(map(str, checkpoint)) - known)
+    if left:
+        weights.steps.append(f'left out what is no weight: {", ".join(left)}')
+    note_renaming(weights, stored)
+    return weights
+
+
+def dataset_meta_of(checkpoint: Mapping) -> dict:
+    """Class names and colours in the `meta` of MMSegmentation, new or old, without what is no plain value.
+
+    Args:
+        checkpoint: Contents of a file, see `read_checkpoint`.
+    """
+    meta = checkpoint.get('meta', {})
+    old = {key.lower(): meta[key] for key in ('CLASSES', 'PALETTE') if key in meta}
+    return _plain((meta.get('dataset_meta') or {}) | old)
+
+
+def classifier_in(weights: Weights, layout: str) -> dict:
+    """What a file of this layout holds of a classifier; `weights.steps` gets what was done.
+
+    Args:
+        weights: those of LV-ViT, of a `TokenLabelModel` or of any model of timm.
+        layout: one of `LAYOUTS`.
+
+    Raises:
+        UserError: The layout has no place for such a model.
+    """
+    return {'ours': _ours, 'timm': _timm, 'released': _released, 'safetensors': _bare}[layout](weights)
+
+
+def fit(weights: Weights, model: nn.Module, load: Callable[[nn.Module, dict], None] | None = None) -> None:
+    """Checks that the model takes all of the weights and gets all of its own; resamples what depends on its input size.
+
+    Args:
+        weights: they change where something has to be resampled.
+        model: it is filled.
+        load: how the model is filled, by default as `load_checkpoint` does.
+
+    Raises:
+        UserError: Something is missing, left over or of another shape.
+    """
+    if load is None:
+        load_weights(model, weights.state, source=weights.source)
+    else:
+        load(model, weights.state)
+    own = {name: x for name, x in model.state_dict().items() if not name.endswith('num_batches_tracked')}
+    missing = sorted(own.keys() - weights.state.keys())
+    sized = [name for name, x in own.items() if name not in missing and x.shape != weights.state[name].shape]
+    heads = [name for name in sized if name.rpartition('.')[2] in ('weight', 'bias') and len(own[name].shape) < 3]
+    if missing or heads:
+        what = (
+            f'has no {missing[0]}'
+            if missing
+            else f'has {heads[0]} of {weights.state[heads[0]].shape[:1].numel()} classes'
+        )
+        raise UserError(f'{weights.source} does not fit the config: it {what}; give the config it was trained with')
+    for name in sized:
+        before, after = weights.state[name].shape, own[name].shape
+        weights.steps.append(f'resampled {name} from {list(before)} to {list(after)}')
+        weights.state[name] = own[name].to(weights.state[name].dtype)
+
+
+def save(path: str | Path, content: dict) -> int:
+    """Writes a file, so that it is there whole or not at all: safetensors where it is named so, else torch's format.
+
+    Args:
+        path: where to; weights under `state_dict` or bare, and what else is known beside them.
+        content: of `classifier_in` or `mmseg_ext.checkpoints.segmentation_weights.segmentation_in`.
+
+    Returns:
+        Bytes written.
+    """
+    if Path(path).suffix == '.safetensors':
+        bare = 'state_dict' not in content
+        beside = {key: value for key, value in content.items() if key != 'state_dict' and value} if not bare else {}
+        state = {name: x.contiguous().clone() for name, x in (content if bare else content['state_dict']).items()}
+        header = {'format': 'pt'} | ({HEADER: json.dumps(beside)} if beside else {})
+        data = safetensors.torch.save(state, header)
+    else:
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        data = buffer.getvalue()
+    write_atomically(path, data)
+    return len(data)
+
+
+def check_target(target: str | Path, layout: str, source: str | Path) -> None:
+    """Refuses a target whose name says another format than its layout has, or that is the source.
+
+    Raises:
+        UserError: It is so.
+    """
+    target = Path(target)
+    is_safetensors = target.suffix == '.safetensors'
+    if layout == 'safetensors' and not is_safetensors:
+        raise UserError(f'{target} would be safetensors by another name: let it end in .safetensors')
+    if layout in ('ours', 'released') and is_safetensors:
+        raise UserError(
+            f'The layout `{layout}` is a file of torch.save, not safetensors: let {target} end in .pth, or convert to '
+            'safetensors'
+        )
+    if target.exists() and target.samefile(source):
+        raise UserError(f'{target} is the source itself: give another target')
+
+
+def note_renaming(weights: Weights, before: Mapping[str, Tensor]) -> None:
+    """Adds a line about the names that differ from those before, in the same order."""
+    pairs = [(old, new) for old, new in zip(before, weights.state, strict=True) if old != new]
+    if pairs:
+        weights.steps.append(f'renamed {len(pairs)} weights ({pairs[0][0]} -> {pairs[0][1]})')
+
+
+def note_dropping(weights: Weights, before: Mapping[str, Tensor], reason: str) -> None:
+    """Adds a line about the weights that are no longer there; names may not have changed meanwhile."""
+    dropped = [name for name in before if name not in weights.state]
+    if dropped:
+        parts = sorted({name.partition('.')[0] for name in dropped})
+        weights.steps.append(f'dropped {len(dropped)} weights, {reason}: {", ".join(parts)}')
+
+
+def _ours(weights: Weights) -> dict:
+    weights.noted = _known(weights)
+    weights.steps.append('put model. before the names')
+    return {
+        'meta': {},
+        'state_dict': {f'model.{name}': x for name, x in weights.state.items()},
+        'tokenlabel': weights.noted,
+    }
+
+
+def _timm(weights: Weights) -> dict:
+    before = weights.state
+    if is_wrapped(before):
+        weights.state = {name: x for name, x in before.items() if name.startswith('backbone.')}
+        note_dropping(weights, before, "which the backbone's own layout has no place for")
+        before = weights.state
+        weights.state = {name.removeprefix('backbone.'): x for name, x in before.items()}
+        note_renaming(weights, before)
+    _note_scoring_rule(weights)
+    return weights.state
+
+
+def _released(weights: Weights) -> dict:
+    if not weights.is_lvvit or not {'norm.weight', 'head.weight', 'aux_head.weight'} <= weights.state.keys():
+        raise UserError(
+            f'{weights.source} cannot become a released file: those hold LV-ViT with a class head and a token head, '
+            'and LV-ViT under UperNet; convert to timm or safetensors'
+        )
+    _note_scoring_rule(weights)
+    return {'state_dict': weights.state}
+
+
+def _bare(weights: Weights) -> dict:
+    return {'state_dict': weights.state, 'tokenlabel': _known(weights)}
+
+
+def _known(weights: Weights) -> dict:
+    """What our checkpoints note of a classifier, from the file or from the weights themselves."""
+    state = weights.state
+    name = 'head.weight' if weights.is_lvvit else 'aux_head.weight'
+    known = {'architecture': _published_size(state)} if weights.is_lvvit and _published_size(state) else {}
+    if name in state and state[name].ndim:
+        known['num_classes'] = len(state[name])
+    known['token_score_weight'] = 0.5 if 'aux_head.weight' in state else 0.0
+    return known | weights.noted
+
+
+def _published_size(state: Mapping[str, Tensor]) -> str | None:
+    """The LV-ViT that has this width and depth."""
+    depth = len({name.split('.')[1] for name in state if name.startswith('blocks.')})
+    found = {'embed_dim': state['cls_token'].shape[-1:].numel(), 'depth': depth}
+    return next((name for name, sizes in PUBLISHED_SIZES.items() if found.items() <= sizes.items()), None)
+
+
+def _note_scoring_rule(weights: Weights) -> None:
+    rule = weights.noted.get('token_score_weight', 0.5)
+    if rule != 0.5 and weights.is_lvvit:
+        weights.steps.append(
+            f'dropped the scoring rule, which this layout has no place for: token_score_weight={rule:g}'
+        )
+
+
+def _plain(entries: Mapping) -> dict:
+    """The entries that say something, in values that every format takes."""
+    return {key: value for key, value in entries.items() if value is not None and _is_plain(value)}
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _is_plain(x) for key, x in value.items())
+    if isinstance(value, list | tuple):
+        return all(_is_plain(x) for x in value)
+    return isinstance(value, str | int | float | bool)

@@ -1,0 +1,197 @@
+"""Write the score maps of a machine annotator for a set of images into a label store.
+
+    python tools/annotate.py data/imagenet/train data/imagenet_labels --annotator dm_nfnet_f6
+    tools/annotate.sh 8 data/imagenet/train data/imagenet_labels --annotator dm_nfnet_f6
+
+The best scores and their classes are kept at every location of the annotator's feature map. Stopped at any moment, the
+same command goes on where it was, in as many processes as are started for it.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from tokenlabel.cli.annotator_arguments import add_annotator_arguments, annotator_of
+from tokenlabel.cli.boundary import reports_errors
+from tokenlabel.cli.parser import Parser, batch_size, positive, share, worker_count
+from tokenlabel.data.readers import open_images
+from tokenlabel.errors import UserError, is_out_of_memory
+from tokenlabel.labels.annotator import (
+    annotator_view,
+    class_names,
+    map_side,
+    read_class_names,
+)
+from tokenlabel.labels.annotator.annotation import annotate
+from tokenlabel.labels.annotator.families import describe_families
+from tokenlabel.labels.annotator.inference import PRECISIONS, Inference
+from tokenlabel.labels.annotator.progress_bar import AnnotationBar
+from tokenlabel.labels.class_map import match_classes
+from tokenlabel.labels.store import LabelWriter, image_keys
+from tokenlabel.labels.view_rule import RULES, Squash, rule_record
+from tokenlabel.processes.launch_environment import own_place
+from tokenlabel.processes.signals import when_stopped
+
+
+@reports_errors
+def main(arguments: list[str] | None = None) -> int:
+    args = parser().parse_args(arguments)
+    with when_stopped(lambda: 'nothing is lost, the same command resumes.'):
+        return run(args)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Annotates what is left; the exit status."""
+    rank, local_rank, world = own_place()
+    reader = open_images(args.images, split=args.split)
+    device = own_device(args.device, local_rank)
+    precision = args.precision or ('bf16' if device.type == 'cuda' else 'fp32')
+    annotator = annotator_of(args)
+    view = annotator_view(annotator, args.view, args.crop_pct)
+    dense = annotator.dense.to(device)
+    side = map_side(dense, annotator.size, device)
+    k = args.k or min(5, dense.num_classes)
+    if args.class_names:
+        names = read_class_names(args.class_names, dense.num_classes)
+    else:
+        names = class_names(reader, dense.num_classes, annotator.class_names)
+    writer = LabelWriter(
+        args.store,
+        image_keys(reader),
+        annotator=annotator.record | {'precision': precision, 'tta': args.tta},
+        num_classes=dense.num_classes,
+        k=k,
+        grid=(side, side),
+        view=rule_record(view),
+        class_names=names,
+        batch_size=args.batch_size,
+        rank=rank,
+        world=world,
+    )
+    total, leader = len(writer.keys), rank == 0
+    if writer.complete:
+        say(leader, f'{args.store} is done: it holds the maps of all {total} images{without(writer)}.')
+        return 0
+    console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
+    try:
+        with (
+            when_stopped(lambda: f'{writer.num_done} of {total} images are done, the same command resumes.'),
+            writer,
+            AnnotationBar(writer, console, shown=leader) as bar,
+        ):
+            inference = Inference(
+                annotator,
+                view,
+                k,
+                device=device,
+                precision=precision,
+                flip=args.tta == 'flip',
+                channels_last=args.channels_last,
+                batch_size=writer.meta['batch_size'] if args.compile else None,
+            )
+            tally = annotate(
+                inference,
+                reader,
+                writer,
+                workers=args.workers,
+                labels=match_classes(reader.class_names, reader.num_classes, names, dense.num_classes),
+                wait_for_others=leader,
+                on_unreadable=None if args.on_error == 'stop' else lambda reason: console.print(f'skipped {reason}'),
+                on_batch=bar.update,
+            )
+            bar.finish(tally)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise UserError(
+                f'{device} has no memory for batches of {writer.meta["batch_size"]} images: remove {args.store} and '
+                'choose a smaller --batch-size.'
+            ) from error
+        if args.compile and type(error).__module__.startswith(COMPILERS):
+            reason = str(error).splitlines()[0]
+            raise UserError(f'{args.annotator} cannot be compiled here ({reason}): leave out --compile.') from error
+        raise
+    if writer.num_done < total:
+        say(leader, f'{args.store}: {writer.num_done} of {total} maps are done, other processes have the rest.')
+        return 0
+    writer.finalise()
+    maps = f'{total} maps of {side}x{side} cells, best {k} of {dense.num_classes} classes'
+    say(leader, f'{args.store}: {maps}{without(writer)}.')
+    return 0
+
+
+COMPILERS = ('torch._dynamo', 'torch._inductor')  # where errors of compiling come from
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = Parser(description=__doc__)
+    parser.add_argument('images', help='folder, .tar, wds/SHARDS or hfds/DATASET')
+    parser.add_argument('store', type=Path, help='folder to write the label store to; an unfinished one is resumed')
+    parser.add_argument('--split', default='train', help='of a data set that has several (default: train)')
+    parser.add_argument('--list', action=ListFamilies, nargs=0, help="say which of timm's models can annotate, and how")
+
+    group = parser.add_argument_group('annotator')
+    add_annotator_arguments(group)
+    group.add_argument('--class-names', type=Path, metavar='FILE', help="names of the annotator's classes, one a line")
+
+    group = parser.add_argument_group('maps')
+    group.add_argument(
+        '--view',
+        choices=list(RULES),
+        default=Squash.name,
+        help='what the annotator sees: the image squeezed to a square, its middle square, or all of it with its aspect '
+        'kept (default: squash)',
+    )
+    group.add_argument(
+        '--crop-pct', type=share, help='of the center crop: share of the shorter side (default: as timm evaluates)'
+    )
+    group.add_argument('--k', type=positive, help='scores kept per location (default: 5, or all)')
+    group.add_argument('--tta', choices=['flip'], help='mean over the image and its mirror image; takes twice the time')
+
+    group = parser.add_argument_group('run')
+    group.add_argument('--on-error', choices=['stop', 'skip'], default='stop', help='unreadable images (default: stop)')
+    group.add_argument('--batch-size', type=batch_size, help='default: 64, or what the store was begun with')
+    group.add_argument('--workers', type=worker_count, default=4, help='processes that decode images (default: 4)')
+    group.add_argument('--precision', choices=sorted(PRECISIONS), help='default: bf16 on cuda, fp32 on cpu')
+    group.add_argument(
+        '--channels-last',
+        action=argparse.BooleanOptionalAction,
+        help='memory format of convolutions (default: for models with feature maps)',
+    )
+    group.add_argument(
+        '--compile', action='store_true', help='compile the model: minutes at first, faster from then on'
+    )
+    return parser
+
+
+class ListFamilies(argparse.Action):
+    """Prints the table of model families and exits, as `--help` does."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *values: object) -> None:
+        print(describe_families())
+        parser.exit()
+
+
+def own_device(device: torch.device, local_rank: int) -> torch.device:
+    """Of several GPUs the one for this process, unless a certain one was asked for."""
+    if device.type != 'cuda':
+        return device
+    index = local_rank if device.index is None else device.index
+    if index >= torch.cuda.device_count():
+        raise UserError(f'There are {torch.cuda.device_count()} GPUs here: start no more processes than that.')
+    torch.cuda.set_device(index)
+    return torch.device('cuda', index)
+
+
+def without(writer: LabelWriter) -> str:
+    """What to add of images without a map."""
+    skipped = len(writer.meta['skipped'])
+    return f'; {skipped} of them could not be read and have none' if skipped else ''
+
+
+def say(leader: bool, line: str) -> None:
+    """Print a line that one of the processes prints."""
+    if leader:
+        print(line)

@@ -1,0 +1,36 @@
+"""The options that name an annotator, shared by the tools that run one."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tokenlabel.cli.parser import ModelKwargs, device, positive, side
+from tokenlabel.labels.annotator import Annotator, load_annotator
+
+
+def add_annotator_arguments(parser: Any, size: str = 'at which timm evaluates it') -> None:
+    """Options of an annotator, to a parser or a group; `size` says which input size is the default."""
+    parser.add_argument('--annotator', required=True, metavar='NAME', help='classifier, any name that timm knows')
+    parser.add_argument('--checkpoint', type=Path, help="its weights; without it timm's pretrained ones")
+    parser.add_argument('--ema', action='store_true', help="take the checkpoint's EMA weights")
+    parser.add_argument('--num-classes', type=positive, help='of the annotator (default: as in its weights)')
+    parser.add_argument(
+        '--model-kwargs', nargs='*', default={}, action=ModelKwargs, metavar='K=V', help='of its network'
+    )
+    parser.add_argument('--img-size', type=side, help=f'input side in pixels (default: {size})')
+    usual = 'cuda' if torch.cuda.is_available() else 'cpu'
+    parser.add_argument('--device', type=device, default=usual, help='default: cuda if there is one, else cpu')
+
+
+def annotator_of(args: argparse.Namespace, size: int | None = None) -> Annotator:
+    """The annotator that the options name; `size` stands in for --img-size. Raises `UserError` as `load_annotator`."""
+    return load_annotator(
+        args.annotator,
+        args.checkpoint,
+        ema=args.ema,
+        num_classes=args.num_classes,
+        size=args.img_size or size,
+        model_kwargs=args.model_kwargs,
+    )

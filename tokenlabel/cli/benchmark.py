@@ -1,0 +1,119 @@
+"""Times what this project does against the straightforward way, both in the same run.
+
+python tools/benchmark.py labels  # annotating, storing and reading label maps: label store against a file per image
+python tools/benchmark.py loader  # from image files to training batches: this loader against torchvision's transforms
+python tools/benchmark.py loss    # token targets and their loss: sparse against dense
+python tools/benchmark.py segment # evaluating a segmentation model: batched windows against MMSegmentation's own
+python tools/benchmark.py step    # a whole training step, compiled or not, against the plainest one
+"""
+
+import argparse
+import importlib
+import os
+from pathlib import Path
+
+import torch
+
+from tokenlabel.cli.boundary import reports_errors
+from tokenlabel.cli.parser import (
+    Parser,
+    batch_size,
+    device_name,
+    fraction,
+    positive,
+    positive_real,
+    side,
+    worker_count,
+)
+
+CONFIG = Path(__file__).parents[2] / 'configs/upernet_lvvit.py'
+PRECISIONS = ('bf16', 'fp16', 'fp32')
+
+
+@reports_errors
+def main(arguments: list[str] | None = None) -> int:
+    parser = Parser(description=__doc__)
+    commands = parser.add_subparsers(dest='what', required=True)
+    add_labels_arguments(commands.add_parser('labels'))
+    add_loader_arguments(commands.add_parser('loader'))
+    add_loss_arguments(commands.add_parser('loss'))
+    add_segment_arguments(commands.add_parser('segment'))
+    add_step_arguments(commands.add_parser('step'))
+    args = parser.parse_args(arguments)
+    # here, as each needs other packages
+    module = importlib.import_module(f'tokenlabel.benchmarks.{args.what}')
+    getattr(module, f'benchmark_{args.what}')(args)
+    return 0
+
+
+def add_labels_arguments(parser: argparse.ArgumentParser) -> None:
+    """Sizes of everything; the defaults are those of ImageNet, the annotator a small one."""
+    cuda = torch.cuda.is_available()
+    parser.add_argument('--device', type=device_name, default='cuda' if cuda else 'cpu')
+    parser.add_argument('--annotator', default='dm_nfnet_f0' if cuda else 'resnet18', help='built with random weights')
+    parser.add_argument('--img-size', type=side, default=576 if cuda else 224)
+    parser.add_argument('--images', type=positive, default=2048 if cuda else 192, help='annotated in each way')
+    parser.add_argument('--precision', choices=sorted(PRECISIONS), default='bf16')
+    parser.add_argument('--batch-size', type=batch_size, default=64)
+    parser.add_argument('--workers', type=worker_count, default=min(12, os.cpu_count() or 1))
+    parser.add_argument('--maps', type=positive, default=4000, help='maps to read, from a store and from single files')
+    parser.add_argument('--entries', type=positive, default=1_281_167, help='images of the store that is opened')
+    parser.add_argument('--runs', type=positive, default=3, help='timed pairs')
+
+
+def add_loader_arguments(parser: argparse.ArgumentParser) -> None:
+    """Sizes of images and batches."""
+    parser.add_argument('--width', type=side, default=500, help='of the files in pixels')
+    parser.add_argument('--height', type=side, default=375, help='of the files in pixels')
+    parser.add_argument('--images', type=positive, default=256, help='images per run')
+    parser.add_argument('--batch', type=batch_size, default=64)
+    parser.add_argument('--img-size', type=side, default=224)
+    parser.add_argument('--auto-augment', default='rand-m9-mstd0.5-inc1')
+    parser.add_argument(
+        '--device', type=device_name, default='cuda' if torch.cuda.is_available() else 'cpu', help='of the batches'
+    )
+    parser.add_argument('--runs', type=positive, default=5, help='timed pairs after one warm-up')
+
+
+def add_loss_arguments(parser: argparse.ArgumentParser) -> None:
+    """Sizes of the batch."""
+    parser.add_argument('--device', type=device_name, default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--batch', type=batch_size, default=64)
+    parser.add_argument('--classes', type=positive, default=1000)
+    parser.add_argument('--grid', type=positive, default=14, help='tokens per side')
+    parser.add_argument('--cells', type=positive, default=18, help='cells of a score map per side')
+    parser.add_argument('--k', type=positive, default=5, help='scores per cell')
+    parser.add_argument('--dtype', choices=['float32', 'bfloat16', 'float16'], default='float32', help='of the logits')
+    parser.add_argument('--runs', type=positive, default=5, help='timed pairs after one warm-up')
+
+
+def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
+    """Model, images and how ours is run."""
+    cuda = torch.cuda.is_available()
+    parser.add_argument('--device', type=device_name, default='cuda' if cuda else 'cpu')
+    parser.add_argument('--config', type=Path, default=CONFIG, help='whose model and test_cfg are taken')
+    parser.add_argument('--height', type=side, default=512, help='of an image, in pixels')
+    parser.add_argument('--width', type=side, default=683)
+    parser.add_argument('--classes', type=positive, default=150)
+    parser.add_argument('--images', type=positive, default=16 if cuda else 1, help='in a run')
+    parser.add_argument('--batch', type=batch_size, default=8 if cuda else 1, help='images per batch, ours')
+    parser.add_argument('--windows-per-batch', type=positive, default=16 if cuda else 1, help='ours')
+    parser.add_argument('--precision', choices=['bfloat16', 'float16'], help='ours; float32 without')
+    parser.add_argument('--runs', type=positive, default=10 if cuda else 5, help='timed pairs after one warm-up')
+
+
+def add_step_arguments(parser: argparse.ArgumentParser) -> None:
+    """Network, batch and how it is run."""
+    cuda = torch.cuda.is_available()
+    parser.add_argument('--device', type=device_name, default='cuda' if cuda else 'cpu')
+    parser.add_argument('--model', default='lvvit_s', help='an LV-ViT')
+    parser.add_argument('--batch', type=batch_size, default=128 if cuda else 4)
+    parser.add_argument('--img-size', type=side, default=224)
+    parser.add_argument('--classes', type=positive, default=1000)
+    parser.add_argument('--drop-path', type=fraction, default=0.1)
+    parser.add_argument('--runs', type=positive, default=20 if cuda else 5, help='timed pairs after two warm-ups')
+    parser.add_argument('--compile', nargs='?', const='inductor', default=False, help='our network; a backend of torch')
+    parser.add_argument('--grad-checkpointing', action='store_true', help='our network')
+    parser.add_argument(
+        '--peak-tflops', type=positive_real, help="of the device in bfloat16; known for NVIDIA's larger ones"
+    )

@@ -1,0 +1,71 @@
+"""Where the errors of a command end: one sentence and an exit status."""
+
+import functools
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from typing import ParamSpec, TypeVar
+
+from tokenlabel.errors import UserError, lack
+from tokenlabel.processes.launcher import end_with_launcher, speaks_first
+from tokenlabel.processes.signals import farewell, status_of, stops_at_signals
+from tokenlabel.processes.standard_streams import finish_stdout, nobody_reads, prepare_streams, say
+
+P = ParamSpec('P')
+R = TypeVar('R')
+
+BUG = (
+    'error: this is a bug of tokenlabel, not of your input: please report it with the command, the traceback above and '
+    'the versions that `pip list` prints, at the issue tracker of the project.'
+)
+CLOSED_OUTPUT = 141  # as shells name a process that SIGPIPE has ended
+
+
+def reports_errors(main: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a command's `main`, the one boundary where errors end.
+
+    A `UserError` becomes `error: <sentence>` on stderr and exit status 2, without a traceback; so does what the
+    machine has no more of, see `lack`. Ctrl-C, SIGTERM and SIGHUP become one line, of the leading process alone, and
+    exit status 128 and the signal's number; see `tokenlabel.processes.signals`. A reader that goes away (`| head`)
+    ends the command without a word and with status 141. Anything else is a defect: its traceback, a line that says so,
+    and exit status 1. Of several processes that torchrun started the first to fail speaks, and all end with it.
+    """
+
+    @functools.wraps(main)
+    def reporting(*args: P.args, **kwargs: P.kwargs) -> R:
+        end_with_launcher()
+        prepare_streams()
+        try:
+            with stops_at_signals():
+                result = main(*args, **kwargs)
+                sys.stdout.flush()
+            return result
+        except UserError as error:
+            if speaks_first():
+                say(f'error: {sentence_of(error)}')
+            raise SystemExit(2) from error
+        except KeyboardInterrupt as stop:
+            line = farewell(stop)
+            if line and speaks_first():
+                say(line)
+            raise SystemExit(status_of(stop)) from None
+        except Exception as error:
+            if isinstance(error, BrokenPipeError) and nobody_reads():
+                raise SystemExit(CLOSED_OUTPUT) from None
+            sentence = lack(error)
+            if speaks_first():
+                if sentence is None:
+                    with suppress(OSError):
+                        traceback.print_exc()
+                say(f'error: {sentence}' if sentence else BUG)
+            raise SystemExit(2 if sentence else 1) from error
+        finally:
+            finish_stdout()
+
+    return reporting
+
+
+def sentence_of(error: UserError) -> str:
+    """What an error says. A loader's worker hands its error on inside the text of a traceback, the sentence last."""
+    return str(error).strip().split('UserError: ')[-1]

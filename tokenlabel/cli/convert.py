@@ -1,0 +1,99 @@
+"""Writes the weights of one checkpoint in another layout, and says what it did.
+
+python tools/convert.py work_dirs/pretrain_lvvit_s/iter_387500.pth lvvit_s.safetensors --to timm
+python tools/convert.py lvvit_s-26M-224-83.3.pth.tar lvvit_s.pth --to ours
+python tools/convert.py upernet_lvvit_s.pth ours.pth --to ours --config configs/released/upernet_lvvit_s.py
+python tools/convert.py work_dirs/upernet_lvvit/iter_160000.pth upernet.safetensors --to safetensors
+
+The source may have any layout: a checkpoint of this project, from pretraining or segmentation, with averaged weights or
+without; a file of timm; a released classifier or segmentation model; safetensors.
+"""
+
+import argparse
+from pathlib import Path
+
+from mmengine.config import Config
+
+from tokenlabel.checkpoints.conversion import LAYOUTS, Weights, check_target, classifier_in, fit, read_weights, save
+from tokenlabel.cli.boundary import reports_errors
+from tokenlabel.cli.parser import Parser
+from tokenlabel.engine.classifier import create_network
+from tokenlabel.engine.config.run_config import explains_errors, load_config, register_imports
+from tokenlabel.errors import UserError
+from tokenlabel.files.output_checks import check_output_file
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = Parser(description=__doc__)
+    parser.add_argument('source', type=Path, help='checkpoint in any layout')
+    parser.add_argument('target', type=Path, help='file to write; .safetensors is written as such')
+    parser.add_argument('--to', choices=LAYOUTS, required=True, help='layout of the target')
+    parser.add_argument('--raw', action='store_true', help='take raw weights where the file has averaged ones as well')
+    parser.add_argument(
+        '--config',
+        type=Path,
+        help='check that the model of this config takes all weights, and resample position embeddings to its size',
+    )
+    return parser.parse_args(arguments)
+
+
+def fit_to_config(weights: Weights, path: Path) -> None:
+    """Fits the weights to the model of a config, of pretraining or segmentation as they are."""
+    config = load_config(path)
+    register_imports(config)
+    with explains_errors(path, config):
+        if weights.is_segmentation:
+            fit_segmentation_to(weights, config, path)
+        else:
+            fit_classifier_to(weights, config, path)
+
+
+def fit_segmentation_to(weights: Weights, config: Config, path: Path) -> None:
+    from mmseg.registry import MODELS
+
+    from mmseg_ext.checkpoints.segmentation_weights import fit_segmentation
+
+    if 'decode_head' not in config.model:
+        raise UserError(f'{weights.source} is a segmentation model and {path} trains a classifier: give its own config')
+    fit_segmentation(weights, MODELS.build(config.model))
+
+
+def fit_classifier_to(weights: Weights, config: Config, path: Path) -> None:
+    if 'network' not in config.model:
+        raise UserError(f'{weights.source} is a classifier and {path} trains no classifier: give its own config')
+    network = dict(config.model.network, pretrained=False)
+    architecture = network['model_name'].split('.')[0]
+    noted = weights.noted.setdefault('architecture', architecture)
+    if noted != architecture:
+        raise UserError(f'{weights.source} holds weights of {noted} and {path} trains {architecture}: give its config')
+    fit(weights, create_network(token_head='aux_head.weight' in weights.state, **network))
+
+
+def described(weights: Weights) -> str:
+    """What the weights are of, in a few words."""
+    if weights.is_segmentation:
+        return 'a segmentation model'
+    return f'a classifier, {weights.noted["architecture"]}' if 'architecture' in weights.noted else 'a classifier'
+
+
+@reports_errors
+def main(arguments: list[str] | None = None) -> None:
+    args = parse_arguments(arguments)
+    check_output_file(args.target)
+    weights = read_weights(args.source, averaged=not args.raw)
+    check_target(args.target, args.to, args.source)
+    print(f'{args.source}: {described(weights)}')
+    if args.config:
+        fit_to_config(weights, args.config)
+    if weights.is_segmentation:
+        # here, as classifiers do without MMSegmentation
+        from mmseg_ext.checkpoints.segmentation_weights import segmentation_in
+
+        content = segmentation_in(weights, args.to)
+    else:
+        content = classifier_in(weights, args.to)
+    written = save(args.target, content)
+    for step in weights.steps:
+        print(f'  {step}')
+    numbers = sum(x.numel() for x in weights.state.values())
+    print(f'{args.target}: {len(weights.state)} weights, {numbers / 1e6:.2f} M numbers, {written / 1e6:.1f} MB')

@@ -1,0 +1,63 @@
+"""Runs torchrun with its arguments; where a process fails, what that process said is the last word.
+
+torchrun itself would end with a traceback of its own and a report that holds no reason. This one ends with the exit
+status of the process that failed first: 2 after bad input, 128 + n after signal n. A signal to it, SIGUSR1 too where
+torch has `--signals-to-handle`, goes to the processes, which then have 30 s; it ends with 128 + n. A second one ends it
+at once, and the processes end with it, also where it is killed. Of their errors the first is printed.
+"""
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
+
+from torch.distributed.elastic.multiprocessing import api
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import main as run_elastic
+
+from tokenlabel.processes.launcher import LAUNCHER, SHARED_FOLDER
+
+
+def main() -> None:
+    for name in ('agent.server.api', 'multiprocessing.api'):  # the processes say what is to be said
+        logging.getLogger(f'torch.distributed.elastic.{name}').setLevel(logging.CRITICAL)
+    os.environ.setdefault('PET_SIGNALS_TO_HANDLE', 'SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1')
+    os.environ[LAUNCHER] = str(os.getpid())
+    api._terminate_process_handler = partial(end_processes, api._terminate_process_handler)
+    with tempfile.TemporaryDirectory(prefix='torchrun-') as folder:
+        os.environ[SHARED_FOLDER] = folder
+        try:
+            run_elastic()
+        except SignalException as error:
+            raise SystemExit(128 + error.sigval) from None
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
+        except ChildFailedError as error:
+            raise SystemExit(status_of(error)) from None
+
+
+def end_processes(handler: Callable, number: int, frame: FrameType | None) -> None:
+    """Torch's handler of signals, which waits for the processes; a second Ctrl-C does not."""
+    if number == signal.SIGINT:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
+    handler(number, frame)
+
+
+def status_of(error: ChildFailedError) -> int:
+    """The exit status of a launch whose processes failed; says what they cannot have said themselves."""
+    said = {failure.exitcode for failure in error.failures.values()} & {2, 128 + signal.SIGINT}
+    if said:  # bad input, or Ctrl-C; that other processes lost this one is no news
+        return min(said)
+    rank, failure = error.get_first_failure()
+    if failure.exitcode < 0:
+        name = signal.Signals(-failure.exitcode).name
+        reason = ' (the machine may have run out of memory)' if name == 'SIGKILL' else ''
+        print(f'error: process {rank} was ended by {name}{reason}; --resume goes on.', file=sys.stderr)
+        return 128 - failure.exitcode
+    print(f'error: process {rank} failed; its traceback is above.', file=sys.stderr)
+    return failure.exitcode

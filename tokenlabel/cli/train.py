@@ -1,0 +1,54 @@
+"""Trains what a config describes: pretraining with token labels, or segmentation.
+
+python tools/train.py configs/pretrain_lvvit_s.py
+python tools/train.py configs/pretrain_lvvit_s.py --dry-run
+python tools/train.py configs/upernet_lvvit.py --work-dir runs/upernet --cfg-options train_dataloader.batch_size=4
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from tokenlabel.cli.boundary import reports_errors
+from tokenlabel.cli.parser import Parser
+from tokenlabel.engine.config.run_config import add_run_arguments, explains_errors, load_run_config
+from tokenlabel.engine.dry_run import describe
+from tokenlabel.engine.runner import Runner
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = Parser(description=__doc__)
+    parser.add_argument('config', type=Path, help='config file')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        help='go on from this checkpoint, or from the newest in the work dir when none is named',
+    )
+    parser.add_argument(
+        '--dry-run',
+        action='store_true',
+        help='train nothing: print length, learning rate, parameter groups and memory for WORLD_SIZE processes (1)',
+    )
+    add_run_arguments(parser)
+    return parser.parse_args()
+
+
+@reports_errors
+def main() -> None:
+    args = parse_arguments()
+    config = load_run_config(args)
+    if args.resume:
+        config.resume = True
+        config.load_from = None if args.resume == 'auto' else args.resume
+    processes = int(os.environ.get('WORLD_SIZE', os.environ.get('SLURM_NTASKS', 1) if args.launcher == 'slurm' else 1))
+    with explains_errors(args.config, config):
+        if config.get('default_scope') == 'mmseg':
+            # here, as pretraining does without MMSegmentation
+            from mmseg_ext.checks.before_training import prepare_training
+
+            prepare_training(config, processes, args.dry_run)
+        if args.dry_run:
+            print(f'{args.config}\n{describe(config, processes)}')
+            return
+        Runner.from_cfg(config).train()

@@ -1,0 +1,1 @@
+"""Optimizer steps, gradient accumulation and EMA weights."""

@@ -1,0 +1,114 @@
+"""Writing files so that nobody ever sees half of one."""
+
+import errno
+import itertools
+import json
+import math
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tokenlabel.errors import UserError
+
+_numbers = itertools.count()  # of temporary files: threads write into one folder at once
+
+
+def write_atomically(path: str | Path, data: bytes | str) -> None:
+    """Writes a file so that at every moment the old or the new one is there, whole. Processes may do it at once.
+
+    Args:
+        path: its folder is made where missing.
+        data: contents; text is written as UTF-8.
+
+    Raises:
+        UserError: the disk is full, or the place cannot be written to.
+    """
+    with unfinished(path) as temporary, open(temporary, 'wb') as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def unfinished(path: str | Path) -> Iterator[Path]:
+    """A temporary name for a file that takes its own once the block ends well, and is removed otherwise.
+
+    Args:
+        path: where the file goes in the end; its folder is made where missing. The suffix stays.
+
+    Raises:
+        UserError: the disk is full, or the place cannot be written to.
+    """
+    path = Path(path)
+    temporary = temporary_beside(path)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():  # a device would be replaced
+            raise OSError(errno.EINVAL, 'not a regular file', str(path))
+        try:
+            yield temporary
+            with open(temporary, 'rb') as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
+@contextmanager
+def disk_errors(path: str | Path, remedy: str = 'make room, or choose another place') -> Iterator[None]:
+    """Turns a full, failing or forbidden disk into a `UserError`.
+
+    Args:
+        path: what is being written.
+        remedy: what to do.
+    """
+    try:
+        yield
+    except ConnectionError:  # of other processes, not of the disk
+        raise
+    except OSError as error:
+        raise UserError(f'Cannot write to {path} ({error.strerror or error}): {remedy}.') from error
+
+
+def write_json(path: str | Path, data: object) -> None:
+    """Writes nested dicts and lists as indented JSON, atomically; NaN and infinities, which JSON has not, become null.
+
+    Args:
+        path: its folder is made where missing.
+        data: what `json.dumps` takes.
+
+    Raises:
+        UserError: as `write_atomically`.
+    """
+    write_atomically(path, json.dumps(_finite(data), indent=2, allow_nan=False) + '\n')
+
+
+def temporary_beside(path: Path) -> Path:
+    """A new name of a temporary file in the folder of `path`, with its suffix; see `is_temporary`."""
+    # without the file's own name, which may be as long as names can be
+    return path.with_name(f'.{socket.gethostname()}-{os.getpid()}-{next(_numbers)}.tmp{path.suffix}')
+
+
+def is_temporary(file: Path) -> bool:
+    """Whether a file is what `unfinished` leaves behind when it is killed."""
+    return re.fullmatch(r'\..*\.tmp(\.\w+)?', file.name) is not None
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames within a folder survive a crash."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _finite(data: object) -> object:
+    """The same data with None for NaN and infinities."""
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data

@@ -1,0 +1,1 @@
+"""The method: score maps and Views to token targets, and the loss on them."""
