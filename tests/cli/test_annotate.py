@@ -1,7 +1,6 @@
 """`tools/annotate.py` as a person runs it."""
 
 import errno
-import importlib.util
 import os
 import shutil
 import signal
@@ -17,6 +16,7 @@ import timm
 import torch
 from PIL import Image
 
+from tests.commands import command
 from tests.places import ROOT
 from tokenlabel.labels.store import LabelStore
 
@@ -52,13 +52,8 @@ def command_line(images: Path, store: Path, weights: Path, *more: str) -> list[s
 
 def run(*arguments: str) -> int:
     """The tool's exit status, run in this process."""
-    spec = importlib.util.spec_from_file_location('annotate_tool', TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    try:
-        return tool.main(list(arguments))
-    except SystemExit as exit:
-        return exit.code
+    tool = command('annotate')
+    return tool.main(list(arguments))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

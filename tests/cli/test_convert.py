@@ -1,7 +1,6 @@
 """`tools/convert.py`: any layout into any other that can hold it, bit for bit, and in words."""
 
 import argparse
-import importlib.util
 import os
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 import mmseg_ext  # noqa: F401  (registers the names)
 from mmseg_ext.checkpoints.segmentation_weights import load_backbone
+from tests.commands import command
 from tests.places import ROOT
 from tests.released_segmentation import head_shapes, pyramid_shapes, random_weights, write_released
 from tokenlabel.models import LVViT, TokenLabelModel, load_checkpoint, read_checkpoint, state_dict_of
@@ -48,9 +48,7 @@ model = dict(
 )
 """
 
-spec = importlib.util.spec_from_file_location('convert_tool', TOOL)
-tool = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tool)
+tool = command('convert')
 
 
 @pytest.fixture
@@ -59,11 +57,7 @@ def convert(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def run(source: str, target: str, to: str, *options: str) -> tuple[int, str]:
-        try:
-            tool.main([source, target, '--to', to, *options])
-            status = 0
-        except SystemExit as stop:
-            status = stop.code
+        status = tool.main([source, target, '--to', to, *options])
         printed = capsys.readouterr()
         return status, printed.out + printed.err
 

@@ -1,6 +1,5 @@
 """`tools/labels.py` as a person runs it."""
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -11,6 +10,7 @@ import timm
 import torch
 from PIL import Image
 
+from tests.commands import command
 from tests.label_stores import write_store
 from tests.places import ROOT
 from tokenlabel.labels.store import LabelStore
@@ -20,13 +20,8 @@ TOOL = ROOT / 'tools/labels.py'
 
 def run(*arguments) -> int:
     """The tool's exit status, run in this process."""
-    spec = importlib.util.spec_from_file_location('labels_tool', TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    try:
-        return tool.main([str(argument) for argument in arguments])
-    except SystemExit as exit:
-        return exit.code
+    tool = command('labels')
+    return tool.main([str(argument) for argument in arguments])
 
 
 @pytest.fixture
@@ -164,9 +159,7 @@ def checked(tmp_path_factory) -> dict[str, Path]:
         'files': folder / 'files',
         'vit': folder / 'vit.pth',
     }
-    spec = importlib.util.spec_from_file_location('annotate_tool', TOOL.with_name('annotate.py'))
-    annotate = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(annotate)
+    annotate = command('annotate')
     line = [paths['images'], folder / 'store', '--annotator', 'test_resnet', '--checkpoint', paths['weights']]
     line += ['--img-size', 160, '--k', 2, '--workers', 0, '--device', 'cpu', '--precision', 'fp32']
     assert annotate.main([str(word) for word in line]) == 0
@@ -200,9 +193,7 @@ def test_view_draws_maps_and_what_a_crop_gets(label_store, images, tmp_path, cap
 
 
 def test_the_targets_of_a_crop_are_those_of_its_cells(label_store):
-    spec = importlib.util.spec_from_file_location('labels_tool', TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = command('labels')
     label_map = LabelStore(label_store)[0]
     targets = tool.crop_targets(label_map, (0.5, 0, 0.5, 0.5), 4, num_classes=10)
     assert targets.shape == (4, 4, 10)

@@ -1,6 +1,5 @@
 """What tools write: tried before the work, one sentence on a full disk, nothing half-written."""
 
-import importlib.util
 import os
 from pathlib import Path
 
@@ -11,26 +10,21 @@ import timm
 import torch
 from PIL import Image
 
+from tests.commands import command
 from tests.full_disks import full_disk
-from tests.places import ROOT
 from tests.segmenters import CLASSES, convolution_config, write_checkpoint
 
 RNG = np.random.default_rng(0)
 
 
 def load(tool: str):
-    spec = importlib.util.spec_from_file_location(f'{tool}_tool', ROOT / f'tools/{tool}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = command(tool)
     return module
 
 
 def run(module, *arguments: object) -> int:
     """The exit status of a tool, run in this process."""
-    try:
-        return module.main([str(argument) for argument in arguments]) or 0
-    except SystemExit as end:
-        return end.code
+    return module.main([str(argument) for argument in arguments])
 
 
 def written(folder: Path) -> set[str]:

@@ -1,11 +1,9 @@
 """Flags of all tools: what cannot be is one sentence and status 2, before anything is read or written."""
 
-import importlib.util
-
 import pytest
 import torch
 
-from tests.places import ROOT
+from tests.commands import command
 from tokenlabel.devices import usable_device
 from tokenlabel.errors import UserError
 
@@ -23,13 +21,8 @@ COMMANDS = {
 
 def run(tool: str, *arguments: object) -> int:
     """The exit status of a tool, run in this process."""
-    spec = importlib.util.spec_from_file_location(f'{tool}_tool', ROOT / f'tools/{tool}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    try:
-        return module.main([str(argument) for argument in arguments])
-    except SystemExit as end:
-        return end.code
+    module = command(tool)
+    return module.main([str(argument) for argument in arguments])
 
 
 NO_NUMBER = ('x', '', '1.5', 'nan', '1e3', '9' * 5000, '0x10', '1_0', 'None')

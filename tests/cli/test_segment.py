@@ -1,7 +1,6 @@
 """`tools/segment.py` as a person runs it."""
 
 import csv
-import importlib.util
 import os
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.commands import command
 from tests.places import ROOT
 from tests.segmenters import CLASSES, convolution_config, token_config, write_checkpoint
 
@@ -19,9 +19,7 @@ RNG = np.random.default_rng(0)
 
 @pytest.fixture(scope='module')
 def tool():
-    spec = importlib.util.spec_from_file_location('segment_tool', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = command('segment')
     return module
 
 
@@ -49,10 +47,7 @@ def images(tmp_path) -> Path:
 
 def run(tool, *arguments: object) -> int:
     """The tool's exit status, run in this process."""
-    try:
-        return tool.main([str(argument) for argument in arguments])
-    except SystemExit as exit:
-        return exit.code
+    return tool.main([str(argument) for argument in arguments])
 
 
 def written(folder: Path) -> set[str]:

@@ -1,9 +1,7 @@
 """`tools/test.py` on segmentation models: scores, reports, and checkpoints and data that do not fit."""
 
 import csv
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from mmseg.registry import MODELS
 
 import mmseg_ext  # noqa: F401  (registers the names)
 from mmseg_ext.evaluation import worst_images
+from tests.commands import run_command
 from tests.places import ROOT
 from tokenlabel.engine.config.mmseg_scope import enable_mmseg_scope
 from tokenlabel.engine.runner import Runner
@@ -75,16 +74,12 @@ def write_checkpoint(tmp_path):
 
 
 @pytest.fixture
-def evaluate(monkeypatch, tmp_path):
+def evaluate(tmp_path):
     """Runs `tools/test.py` in this process."""
-    specification = importlib.util.spec_from_file_location('evaluation_tool', ROOT / 'tools/test.py')
-    tool = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(tool)
 
-    def run(*words, log_level='ERROR') -> None:
+    def run(*words, log_level='ERROR') -> int:
         words = [*words, '--work-dir', tmp_path / 'run', '--cfg-options', f'log_level={log_level}']
-        monkeypatch.setattr(sys, 'argv', ['tools/test.py', *map(str, words)])
-        tool.main()
+        return run_command('test', *words)
 
     return run
 
@@ -94,9 +89,7 @@ def refused(evaluate, capsys):
     """Runs `tools/test.py` where it has to fail and returns the one sentence that it says."""
 
     def run(*words) -> str:
-        with pytest.raises(SystemExit) as stop:
-            evaluate(*words)
-        assert stop.value.code == 2
+        assert evaluate(*words) == 2
         [sentence] = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
         return sentence
 
@@ -158,8 +151,8 @@ def test_a_test_that_ends_early_leaves_neither_metrics_nor_report(
 
     monkeypatch.setattr(Runner, 'test', stop)
     config = write_config()
-    with pytest.raises(SystemExit, match='130'):
-        evaluate(config, write_checkpoint(config), '--out', tmp_path / 'metrics.json', '--report', tmp_path / 'report')
+    written = ['--out', tmp_path / 'metrics.json', '--report', tmp_path / 'report']
+    assert evaluate(config, write_checkpoint(config), *written) == 130
     assert not (tmp_path / 'metrics.json').exists() and not (tmp_path / 'report').exists()
 
 

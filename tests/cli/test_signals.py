@@ -130,7 +130,7 @@ def test_a_stopped_test_writes_no_scores(scenes, tmp_path, monkeypatch, number, 
 
 
 def test_a_stopped_comparison_ends_the_runs_at_work_and_begins_no_others(tmp_path):
-    demo_stages = importlib.import_module('demo_stages')
+    demo_stages = importlib.import_module('tokenlabel.demo.stages')
 
     def compare() -> None:
         stages = demo_stages.Stages(tmp_path, demo_stages.SMALLEST, say=lambda line: None)

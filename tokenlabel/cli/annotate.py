@@ -8,6 +8,7 @@ same command goes on where it was, in as many processes as are started for it.
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -36,7 +37,7 @@ from tokenlabel.processes.signals import when_stopped
 
 
 @reports_errors
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     with when_stopped(lambda: 'nothing is lost, the same command resumes.'):
         return run(args)

@@ -10,6 +10,7 @@ python tools/benchmark.py step    # a whole training step, compiled or not, agai
 import argparse
 import importlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -31,7 +32,7 @@ PRECISIONS = ('bf16', 'fp16', 'fp32')
 
 
 @reports_errors
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser(description=__doc__)
     commands = parser.add_subparsers(dest='what', required=True)
     add_labels_arguments(commands.add_parser('labels'))

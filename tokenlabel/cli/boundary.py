@@ -5,7 +5,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec
 
 from tokenlabel.errors import UserError, lack
 from tokenlabel.processes.launcher import end_with_launcher, speaks_first
@@ -13,7 +13,6 @@ from tokenlabel.processes.signals import farewell, status_of, stops_at_signals
 from tokenlabel.processes.standard_streams import finish_stdout, nobody_reads, prepare_streams, say
 
 P = ParamSpec('P')
-R = TypeVar('R')
 
 BUG = (
     'error: this is a bug of tokenlabel, not of your input: please report it with the command, the traceback above and '
@@ -22,8 +21,8 @@ BUG = (
 CLOSED_OUTPUT = 141  # as shells name a process that SIGPIPE has ended
 
 
-def reports_errors(main: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a command's `main`, the one boundary where errors end.
+def reports_errors(main: Callable[P, int | None]) -> Callable[P, int]:
+    """Decorate a command's `main`, the one boundary where errors end; what it returns is the exit status.
 
     A `UserError` becomes `error: <sentence>` on stderr and exit status 2, without a traceback; so does what the
     machine has no more of, see `lack`. Ctrl-C, SIGTERM and SIGHUP become one line, of the leading process alone, and
@@ -33,33 +32,35 @@ def reports_errors(main: Callable[P, R]) -> Callable[P, R]:
     """
 
     @functools.wraps(main)
-    def reporting(*args: P.args, **kwargs: P.kwargs) -> R:
+    def reporting(*args: P.args, **kwargs: P.kwargs) -> int:
         end_with_launcher()
         prepare_streams()
         try:
             with stops_at_signals():
-                result = main(*args, **kwargs)
+                status = main(*args, **kwargs)
                 sys.stdout.flush()
-            return result
+            return status or 0
+        except SystemExit as end:  # of --help, and of a run that a signal ended
+            return end.code or 0
         except UserError as error:
             if speaks_first():
                 say(f'error: {sentence_of(error)}')
-            raise SystemExit(2) from error
+            return 2
         except KeyboardInterrupt as stop:
             line = farewell(stop)
             if line and speaks_first():
                 say(line)
-            raise SystemExit(status_of(stop)) from None
+            return status_of(stop)
         except Exception as error:
             if isinstance(error, BrokenPipeError) and nobody_reads():
-                raise SystemExit(CLOSED_OUTPUT) from None
+                return CLOSED_OUTPUT
             sentence = lack(error)
             if speaks_first():
                 if sentence is None:
                     with suppress(OSError):
                         traceback.print_exc()
                 say(f'error: {sentence}' if sentence else BUG)
-            raise SystemExit(2 if sentence else 1) from error
+            return 2 if sentence else 1
         finally:
             finish_stdout()
 

@@ -10,6 +10,7 @@ without; a file of timm; a released classifier or segmentation model; safetensor
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
@@ -23,7 +24,7 @@ from tokenlabel.errors import UserError
 from tokenlabel.files.output_checks import check_output_file
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = Parser(description=__doc__)
     parser.add_argument('source', type=Path, help='checkpoint in any layout')
     parser.add_argument('target', type=Path, help='file to write; .safetensors is written as such')
@@ -77,7 +78,7 @@ def described(weights: Weights) -> str:
 
 
 @reports_errors
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_arguments(arguments)
     check_output_file(args.target)
     weights = read_weights(args.source, averaged=not args.raw)
@@ -97,3 +98,4 @@ def main(arguments: list[str] | None = None) -> None:
         print(f'  {step}')
     numbers = sum(x.numel() for x in weights.state.values())
     print(f'{args.target}: {len(weights.state)} weights, {numbers / 1e6:.2f} M numbers, {written / 1e6:.1f} MB')
+    return 0

@@ -11,6 +11,7 @@ Every stage is a command that is printed before it runs; each leaves its log and
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -27,7 +28,7 @@ from tokenlabel.files.writing import write_atomically
 from tokenlabel.processes.signals import when_stopped
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = Parser(description=__doc__)
     parser.add_argument('--work-dir', type=Path, help='where to write (work_dirs/ demo, comparison or families)')
     parser.add_argument('--smallest', action='store_true', help='a few steps of everything')
@@ -85,7 +86,7 @@ def print_report(report: dict, work_dir: Path) -> None:
 
 
 @reports_errors
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_arguments(arguments)
     if args.compare or args.families:
         run, name, budget = compare, 'comparison', COMPARISON
@@ -95,9 +96,10 @@ def main(arguments: list[str] | None = None) -> None:
         check_output_folder(work_dir)
         with when_stopped(lambda: 'the same command resumes, finished runs are kept.'):
             run(work_dir, SMALLEST if args.smallest else budget, args.seeds, args.jobs)
-        return
+        return 0
     work_dir = args.work_dir or Path('work_dirs/demo')
     check_output_folder(work_dir)
     report = run_demo(Stages(work_dir, SMALLEST if args.smallest else FULL))
     write_atomically(work_dir / 'report.json', json.dumps(report, indent=2) + '\n')
     print_report(report, work_dir)
+    return 0

@@ -43,7 +43,7 @@ from tokenlabel.transforms.view import View
 
 
 @reports_errors
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     with when_stopped(lambda: 'the same command resumes.') if args.run in RESUMED else nullcontext():
         return args.run(args)

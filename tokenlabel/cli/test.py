@@ -8,6 +8,7 @@ python tools/test.py configs/pretrain_lvvit_s.py lvvit_s-26M-224-83.3.pth.tar \\
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
@@ -30,7 +31,7 @@ from tokenlabel.processes.launch_environment import launched_place
 from tokenlabel.processes.signals import when_stopped
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = Parser(description=__doc__)
     parser.add_argument('config', type=Path, help='config file')
     parser.add_argument('checkpoint', type=Path, help='weights to evaluate')
@@ -138,7 +139,7 @@ def check_outputs(config: Config, args: argparse.Namespace) -> None:
 
 
 @reports_errors
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_arguments(arguments)
     config = load_run_config(args)
     # weights that training would start from are about to be replaced
@@ -156,3 +157,4 @@ def main(arguments: list[str] | None = None) -> None:
         metrics = evaluate_segmentor(config, args) if segmentation else evaluate_classifier(config, args)
     if args.out and is_main_process():
         write_json(args.out, metrics)
+    return 0

@@ -23,7 +23,7 @@ from torch.distributed.run import main as run_elastic
 from tokenlabel.processes.launcher import LAUNCHER, SHARED_FOLDER
 
 
-def main() -> None:
+def main() -> int:
     for name in ('agent.server.api', 'multiprocessing.api'):  # the processes say what is to be said
         logging.getLogger(f'torch.distributed.elastic.{name}').setLevel(logging.CRITICAL)
     os.environ.setdefault('PET_SIGNALS_TO_HANDLE', 'SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1')

@@ -7,6 +7,7 @@ python tools/train.py configs/upernet_lvvit.py --work-dir runs/upernet --cfg-opt
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from tokenlabel.cli.boundary import reports_errors
@@ -16,7 +17,7 @@ from tokenlabel.engine.dry_run import describe
 from tokenlabel.engine.runner import Runner
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(description=__doc__)
     parser.add_argument('config', type=Path, help='config file')
     parser.add_argument(
@@ -31,12 +32,12 @@ def parse_arguments() -> argparse.Namespace:
         help='train nothing: print length, learning rate, parameter groups and memory for WORLD_SIZE processes (1)',
     )
     add_run_arguments(parser)
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 @reports_errors
-def main() -> None:
-    args = parse_arguments()
+def main(arguments: Sequence[str] | None = None) -> int:
+    args = parse_arguments(arguments)
     config = load_run_config(args)
     if args.resume:
         config.resume = True
@@ -50,5 +51,6 @@ def main() -> None:
             prepare_training(config, processes, args.dry_run)
         if args.dry_run:
             print(f'{args.config}\n{describe(config, processes)}')
-            return
+            return 0
         Runner.from_cfg(config).train()
+    return 0

@@ -219,5 +219,5 @@ def test_a_file_of_full_size_is_evaluated_by_the_tool(size, ade20k, tmp_path, mo
     # fmt: on
     command = ['test.py', str(CONFIGS / f'released/upernet_lvvit_{size}.py'), str(file), '--out', str(out)]
     monkeypatch.setattr(sys, 'argv', [*command, '--work-dir', str(tmp_path), '--cfg-options', *options])
-    test.main()
+    assert test.main() == 0
     assert json.loads(out.read_text())['mIoU'] >= 0
