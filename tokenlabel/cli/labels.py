@@ -27,8 +27,8 @@ from tokenlabel.data.readers import open_images
 from tokenlabel.errors import UserError
 from tokenlabel.files.output_checks import check_output_file, check_output_folder
 from tokenlabel.files.reading import printable, read_lines
-from tokenlabel.labels import geometry_check, release
 from tokenlabel.labels.annotator import map_side
+from tokenlabel.labels.maintenance import geometry_check, release
 from tokenlabel.labels.maintenance.rewrite import keys_of_classes, merge_stores, subset_store
 from tokenlabel.labels.maintenance.statistics import describe_store, image_labels, store_statistics
 from tokenlabel.labels.maintenance.verification import lacks_checksum, num_files, verify_store
