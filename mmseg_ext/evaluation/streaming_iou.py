@@ -17,6 +17,8 @@ from mmseg.registry import METRICS
 from torch import Tensor
 
 from mmseg_ext.evaluation.prediction_files import WritesPredictions
+from tokenlabel.engine.metrics import NON_FINITE
+from tokenlabel.errors import UserError
 
 
 @METRICS.register_module()
@@ -75,6 +77,11 @@ class StreamingIoU(WritesPredictions, IoUMetric):
             labels = sample['pred_sem_seg']['data'].squeeze()
             if self.output_dir is not None:
                 self.write_labels(labels, sample)
+            finite = sample.get('finite_logits')
+            if finite is None and 'seg_logits' in sample:
+                finite = sample['seg_logits']['data'].isfinite().all()
+            if finite is not None:
+                self._num_broken = self._num_broken + (~finite).int()
             if not self.format_only:
                 truth = sample['gt_sem_seg']['data'].squeeze().to(labels.device)
                 self._count(labels, truth, sample.get('img_path'))
@@ -84,7 +91,14 @@ class StreamingIoU(WritesPredictions, IoUMetric):
 
         Args:
             size: Number of images in the dataset.
+
+        Raises:
+            UserError: Logits were NaN or infinite.
         """
+        broken = torch.as_tensor(self._num_broken).long().cpu()
+        all_reduce(broken)
+        if broken:
+            raise UserError(NON_FINITE.format('logits', int(broken), size))
         if self.format_only:
             print_log(f'Predictions are in {self.output_dir}.', 'current')
             return {}
@@ -116,6 +130,7 @@ class StreamingIoU(WritesPredictions, IoUMetric):
     def _forget(self) -> None:
         self._counts = self._last = None
         self._num_seen = 0
+        self._num_broken = 0
         self._rows = []
 
     def _count(self, labels: Tensor, truth: Tensor, path: str | None) -> None:

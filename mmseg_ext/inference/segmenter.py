@@ -92,6 +92,7 @@ class Segmenter:
             self._pipeline = Compose(resizing_pipeline(config))
         self._is_grey = reads_grey(config)
         stored = load_segmentation_model(self.model, checkpoint)
+        self._source = checkpoint
         self.model.to(self.device).eval()
         binary = self.model.out_channels == 1
         self._threshold = self.model.decode_head.threshold if binary else None
@@ -111,7 +112,8 @@ class Segmenter:
             image: see `mmseg_ext.inference.image_pixels.image_pixels`.
 
         Raises:
-            UserError: it cannot be read, or even its smallest tile needs more than the memory limit or the device has.
+            UserError: it cannot be read, even its smallest tile needs more than the memory limit or the device has, or
+                the logits are NaN or infinite.
         """
         pixels = image_pixels(image, self.memory_limit)
         height, width = pixels.shape[:2]
@@ -142,6 +144,8 @@ class Segmenter:
         labels = np.empty(size, np.uint8 if self.num_classes <= 255 else np.uint16)
         for tile in self._tiles(interpolations, padded):
             logits = self._logits(resized, tile, padded)
+            if not logits.isfinite().all():
+                raise UserError(f'{self._source} gives NaN or infinite logits: take another checkpoint')
             for row, band in labels_of(logits, tile, interpolations, self._band_bytes, self._threshold):
                 labels[row : row + len(band), slice(*tile.cols)] = band.cpu().numpy()
         return labels

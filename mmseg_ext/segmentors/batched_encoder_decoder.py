@@ -91,7 +91,10 @@ class BatchedEncoderDecoder(EncoderDecoder):
             yield data['inputs'][0], data['data_samples'][0]
 
     def labelled(self, pairs: Iterable[tuple[Tensor, SegDataSample]], keep_logits: bool = False) -> list[SegDataSample]:
-        """Preprocessed images' samples with the labels `pred_sem_seg` [1, H, W], and `seg_logits` [C, H, W] if kept."""
+        """Preprocessed images' samples with the labels `pred_sem_seg` [1, H, W], and `seg_logits` [C, H, W] if kept.
+
+        `finite_logits`, bool [], says whether the labels are worth anything.
+        """
         samples = []
         for image, sample in self.seen(pairs):
             logits = new_logits(image, sample.metainfo) if keep_logits or image.num_classes == 1 else None
@@ -101,7 +104,7 @@ class BatchedEncoderDecoder(EncoderDecoder):
                 labels = (logits > self.decode_head.threshold).to(logits)
             if logits is not None:
                 sample.set_data(dict(seg_logits=PixelData(data=logits)))
-            sample.set_data(dict(pred_sem_seg=PixelData(data=labels)))
+            sample.set_data(dict(pred_sem_seg=PixelData(data=labels), finite_logits=image.is_finite))
             samples.append(sample)
         return samples
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from itertools import islice
 
+import torch
 from mmengine.structures import PixelData
 from mmseg.models import SegTTAModel
 from mmseg.registry import MODELS
@@ -32,7 +33,7 @@ class BatchedTTAModel(SegTTAModel):
         return [self._merged(islice(seen, len(views))) for views in images]
 
     def _merged(self, seen: Iterable[tuple[WindowedImage, SegDataSample]]) -> SegDataSample:
-        total, num_views = None, 0
+        total, num_views, finite = None, 0, []
         for image, sample in seen:
             logits = self.module.logits(image, sample.metainfo)
             probabilities = logits.softmax(0) if len(logits) > 1 else logits.sigmoid()
@@ -41,10 +42,12 @@ class BatchedTTAModel(SegTTAModel):
             else:
                 total += probabilities
             num_views += 1
+            finite.append(image.is_finite)
         total /= num_views
         if len(total) > 1:
             labels = total.argmax(0, keepdim=True)
         else:
             labels = (total > self.module.decode_head.threshold).to(total)
         merged.set_data(dict(seg_logits=PixelData(data=total), pred_sem_seg=PixelData(data=labels)))
+        merged.set_data(dict(finite_logits=torch.stack(finite).all()))
         return merged

@@ -53,6 +53,11 @@ class WindowedImage:
         """Channels of the logits."""
         return len(self.logits[0])
 
+    @property
+    def is_finite(self) -> Tensor:
+        """Whether no logit is NaN or infinite: bool [], on their device."""
+        return torch.stack([logits.isfinite().all() for logits in self.logits]).all()
+
     def mean_logits(
         self, classes: slice, align_corners: bool, size: tuple[int, int], out: Tensor | None = None
     ) -> Tensor:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tokenlabel.engine.metrics import ReassessedTopK, TopK
+from tokenlabel.errors import UserError
 
 
 def evaluate(scores: torch.Tensor, labels: torch.Tensor, topk=(1, 2), size=None) -> dict:
@@ -16,6 +17,13 @@ def evaluate(scores: torch.Tensor, labels: torch.Tensor, topk=(1, 2), size=None)
 def test_a_label_counts_when_it_is_among_the_k_highest_scores():
     scores = torch.tensor([[3.0, 2, 1], [3, 2, 1], [1, 2, 3], [1, 3, 2]])
     assert evaluate(scores, torch.tensor([0, 1, 0, 1])) == {'top1': 50.0, 'top2': 75.0}
+
+
+@pytest.mark.parametrize('value', [torch.nan, torch.inf])
+def test_scores_that_are_not_finite_are_no_accuracy(value):
+    scores = torch.tensor([[3.0, 2, 1], [3, 2, value], [1, 2, 3]])
+    with pytest.raises(UserError, match='The scores of 1 of 3 images are NaN or infinite'):
+        evaluate(scores, torch.tensor([0, 1, 0]))
 
 
 def test_with_fewer_classes_than_k_every_image_counts():

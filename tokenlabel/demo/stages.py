@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,10 +15,11 @@ from pathlib import Path
 from tokenlabel.data.digit_scenes import write_digit_scenes
 from tokenlabel.engine.resuming.checkpoint_files import last_checkpoint
 from tokenlabel.errors import UserError
-from tokenlabel.files.writing import disk_errors
+from tokenlabel.files.writing import disk_errors, is_temporary
 
 ROOT = Path(__file__).resolve().parents[2]
 ANNOTATOR = ('resnet10t', '--model-kwargs', 'channels=[32,64,96,128]', 'stem_width=16', 'output_stride=8')
+STORE_FILE = re.compile(r'meta\.json|lock|keys\.npy|(scores|classes|sizes|progress)-\d+(\.\w+)?')
 ITERATION = re.compile(r'Iter\(train\) \[ *(\d+)/(\d+)\].*?eta: (\S+).*?  loss: (\S+)')
 
 
@@ -75,7 +75,7 @@ class Stages:
 
     def train_annotator(self) -> dict:
         """A small CNN that learns from image labels; returns its metrics."""
-        self._remove_labels()
+        self.remove_labels()
         options = [*self._image_options(), *schedule(self.budget.annotator_iterations)]
         launcher = [sys.executable, 'tools/train.py']
         return self._train_and_test('annotator', 'configs/demo/annotator.py', launcher, options)
@@ -113,7 +113,7 @@ class Stages:
             raise UserError(f'{self.work_dir / run} has no checkpoint: run the stage before it again.')
         return latest
 
-    def _remove_labels(self) -> None:
+    def remove_labels(self) -> None:
         """Removes the labels of an earlier annotator of the demo.
 
         Raises:
@@ -127,7 +127,12 @@ class Stages:
             annotator = None
         if annotator != ANNOTATOR[0]:
             raise UserError(f'{self.labels} holds no labels of the demo: choose another --work-dir, or remove it.')
-        shutil.rmtree(self.labels)
+        files = list(self.labels.iterdir())
+        if foreign := [file.name for file in files if not STORE_FILE.fullmatch(file.name) and not is_temporary(file)]:
+            raise UserError(f'{self.labels} holds {foreign[0]} beside the labels of the demo: move it, or remove it.')
+        for file in files:
+            file.unlink()
+        self.labels.rmdir()
 
     def _train_and_test(self, run: str, config: str, launcher: Sequence[str], options: Sequence[str]) -> dict:
         folder = self.work_dir / run

@@ -8,6 +8,12 @@ from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS
 
 from tokenlabel.argument_checks import Count, checked
+from tokenlabel.errors import UserError
+
+NON_FINITE = (
+    'The {} of {} of {} images are NaN or infinite, so that no prediction counts: the weights are damaged or of a '
+    'diverged training; take another checkpoint.'
+)
 
 
 @METRICS.register_module()
@@ -18,6 +24,9 @@ class TopK(BaseMetric):
 
     Args:
         topk: the values of k; one above the number of classes counts every image as right.
+
+    Raises:
+        UserError: scores are NaN or infinite.
     """
 
     @checked
@@ -33,13 +42,17 @@ class TopK(BaseMetric):
             num_classes = sample['scores'].shape[1]
             ranked = sample['scores'].topk(min(max(self.topk), num_classes), dim=1).indices
             found = ranked == sample['labels'][:, None]
-            hits = torch.stack([found[:, :k].any(1) for k in self.topk], dim=1)
-            self.results.extend(hits.tolist())
+            hits = [found[:, :k].any(1) for k in self.topk]
+            self.results.extend(torch.stack([*hits, sample['scores'].isfinite().all(1)], dim=1).tolist())
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """Percentages over all images."""
-        hits = torch.as_tensor(results, dtype=torch.float64).reshape(-1, len(self.topk))
-        return {f'top{k}': 100 * float(share) for k, share in zip(self.topk, hits.mean(0), strict=True)}
+        *shares, finite = torch.as_tensor(results, dtype=torch.float64).reshape(-1, len(self.topk) + 1).mean(0)
+        if finite < 1:
+            raise UserError(
+                NON_FINITE.format('scores', len(results) - round(float(finite) * len(results)), len(results))
+            )
+        return {f'top{k}': 100 * float(share) for k, share in zip(self.topk, shares, strict=True)}
 
 
 class ReassessedTopK(BaseMetric):

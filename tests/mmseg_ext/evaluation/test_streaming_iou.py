@@ -109,6 +109,15 @@ def test_images_are_scored_one_by_one():
         assert image['IoU'] == pytest.approx(float(torch.stack(ious).mean()))
 
 
+def test_logits_that_are_not_finite_are_no_score():
+    drawn = samples(3)
+    for index, sample in enumerate(drawn):
+        sample['finite_logits'] = torch.tensor(index != 1)
+    metric = StreamingIoU()
+    with pytest.raises(UserError, match='The logits of 1 of 3 images are NaN or infinite'):
+        scored(metric, drawn)
+
+
 def test_every_evaluation_starts_anew():
     metric = StreamingIoU(per_image=True)
     first = scored(metric, samples(3))

@@ -233,6 +233,15 @@ def test_weights_that_are_nan_or_no_real_numbers_segment_nothing(tmp_path):
             Segmenter(config, tmp_path / 'bad.pth')
 
 
+def test_weights_of_which_the_network_makes_nan_segment_nothing(tmp_path):
+    config = convolution_config()
+    whole = torch.load(write_checkpoint(config, tmp_path / 'c.pth'), weights_only=True)
+    whole['state_dict']['decode_head.conv_seg.weight'].fill_(3e38)
+    torch.save(whole, tmp_path / 'c.pth')
+    with pytest.raises(UserError, match=r'c\.pth gives NaN or infinite logits'):
+        Segmenter(config, tmp_path / 'c.pth')(photograph(50, 60))
+
+
 def test_a_config_file_is_enough(tmp_path):
     config = token_config()
     checkpoint = write_checkpoint(config, tmp_path / 'c.pth')

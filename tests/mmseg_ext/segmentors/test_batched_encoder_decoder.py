@@ -141,6 +141,15 @@ def test_labels_do_without_logits(meta):
     assert torch.equal(without.pred_sem_seg.data, kept.pred_sem_seg.data)
 
 
+def test_predictions_say_whether_their_logits_are_finite():
+    _, ours = configured(**SLIDE)
+    data = batch((45, 70), (45, 70))
+    assert [bool(sample.finite_logits) for sample in step(ours, data)] == [True, True]
+    data['inputs'][1] = data['inputs'][1].float()
+    data['inputs'][1][0, 3, 4] = torch.nan
+    assert [bool(sample.finite_logits) for sample in step(ours, data)] == [True, False]
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
 @pytest.mark.parametrize('precision', [None, 'bfloat16'])
