@@ -19,7 +19,7 @@ STAMP = .venv/installed-for
 .PHONY: demo test test-originals lint install clean FORCE
 
 demo: install
-	$(VENV_PYTHON) tools/demo.py
+	$(VENV_PYTHON) -m tokenlabel demo
 
 # Two processes, each with the tests of whole files.
 PYTEST = OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest --numprocesses 2 --dist loadfile

@@ -14,6 +14,12 @@ def read_version() -> str:
     return re.search(r"^__version__ = '([^']+)'", source, re.MULTILINE).group(1)
 
 
+def config_packages() -> list[str]:
+    """`configs/` and its folders, as packages below `tokenlabel.configs`."""
+    folders = sorted({path.parent.relative_to(ROOT / 'configs') for path in (ROOT / 'configs').rglob('*.py')})
+    return ['.'.join(('tokenlabel.configs', *folder.parts)) for folder in folders]
+
+
 setup(
     name='tokenlabel',
     version=read_version(),
@@ -21,7 +27,13 @@ setup(
     license='Apache-2.0',
     license_files=['LICENSE'],
     python_requires='>=3.11',
-    packages=find_packages(str(ROOT), include=['tokenlabel', 'tokenlabel.*', 'mmseg_ext', 'mmseg_ext.*']),
+    packages=[
+        *find_packages(str(ROOT), include=['tokenlabel', 'tokenlabel.*', 'mmseg_ext', 'mmseg_ext.*']),
+        *config_packages(),
+    ],
+    # In a wheel the configs lie within the package, where `tokenlabel train NAME` and `tokenlabel::NAME.py` find them.
+    package_dir={'tokenlabel.configs': 'configs'},
+    entry_points={'console_scripts': ['tokenlabel = tokenlabel.__main__:main']},
     install_requires=[
         'torch>=2.6',
         'torchvision>=0.21',

@@ -1,14 +1,14 @@
 """An annotator for one's own classes: a pretrained classifier of timm, fine-tuned on image labels.
 
-    python tools/train.py configs/annotator.py --cfg-options model.network.num_classes=37
-    python tools/annotate.py data/images/train data/labels --annotator convnext_tiny.fb_in22k_ft_in1k \
+    tokenlabel train configs/annotator.py --cfg-options model.network.num_classes=37
+    tokenlabel annotate data/images/train data/labels --annotator convnext_tiny.fb_in22k_ft_in1k \
         --checkpoint work_dirs/annotator/best_top1_iter_ITERATION.pth
     tools/pretrain.sh configs/pretrain_lvvit_s.py 1 --cfg-options model.network.num_classes=37 \
         train_dataloader.dataset.root=data/images/train train_dataloader.dataset.label_store=data/labels \
         val_dataloader.dataset.root=data/images/val
 
 Images in data/images/{train,val}, a folder per class. 30 epochs of batch 64 on one GPU; on several, or with another
-batch, the learning rate follows. Any classifier of timm will do, by `model.network.model_name`; `tools/annotate.py
+batch, the learning rate follows. Any classifier of timm will do, by `model.network.model_name`; `tokenlabel annotate
 --list` says how the maps of each family arise. Pixels are normalised as for ImageNet: a classifier of another mean and
 std (timm's `default_cfg`) wants them in `model.data_preprocessor`, for tools/annotate.py uses its own.
 """

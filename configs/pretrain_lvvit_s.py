@@ -4,7 +4,7 @@
     tools/pretrain.sh configs/pretrain_lvvit_s.py 8
 
 Images in data/imagenet/{train,val}, labels in data/imagenet_labels, made by
-`python tools/annotate.py data/imagenet/train data/imagenet_labels --annotator dm_nfnet_f6`.
+`tokenlabel annotate data/imagenet/train data/imagenet_labels --annotator dm_nfnet_f6`.
 Published: 83.3 % top-1.
 """
 

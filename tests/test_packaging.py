@@ -35,6 +35,7 @@ FLOORS = [
     {'mmseg_ext'},
     {'benchmarks', 'demo'},
     {'cli'},
+    {'__main__.py'},
 ]
 WITH_OPENMMLAB = ('engine', 'benchmarks', 'demo', 'cli')
 MODULES_OUTSIDE_ENGINE = [path for path in MODULES if path.parts[1] not in WITH_OPENMMLAB]
@@ -63,7 +64,9 @@ def room_of(name: str) -> str | None:
     room = rest.split('.')[0]
     if package != 'tokenlabel' or not room:
         return None
-    return room if (ROOT / package / room).is_dir() else f'{room}.py'
+    if (ROOT / package / room).is_dir():
+        return room
+    return f'{room}.py' if (ROOT / package / f'{room}.py').is_file() else None
 
 
 @pytest.fixture(scope='module')
@@ -147,6 +150,10 @@ class TestRequirements:
             '.'.join(path.parent.relative_to(ROOT).parts)
             for package in ('tokenlabel', 'mmseg_ext')
             for path in (ROOT / package).rglob('*.py')
+        }
+        folders |= {
+            '.'.join(('tokenlabel.configs', *path.parent.relative_to(ROOT / 'configs').parts))
+            for path in (ROOT / 'configs').rglob('*.py')
         }
         assert folders == set(setup_arguments['packages'])
 

@@ -19,6 +19,7 @@ REFUSALS = {
     errno.ENFILE: 'close other programs, or use fewer workers',
     errno.EAGAIN: 'raise `ulimit -u`, or use fewer workers',
 }
+OPENMMLAB = ('mmengine', 'mmcv', 'mmseg')
 NO_MEMORY = re.compile(r'out of memory|allocate memory|insufficient memory|ALLOC_FAILED', re.IGNORECASE)
 
 
@@ -32,6 +33,8 @@ class UserError(ValueError):
 def lack(error: Exception) -> str | None:
     """What the machine has no more of or does not allow, in one sentence; None where an error says something else."""
     reason = _first_sentence(error)
+    if missing := missing_package(error):
+        return missing
     if is_out_of_memory(error):
         return f'Memory ran out ({reason}): choose a smaller batch, smaller images or fewer workers.'
     if isinstance(error, OSError) and error.errno in REFUSALS:
@@ -42,6 +45,14 @@ def lack(error: Exception) -> str | None:
     if type(error).__name__ in ('DistNetworkError', 'DistStoreError'):
         return f'The processes cannot meet ({reason}): check MASTER_ADDR, and choose another PORT.'
     return None
+
+
+def missing_package(error: Exception) -> str | None:
+    """Which package of OpenMMLab an import has not found, in a sentence; None where an error is of another kind."""
+    package = (error.name or '').split('.')[0] if isinstance(error, ModuleNotFoundError) else ''
+    if package not in OPENMMLAB:
+        return None
+    return f"{package} is not installed, which this command needs: pip install 'tokenlabel[mm]'."
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -2,7 +2,7 @@
 
 Run by tools/demo.py, or by hand once the scenes are there:
 
-    python tools/train.py configs/demo/annotator.py
+    tokenlabel train configs/demo/annotator.py
 """
 
 _base_ = ['../_base_/pretrain_runtime.py']

@@ -94,7 +94,7 @@ def test_a_missing_store_is_said_with_the_command_that_makes_it(run_tool, scenes
     done = run_tool(
         'tools/pretrain.sh', 'configs/demo/pretrain.py', '1', '--work-dir', tmp_path, '--cfg-options', *options
     )
-    fails_with(done, f'No label store at {tmp_path}/labels', 'python tools/annotate.py')
+    fails_with(done, f'No label store at {tmp_path}/labels', 'tokenlabel annotate')
 
 
 def test_a_corrupt_image_is_named_though_a_worker_reads_it(run_tool, scenes, tmp_path):

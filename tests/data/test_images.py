@@ -118,7 +118,7 @@ def test_a_truncated_jpeg_is_named(folder, transform):
 
 
 def test_a_missing_store_is_said_with_the_command_that_makes_it(folder, tmp_path):
-    with pytest.raises(UserError, match=r'python tools/annotate\.py .*images .*nowhere --annotator'):
+    with pytest.raises(UserError, match=r'tokenlabel annotate .*images .*nowhere --annotator'):
         LabeledImages(folder, EvalTransform(32), tmp_path / 'nowhere')
 
 

@@ -42,7 +42,7 @@ def test_a_run_is_repeated_only_when_it_has_changed(tmp_path, monkeypatch):
     assert done == [
         (
             'families/swin_image_labels_seed1',
-            'configs/demo/families/swin.py',
+            'demo/families/swin',
             ['model.targets.type=ImageLabels', 'randomness.seed=1'],
         )
     ]

@@ -1,10 +1,10 @@
 """Write the score maps of a machine annotator for a set of images into a label store.
 
-    python tools/annotate.py data/imagenet/train data/imagenet_labels --annotator dm_nfnet_f6
-    tools/annotate.sh 8 data/imagenet/train data/imagenet_labels --annotator dm_nfnet_f6
+    tokenlabel annotate data/imagenet/train data/imagenet_labels --annotator dm_nfnet_f6
+    tools/annotate.sh 8 data/imagenet/train data/imagenet_labels --annotator dm_nfnet_f6    # on 8 GPUs
 
-The best scores and their classes are kept at every location of the annotator's feature map. Stopped at any moment, the
-same command goes on where it was, in as many processes as are started for it.
+The annotator's best scores and their classes are kept at every location of its feature map. After a stop at any moment
+the same command resumes, in as many processes as are started.
 """
 
 import argparse
@@ -127,7 +127,7 @@ COMPILERS = ('torch._dynamo', 'torch._inductor')  # where errors of compiling co
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = Parser(description=__doc__)
+    parser = Parser(prog='tokenlabel annotate', description=__doc__)
     parser.add_argument('images', help='folder, .tar, wds/SHARDS or hfds/DATASET')
     parser.add_argument('store', type=Path, help='folder to write the label store to; an unfinished one is resumed')
     parser.add_argument('--split', default='train', help='of a data set that has several (default: train)')

@@ -1,10 +1,10 @@
-"""Times what this project does against the straightforward way, both in the same run.
+"""Time this project against the straightforward way, both in one run.
 
-python tools/benchmark.py labels  # annotating, storing and reading label maps: label store against a file per image
-python tools/benchmark.py loader  # from image files to training batches: this loader against torchvision's transforms
-python tools/benchmark.py loss    # token targets and their loss: sparse against dense
-python tools/benchmark.py segment # evaluating a segmentation model: batched windows against MMSegmentation's own
-python tools/benchmark.py step    # a whole training step, compiled or not, against the plainest one
+tokenlabel benchmark labels     # writing and reading label maps: label store against one file per image
+tokenlabel benchmark loader     # image files to training batches: this loader against torchvision's transforms
+tokenlabel benchmark loss       # token targets and their loss: sparse against dense
+tokenlabel benchmark segment    # evaluating a segmentation model: batched windows against MMSegmentation's own
+tokenlabel benchmark step       # a training step, compiled or not, against the plainest one
 """
 
 import argparse
@@ -27,13 +27,12 @@ from tokenlabel.cli.parser import (
     worker_count,
 )
 
-CONFIG = Path(__file__).parents[2] / 'configs/upernet_lvvit.py'
 PRECISIONS = ('bf16', 'fp16', 'fp32')
 
 
 @reports_errors
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = Parser(description=__doc__)
+    parser = Parser(prog='tokenlabel benchmark', description=__doc__)
     commands = parser.add_subparsers(dest='what', required=True)
     add_labels_arguments(commands.add_parser('labels'))
     add_loader_arguments(commands.add_parser('loader'))
@@ -92,7 +91,7 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
     """Model, images and how ours is run."""
     cuda = torch.cuda.is_available()
     parser.add_argument('--device', type=device_name, default='cuda' if cuda else 'cpu')
-    parser.add_argument('--config', type=Path, default=CONFIG, help='whose model and test_cfg are taken')
+    parser.add_argument('--config', type=Path, default=Path('upernet_lvvit'), help='whose model and test_cfg are taken')
     parser.add_argument('--height', type=side, default=512, help='of an image, in pixels')
     parser.add_argument('--width', type=side, default=683)
     parser.add_argument('--classes', type=positive, default=150)

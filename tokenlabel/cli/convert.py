@@ -1,12 +1,12 @@
-"""Writes the weights of one checkpoint in another layout, and says what it did.
+"""Write the weights of a checkpoint in the names of another project, and say what changed.
 
-python tools/convert.py work_dirs/pretrain_lvvit_s/iter_387500.pth lvvit_s.safetensors --to timm
-python tools/convert.py lvvit_s-26M-224-83.3.pth.tar lvvit_s.pth --to ours
-python tools/convert.py upernet_lvvit_s.pth ours.pth --to ours --config configs/released/upernet_lvvit_s.py
-python tools/convert.py work_dirs/upernet_lvvit/iter_160000.pth upernet.safetensors --to safetensors
+    tokenlabel convert work_dirs/pretrain_lvvit_s/iter_387500.pth lvvit_s.safetensors --to timm
+    tokenlabel convert lvvit_s-26M-224-83.3.pth.tar lvvit_s.pth --to ours
+    tokenlabel convert upernet_lvvit_s.pth ours.pth --to ours --config released/upernet_lvvit_s
+    tokenlabel convert work_dirs/upernet_lvvit/iter_160000.pth upernet.safetensors --to safetensors
 
-The source may have any layout: a checkpoint of this project, from pretraining or segmentation, with averaged weights or
-without; a file of timm; a released classifier or segmentation model; safetensors.
+The source may be a checkpoint of this project (pretraining or segmentation, with EMA weights or without), a file of
+timm, a released classifier or segmentation model, or safetensors.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from tokenlabel.files.output_checks import check_output_file
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = Parser(description=__doc__)
+    parser = Parser(prog='tokenlabel convert', description=__doc__)
     parser.add_argument('source', type=Path, help='checkpoint in any layout')
     parser.add_argument('target', type=Path, help='file to write; .safetensors is written as such')
     parser.add_argument('--to', choices=LAYOUTS, required=True, help='layout of the target')

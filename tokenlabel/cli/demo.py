@@ -1,11 +1,11 @@
-"""The whole road on embedded data: annotate, pretrain with token labels, fine-tune two segmentation heads, evaluate.
+"""The whole pipeline on embedded data: annotate, pretrain with token labels, fine-tune two heads, evaluate.
 
-    python tools/demo.py                        # minutes on two CPU cores
-    python tools/demo.py --smallest             # a few steps of everything: shows that it runs, not how well
-    python tools/demo.py --compare --seeds 5    # token labels against other ways to pretrain, hours
-    python tools/demo.py --families --seeds 3   # image labels against token labels for six families, an hour
+    tokenlabel demo                        # minutes on two CPU cores
+    tokenlabel demo --smallest             # a few steps of each stage: shows that it runs, not how well
+    tokenlabel demo --compare --seeds 5    # token labels against other ways to pretrain, hours
+    tokenlabel demo --families --seeds 3   # image labels against token labels for six model families, an hour
 
-Every stage is a command that is printed before it runs; each leaves its log and results below the work dir.
+Each stage prints the command it runs, and leaves its log and results in the work dir.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from tokenlabel.processes.signals import when_stopped
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = Parser(description=__doc__)
+    parser = Parser(prog='tokenlabel demo', description=__doc__)
     parser.add_argument('--work-dir', type=Path, help='where to write (work_dirs/ demo, comparison or families)')
     parser.add_argument('--smallest', action='store_true', help='a few steps of everything')
     instead = parser.add_mutually_exclusive_group()

@@ -1,11 +1,11 @@
-"""Look into label stores, check, convert and combine them.
+"""Inspect, verify, import, merge and subset label stores.
 
-    python tools/labels.py info data/imagenet_labels
-    python tools/labels.py verify data/imagenet_labels --images data/imagenet/train
-    python tools/labels.py view data/labels cat/7.jpg --images data/train --out labels.png --crop 0.5,0,0.5,0.5
-    python tools/labels.py import-release label_top5_train_nfnet.zip data/imagenet_labels --images data/imagenet/train
+    tokenlabel labels info data/imagenet_labels
+    tokenlabel labels verify data/imagenet_labels --images data/imagenet/train
+    tokenlabel labels view data/labels cat/7.jpg --images data/train --out labels.png --crop 0.5,0,0.5,0.5
+    tokenlabel labels import-release label_top5_train_nfnet.zip data/imagenet_labels --images data/imagenet/train
 
-`python tools/labels.py COMMAND --help` tells more of each command.
+`tokenlabel labels COMMAND --help` has the options of each.
 """
 
 import argparse
@@ -198,7 +198,7 @@ def add_images(command: argparse.ArgumentParser, what: str, group: Any = None, *
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = Parser(description=__doc__)
+    parser = Parser(prog='tokenlabel labels', description=__doc__)
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
 
     def add(run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:

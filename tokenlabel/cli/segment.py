@@ -1,13 +1,13 @@
-"""Segments an image, a folder of images or a video with a trained model.
+"""Segment an image, a folder of images or a video with a trained model.
 
-python tools/segment.py photos --config configs/upernet_lvvit.py \\
-    --checkpoint work_dirs/upernet_lvvit/iter_160000.pth --out segmented
-python tools/segment.py walk.mp4 --config configs/fpn_lvvit.py --checkpoint fpn.pth --out segmented --classes person car
+    tokenlabel segment photos --config upernet_lvvit \\
+        --checkpoint work_dirs/upernet_lvvit/iter_160000.pth --out segmented
+    tokenlabel segment walk.mp4 --config fpn_lvvit --checkpoint fpn.pth --out segmented --classes person car
 
-Of images it writes OUT/overlays (the classes in colour, with a legend), OUT/labels (class numbers, grey PNGs of 8 or 16
-bits at the image's own size) and OUT/areas.csv (how much of each image each class covers); of a video OUT/NAME.mp4 and
-OUT/NAME.csv. Folders are searched for images with all folders in them, and their structure is kept. An image that
-cannot be read is reported and the others go on; the exit status is 1 then.
+For images it writes OUT/overlays (classes in colour, with a legend), OUT/labels (class numbers as grey PNGs of 8 or 16
+bits, as large as the image) and OUT/areas.csv (the area of each class in each image); for a video OUT/NAME.mp4 and
+OUT/NAME.csv. Folders are searched with all folders in them, and the output keeps their structure. An image that cannot
+be read is reported, the others are segmented, and the exit status is 1.
 """
 
 import argparse
@@ -239,7 +239,7 @@ def progress(console: Console) -> Progress:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = Parser(description=__doc__)
+    parser = Parser(prog='tokenlabel segment', description=__doc__)
     parser.add_argument('source', type=Path, metavar='IMAGE|FOLDER|VIDEO', help='what to segment')
     parser.add_argument('--config', type=Path, required=True, help='config that the model was trained with')
     parser.add_argument('--checkpoint', required=True, help='its weights: path or URL, ours or a released one')

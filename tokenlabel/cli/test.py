@@ -1,10 +1,10 @@
-"""Evaluates a checkpoint with the config it was trained with.
+"""Evaluate a checkpoint with the config it was trained with.
 
-python tools/test.py configs/upernet_lvvit.py work_dirs/upernet_lvvit/iter_160000.pth --tta
-python tools/test.py configs/upernet_lvvit.py work_dirs/upernet_lvvit/iter_160000.pth --report reports/upernet_lvvit
-python tools/test.py configs/pretrain_lvvit_s.py lvvit_s-26M-224-83.3.pth.tar --real --out metrics.json
-python tools/test.py configs/pretrain_lvvit_s.py lvvit_s-26M-224-83.3.pth.tar \\
-    --cfg-options test_dataloader.dataset.root=data/imagenetv2-matched-frequency-format-val
+    tokenlabel test upernet_lvvit work_dirs/upernet_lvvit/iter_160000.pth --tta
+    tokenlabel test upernet_lvvit work_dirs/upernet_lvvit/iter_160000.pth --report reports/upernet_lvvit
+    tokenlabel test pretrain_lvvit_s lvvit_s-26M-224-83.3.pth.tar --real --out metrics.json
+    tokenlabel test pretrain_lvvit_s lvvit_s-26M-224-83.3.pth.tar \\
+        --cfg-options test_dataloader.dataset.root=data/imagenetv2-matched-frequency-format-val
 """
 
 import argparse
@@ -32,7 +32,7 @@ from tokenlabel.processes.signals import when_stopped
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = Parser(description=__doc__)
+    parser = Parser(prog='tokenlabel test', description=__doc__)
     parser.add_argument('config', type=Path, help='config file')
     parser.add_argument('checkpoint', type=Path, help='weights to evaluate')
     parser.add_argument('--out', type=Path, help='write the metrics to this JSON file')

@@ -1,8 +1,12 @@
-"""Trains what a config describes: pretraining with token labels, or segmentation.
+"""Train what a config describes: pretraining with token labels, or a segmentation model.
 
-python tools/train.py configs/pretrain_lvvit_s.py
-python tools/train.py configs/pretrain_lvvit_s.py --dry-run
-python tools/train.py configs/upernet_lvvit.py --work-dir runs/upernet --cfg-options train_dataloader.batch_size=4
+    tokenlabel train pretrain_lvvit_s --dry-run
+    tokenlabel train pretrain_lvvit_s --epochs 100 --data data/imagenet --labels data/imagenet_labels
+    tokenlabel train upernet_lvvit --work-dir runs/upernet --cfg-options train_dataloader.batch_size=4
+    tokenlabel train upernet_lvvit --work-dir runs/upernet --resume
+
+A config is a file, or the name of one that comes with the project. `tools/pretrain.sh` and `tools/dist_train.sh` start
+one process per GPU.
 """
 
 import argparse
@@ -18,7 +22,7 @@ from tokenlabel.engine.runner import Runner
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(description=__doc__)
+    parser = Parser(prog='tokenlabel train', description=__doc__)
     parser.add_argument('config', type=Path, help='config file')
     parser.add_argument(
         '--resume',

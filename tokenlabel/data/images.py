@@ -37,7 +37,7 @@ class LabeledImages(Dataset):
         root: images in any layout that `open_images` reads, such as a folder of class folders.
         transform: PIL RGB image -> (uint8 [3, H, W], View); see `tokenlabel.transforms.image`. One with a true
             attribute `draft` gets JPEG files undecoded, see `tokenlabel.image_files.reading.open_image`.
-        label_store: folder written by `tools/annotate.py` for `root`; None to train with image labels.
+        label_store: folder written by `tokenlabel annotate` for `root`; None to train with image labels.
         seed: together with epoch and index it decides every random choice of a sample.
         class_map: file that names the image class of each annotator class that counts, see
             `tokenlabel.labels.class_map`; labels and maps are then those of the images' classes.
@@ -165,7 +165,7 @@ class LabeledImages(Dataset):
         if not path.exists():
             raise UserError(
                 f'No label store at {path}: make it with '
-                f'`python tools/annotate.py {self.root} {path} --annotator dm_nfnet_f6`, '
+                f'`tokenlabel annotate {self.root} {path} --annotator dm_nfnet_f6`, '
                 'or train with image labels (targets of type ImageLabels, label_store=None).'
             )
         return LabelStore(path)
@@ -180,7 +180,7 @@ class LabeledImages(Dataset):
         if missing:
             raise UserError(
                 f'Label store {store.path} has no labels for {len(missing)} of the {len(keys)} images in {self.root} '
-                f'(the first: {", ".join(missing[:3])}): annotate the folder into a new store with tools/annotate.py.'
+                f'(the first: {", ".join(missing[:3])}): write a new store of the folder with `tokenlabel annotate`.'
             )
         self.num_skipped = len(lacking)
         self._images = np.flatnonzero(rows >= 0)

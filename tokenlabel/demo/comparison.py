@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 from statistics import mean, stdev, variance
 
-from tokenlabel.demo.stages import ROOT, Budget, Stages, concurrent_runs
+from tokenlabel.demo.stages import Budget, Stages, concurrent_runs
 from tokenlabel.engine.config.run_config import load_config
 from tokenlabel.files.writing import write_atomically
 
@@ -36,7 +36,7 @@ SEGMENTATION_RATES = {
 TUNING_SEED = 0
 # The test after a training is enough.
 NO_VALIDATION = [f'val_{part}=None' for part in ('dataloader', 'cfg', 'evaluator')]
-CONFIGS = tuple(f'configs/demo/{name}.py' for name in ('annotator', 'pretrain', 'fpn', 'upernet'))
+CONFIGS = tuple(f'demo/{name}' for name in ('annotator', 'pretrain', 'fpn', 'upernet'))
 
 
 def compare(work_dir: Path, budget: Budget, num_seeds: int, num_jobs: int) -> dict:
@@ -126,7 +126,7 @@ class Runs:
 
     def __init__(self, stages: Stages, configs: Sequence[str] = CONFIGS) -> None:
         self.stages = stages
-        texts = [load_config(ROOT / path).pretty_text for path in sorted(configs)]
+        texts = [load_config(path).pretty_text for path in sorted(configs)]
         self.digest = hashlib.sha256('\n'.join(texts).encode()).hexdigest()[:16]
 
     def cached(self, run: str, settings: dict, make: Callable[[], dict]) -> dict:

@@ -38,7 +38,7 @@ def compare_families(work_dir: Path, budget: Budget, num_seeds: int, num_jobs: i
     """
     stages = Stages(work_dir, budget)
     stages.draw_scenes()
-    Runs(stages, ['configs/demo/annotator.py']).cached('annotator', {}, stages.train_annotator)
+    Runs(stages, ['demo/annotator']).cached('annotator', {}, stages.train_annotator)
     stages.annotate()
     wanted = list(product(range(1, num_seeds + 1), FAMILIES, LABELS))
     with concurrent_runs(num_jobs) as pool:
@@ -56,7 +56,7 @@ def compare_families(work_dir: Path, budget: Budget, num_seeds: int, num_jobs: i
 def train(work_dir: Path, budget: Budget, seed: int, family: str, kind: str) -> dict:
     """One run; returns `top1` and the `seconds` it took."""
     stages = Stages(work_dir, budget, say=lambda line: None, threads=1)
-    config = f'configs/demo/families/{family}.py'
+    config = f'demo/families/{family}'
     run = f'families/{family}_{kind}_labels_seed{seed}'
     options = [*LABELS[kind], f'randomness.seed={seed}']
 

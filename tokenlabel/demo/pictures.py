@@ -11,7 +11,7 @@ from mmseg_ext import Segmenter
 from mmseg_ext.datasets.load_label_map import read_label_map
 from mmseg_ext.inference.image_pixels import image_pixels
 from tokenlabel.data.digit_scenes import CLASSES, PALETTE, SEGMENTATION_CLASSES
-from tokenlabel.demo.stages import ROOT, Stages
+from tokenlabel.demo.stages import Stages
 from tokenlabel.engine.config.run_config import load_config, register_imports
 from tokenlabel.engine.runner import Runner
 from tokenlabel.labels.store import LabelStore
@@ -58,7 +58,7 @@ def draw_segmentations(stages: Stages) -> Path:
     truths = [read_label_map(path, reduce_zero_label=True) for path in annotations]
     predictions = {}
     for name, head in (('UperNet', 'upernet'), ('Semantic FPN', 'fpn')):
-        segmenter = Segmenter(ROOT / f'configs/demo/{head}.py', stages.checkpoint(head), 'cpu')
+        segmenter = Segmenter(f'demo/{head}', stages.checkpoint(head), 'cpu')
         predictions[name] = [segmenter(path).labels for path in paths]
     figure = segmentation_figure(images, predictions, truths, SEGMENTATION_CLASSES, PALETTE)
     return save_figure(figure, stages.work_dir / 'segmentation.png')
@@ -66,7 +66,7 @@ def draw_segmentations(stages: Stages) -> Path:
 
 def load_pretrained(stages: Stages) -> torch.nn.Module:
     """The pretrained model, in evaluation mode on the CPU."""
-    config: Config = load_config(ROOT / 'configs/demo/pretrain.py')
+    config: Config = load_config('demo/pretrain')
     register_imports(config)
     # only model and checkpoint: no loaders are built
     work_dir = str(stages.work_dir / 'pretrain/pictures')

@@ -15,9 +15,9 @@ from pathlib import Path
 from tokenlabel.data.digit_scenes import write_digit_scenes
 from tokenlabel.engine.resuming.checkpoint_files import last_checkpoint
 from tokenlabel.errors import UserError
+from tokenlabel.files.shipped_configs import PACKAGE
 from tokenlabel.files.writing import disk_errors, is_temporary
 
-ROOT = Path(__file__).resolve().parents[2]
 ANNOTATOR = ('resnet10t', '--model-kwargs', 'channels=[32,64,96,128]', 'stem_width=16', 'output_stride=8')
 STORE_FILE = re.compile(r'meta\.json|lock|keys\.npy|(scores|classes|sizes|progress)-\d+(\.\w+)?')
 ITERATION = re.compile(r'Iter\(train\) \[ *(\d+)/(\d+)\].*?eta: (\S+).*?  loss: (\S+)')
@@ -77,22 +77,19 @@ class Stages:
         """A small CNN that learns from image labels; returns its metrics."""
         self.remove_labels()
         options = [*self._image_options(), *schedule(self.budget.annotator_iterations)]
-        launcher = [sys.executable, 'tools/train.py']
-        return self._train_and_test('annotator', 'configs/demo/annotator.py', launcher, options)
+        return self._train_and_test('annotator', 'demo/annotator', options)
 
     def annotate(self) -> None:
         """The annotator's score maps of the training images."""
-        arguments = ['tools/annotate.py', self.scenes / 'imagenet/train', self.labels, '--annotator', *ANNOTATOR]
+        arguments = ['annotate', self.scenes / 'imagenet/train', self.labels, '--annotator', *ANNOTATOR]
         arguments += ['--checkpoint', self.checkpoint('annotator'), '--img-size', 64, '--batch-size', 100]
-        self._run('annotate', [sys.executable, *arguments, '--workers', 1])
+        self._run('annotate', [*arguments, '--workers', 1])
 
-    def pretrain(
-        self, run: str = 'pretrain', options: Sequence[str] = (), config: str = 'configs/demo/pretrain.py'
-    ) -> dict:
+    def pretrain(self, run: str = 'pretrain', options: Sequence[str] = (), config: str = 'demo/pretrain') -> dict:
         """The small LV-ViT, or what the config says; returns its metrics."""
         data = self._elsewhere([f'train_dataloader.dataset.label_store={self.labels}'])
         options = [*self._image_options(), *data, *schedule(self.budget.pretrain_iterations), *options]
-        return self._train_and_test(run, config, ['tools/pretrain.sh'], options)
+        return self._train_and_test(run, config, options)
 
     def segment(
         self, head: str, pretrained: str | None = 'pretrain', run: str | None = None, options: Sequence[str] = ()
@@ -101,10 +98,12 @@ class Stages:
         roots = [f'{loader}_dataloader.dataset.data_root={self.scenes}/ade' for loader in ('train', 'val', 'test')]
         initial = ['model.backbone.init_cfg=None']
         if pretrained:
-            initial = self._elsewhere([f'model.backbone.init_cfg.checkpoint={self.checkpoint(pretrained)}'])
+            initial = [f'model.backbone.init_cfg.checkpoint={self.checkpoint(pretrained)}']
+            if self.budget.pretrain_iterations is None:
+                initial = self._elsewhere(initial)
         schedules = schedule(self.budget.segmentation_iterations)
         options = [*self._elsewhere(roots), *initial, *schedules, *options]
-        return self._train_and_test(run or head, f'configs/demo/{head}.py', ['tools/dist_train.sh'], options)
+        return self._train_and_test(run or head, f'demo/{head}', options)
 
     def checkpoint(self, run: str) -> Path:
         """The last checkpoint of a run."""
@@ -134,13 +133,12 @@ class Stages:
             file.unlink()
         self.labels.rmdir()
 
-    def _train_and_test(self, run: str, config: str, launcher: Sequence[str], options: Sequence[str]) -> dict:
+    def _train_and_test(self, run: str, config: str, options: Sequence[str]) -> dict:
         folder = self.work_dir / run
-        processes = ['1'] if launcher[-1].endswith('.sh') else []
         changes = ['--cfg-options', *options] if options else []
         work_dir = self._elsewhere(['--work-dir', str(folder)])
-        self._run(f'{run}_train', [*launcher, config, *processes, *work_dir, *changes])
-        test = ['tools/dist_test.sh', config, self.checkpoint(run), '1', '--work-dir', folder / 'test']
+        self._run(f'{run}_train', ['train', config, *work_dir, *changes])
+        test = ['test', config, self.checkpoint(run), '--work-dir', folder / 'test']
         self._run(f'{run}_test', [*test, '--out', folder / 'metrics.json', *changes])
         return json.loads((folder / 'metrics.json').read_text())
 
@@ -153,15 +151,15 @@ class Stages:
 
     def _elsewhere(self, options: list[str]) -> list[str]:
         """Options that name places: none in the folder that the demo's configs name themselves."""
-        return [] if self.work_dir == ROOT / 'work_dirs/demo' else options
+        return [] if self.work_dir == Path('work_dirs/demo').absolute() else options
 
     def _run(self, name: str, command: Sequence) -> None:
-        """Runs one command from the project's folder, its output in a log and its progress on the screen."""
+        """Runs `tokenlabel` with a command, its output in a log and its progress on the screen."""
         words = [str(word) for word in command]
-        shown = ['python' if word == sys.executable else word.replace(f'{ROOT}/', '') for word in words]
-        self.say(f'\n> {shlex.join(shown)}')
-        environment = os.environ | {'PYTHON': sys.executable, 'PYTHONUNBUFFERED': '1'}
-        environment['PYTHONPATH'] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
+        shown = [word.removeprefix(f'{Path.cwd()}/') for word in words]
+        self.say(f'\n> tokenlabel {shlex.join(shown)}')
+        environment = os.environ | {'PYTHONUNBUFFERED': '1'}
+        environment['PYTHONPATH'] = os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get('PYTHONPATH')]))
         if self.threads:
             environment['OMP_NUM_THREADS'] = str(self.threads)
         log = self.work_dir / 'logs' / f'{name.replace("/", "_")}.log'
@@ -171,7 +169,11 @@ class Stages:
             disk_errors(log),
             open(log, 'w') as file,
             subprocess.Popen(
-                words, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+                [sys.executable, '-m', 'tokenlabel', *words],
+                env=environment,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
             ) as process,
         ):
             last = ''
@@ -183,7 +185,7 @@ class Stages:
                         done, total, eta, loss = found.groups()
                         self.say(f'  iteration {done:>5}/{total}   loss {loss}   {eta} left')
         if process.returncode:
-            raise UserError(f'{words[0]} failed ({last}): see {log}.')
+            raise UserError(f'`tokenlabel {words[0]}` failed ({last}): see {log}.')
 
 
 @contextmanager

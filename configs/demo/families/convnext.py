@@ -1,4 +1,4 @@
-"""A small ConvNeXt, one of the families of `tools/demo.py --families`.
+"""A small ConvNeXt, one of the families of `tokenlabel demo --families`.
 
 Its last two stages do not stride, so that it has 6 x 6 locations. Layer scale, which would keep the blocks of a short
 run idle, is off.

@@ -1,4 +1,4 @@
-"""A small plain vision transformer (DeiT), one of the families of `tools/demo.py --families`.
+"""A small plain vision transformer (DeiT), one of the families of `tokenlabel demo --families`.
 
 tools/pretrain.sh configs/demo/families/deit.py 1
 """

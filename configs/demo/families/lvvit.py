@@ -1,4 +1,4 @@
-"""A small LV-ViT, one of the families of `tools/demo.py --families`.
+"""A small LV-ViT, one of the families of `tokenlabel demo --families`.
 
 tools/pretrain.sh configs/demo/families/lvvit.py 1
 """

@@ -1,4 +1,4 @@
-"""A small MLP-Mixer, one of the families of `tools/demo.py --families`.
+"""A small MLP-Mixer, one of the families of `tokenlabel demo --families`.
 
 tools/pretrain.sh configs/demo/families/mixer.py 1
 """

@@ -1,4 +1,4 @@
-"""A small Swin transformer of two stages, one of the families of `tools/demo.py --families`.
+"""A small Swin transformer of two stages, one of the families of `tokenlabel demo --families`.
 
 tools/pretrain.sh configs/demo/families/swin.py 1
 """

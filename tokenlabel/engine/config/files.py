@@ -19,6 +19,7 @@ from mmengine.fileio import BaseFileHandler, JsonHandler, register_handler
 from tokenlabel.engine.config.mmseg_scope import enable_mmseg_scope
 from tokenlabel.errors import UserError
 from tokenlabel.files.reading import read_text
+from tokenlabel.files.shipped_configs import shipped_config
 
 SUFFIXES = ('.py', '.yaml', '.yml', '.json')
 # Far beyond any config; what is longer is something else.
@@ -31,6 +32,21 @@ def _open_text(path: str | Path, mode: str = 'r', encoding: str = 'utf-8') -> IO
 
 
 mmengine.config.config.open = _open_text
+
+
+def _base_path(name: str, heir: str) -> tuple[str, str | None]:
+    """As MMEngine finds what `_base_` names, and `tokenlabel::NAME.py` among the shipped configs."""
+    scope, _, shipped = name.partition('::')
+    if scope != 'tokenlabel':
+        return _path_of_mmengine(name, heir)
+    path = shipped_config(shipped)
+    if path is None:
+        raise FileNotFoundError(f'tokenlabel has no config {shipped}')
+    return str(path), None
+
+
+_path_of_mmengine = Config._get_cfg_path
+Config._get_cfg_path = staticmethod(_base_path)
 
 
 @register_handler('json')

@@ -23,7 +23,8 @@ from tokenlabel.argument_checks import shown
 from tokenlabel.engine.config.errors import explains_errors
 from tokenlabel.engine.config.files import read_config
 from tokenlabel.engine.config.options import ConfigOptions, merge_options
-from tokenlabel.errors import UserError
+from tokenlabel.errors import UserError, missing_package
+from tokenlabel.files.shipped_configs import config_path
 from tokenlabel.processes.launch_environment import launched_place
 
 __all__ = [
@@ -62,7 +63,7 @@ OF_WORKERS = {'persistent_workers': False, 'prefetch_factor': None, 'timeout': 0
 
 
 def load_config(path: str | Path, options: dict | None = None) -> Config:
-    """Reads a config file and applies `--cfg-options`.
+    """Reads a config, a file or the name of a shipped one, and applies `--cfg-options`.
 
     Names that a config uses while it is read (`crop_size = ...`) are allowed in files; one that nearly spells a key
     that is read is taken for a mistake. An option on the command line has to start with a key that is read. A loader
@@ -72,7 +73,7 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
         UserError: the file is missing or cannot be read, a key is misspelt, an option would have no effect, or a value
             is no part of a config (a module, an open file, NaN).
     """
-    path = Path(path)
+    path = config_path(path)
     config = read_config(path)
     for key in config:
         if key not in KNOWN_KEYS | CUSTOMARY_NAMES and (close := _nearest(key)):
@@ -160,6 +161,8 @@ def import_modules(config: Config, path: str | Path | None) -> None:
         try:
             importlib.import_module(name)
         except Exception as error:
+            if missing_package(error):
+                raise
             is_missing = isinstance(error, ModuleNotFoundError) and f'{name}.'.startswith(f'{error.name}.')
             if settings.get('allow_failed_imports') and isinstance(error, ImportError):
                 warnings.warn(f'{name} of custom_imports cannot be imported and is left out: {error}', stacklevel=2)

@@ -39,7 +39,7 @@ def verify_store(path: str | Path, reader: Any | None = None, on_file: Callable[
     except UserError as error:
         return [str(error)]
     if file is None:
-        raise UserError(f'No label store at {path}: make one with tools/annotate.py.')
+        raise UserError(f'No label store at {path}: make one with `tokenlabel annotate`.')
     if not file.meta['complete']:
         return [f'{path} is unfinished: run the command that began it again to resume.']
     try:

@@ -42,7 +42,7 @@ class StoreRecord:
         self.path = Path(path)
         self.meta = read_meta(self.path)
         if self.meta is None:
-            raise UserError(f'No label store at {self.path}: make one with tools/annotate.py.')
+            raise UserError(f'No label store at {self.path}: make one with `tokenlabel annotate`.')
         if not self.meta['complete']:
             raise UserError(f'Label store {self.path} is unfinished: run the command that began it again to resume.')
         self.view_rule = view_rule(self.meta['view'])
@@ -128,8 +128,8 @@ class LabelStore(StoreRecord):
     def _damage(self, name: str, index: int, what: str) -> UserError:
         file = self.path / file_name(name, index // self.meta['images_per_shard'])
         return UserError(
-            f'{file} is damaged: {self.keys[index]} {what}; `tools/labels.py verify {self.path}` finds all such, then '
-            f'{RESTORE}.'
+            f'{file} is damaged: {self.keys[index]} {what}; `tokenlabel labels verify {self.path}` finds all such, '
+            f'then {RESTORE}.'
         )
 
     def _check(self, index: int) -> None:
