@@ -15,7 +15,6 @@ std (timm's `default_cfg`) wants them in `model.data_preprocessor`, for tools/an
 
 _base_ = ['_base_/pretrain_runtime.py']
 
-epochs = 30
 warmup = 2
 base_lr = 1e-4
 
@@ -53,7 +52,7 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-train_cfg = dict(type='EpochsAsIterationsLoop', max_epochs=epochs, val_interval=1)
+train_cfg = dict(type='EpochsAsIterationsLoop', max_epochs=30, val_interval=1)
 auto_scale_lr = dict(enable=True, base_batch_size=64)
 optim_wrapper = dict(
     type='AmpOptimWrapper',
@@ -64,5 +63,5 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, begin=0, end=warmup, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-6, begin=warmup, end=epochs, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=1e-6, begin=warmup, convert_to_iter_based=True),
 ]

@@ -12,7 +12,6 @@ batch, the learning rate follows. Not a published recipe: rate and length are a 
 
 _base_ = ['_base_/pretrain_imagenet.py']
 
-epochs = 50
 warmup = 2
 base_lr = 1e-4
 
@@ -23,10 +22,10 @@ train_dataloader = dict(batch_size=256, dataset=dict(root='data/images/train', l
 val_dataloader = dict(dataset=dict(root='data/images/val'))
 test_dataloader = val_dataloader
 
-train_cfg = dict(max_epochs=epochs)
+train_cfg = dict(max_epochs=50, cooldown_epochs=0)
 auto_scale_lr = dict(base_batch_size=256)
 optim_wrapper = dict(clip_grad=dict(max_norm=1.0), optimizer=dict(lr=base_lr))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, begin=0, end=warmup, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-6, begin=warmup, end=epochs, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=1e-6, begin=warmup, convert_to_iter_based=True),
 ]

@@ -10,7 +10,7 @@ train_dataloader = dict(batch_size=64)
 val_dataloader = dict(batch_size=64)
 test_dataloader = val_dataloader
 
-train_cfg = dict(max_epochs=30)
+train_cfg = dict(max_epochs=30, cooldown_epochs=0)
 auto_scale_lr = dict(base_batch_size=512)
 optim_wrapper = dict(optimizer=dict(lr=5e-6, weight_decay=1e-8))
 param_scheduler = []

@@ -6,8 +6,6 @@ with `keep_global_batch=True` the batch is kept instead, by accumulating gradien
 
 _base_ = ['pretrain_runtime.py']
 
-epochs = 300
-cooldown = 10
 base_lr = 1.6e-3
 
 model = dict(
@@ -57,7 +55,7 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-train_cfg = dict(type='EpochsAsIterationsLoop', max_epochs=epochs + cooldown, val_interval=1)
+train_cfg = dict(type='EpochsAsIterationsLoop', max_epochs=310, cooldown_epochs=10, val_interval=1)
 auto_scale_lr = dict(enable=True, base_batch_size=1024)
 keep_global_batch = False
 optim_wrapper = dict(
@@ -72,7 +70,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6 / base_lr, begin=0, end=5, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, begin=5, end=epochs, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, begin=5, convert_to_iter_based=True),
 ]
 default_hooks = dict(
     ema=dict(type='SteppedEMAHook', momentum=8e-5, gamma=9, update_buffers=True),

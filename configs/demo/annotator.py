@@ -9,8 +9,6 @@ _base_ = ['../_base_/pretrain_runtime.py']
 
 work_dir = 'work_dirs/demo/annotator'
 
-iterations = 800
-
 model = dict(
     type='TokenLabelClassifier',
     network=dict(model_name='resnet10t', num_classes=10, channels=(32, 64, 96, 128), stem_width=16, output_stride=8),
@@ -42,9 +40,9 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-train_cfg = dict(type='EpochsAsIterationsLoop', max_iters=iterations, val_interval=iterations)
+train_cfg = dict(type='EpochsAsIterationsLoop', max_iters=800, val_interval=10**9)
 optim_wrapper = dict(optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, begin=0, end=100, by_epoch=False),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, begin=100, end=iterations, by_epoch=False),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, begin=100, by_epoch=False),
 ]

@@ -12,7 +12,6 @@ _base_ = ['../_base_/pretrain_imagenet.py']
 
 work_dir = 'work_dirs/demo/pretrain'
 
-iterations = 1400
 base_lr = 2e-3
 
 model = dict(
@@ -48,10 +47,10 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-train_cfg = dict(_delete_=True, type='EpochsAsIterationsLoop', max_iters=iterations, val_interval=iterations)
+train_cfg = dict(_delete_=True, type='EpochsAsIterationsLoop', max_iters=1400, val_interval=10**9)
 auto_scale_lr = dict(enable=False)
 optim_wrapper = dict(optimizer=dict(lr=base_lr))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, begin=0, end=100, by_epoch=False),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, begin=100, end=iterations, by_epoch=False),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, begin=100, by_epoch=False),
 ]

@@ -5,8 +5,6 @@ Not run by itself: `upernet.py` and `fpn.py` beside it add the head.
 
 _base_ = ['../_base_/segmentation_runtime.py']
 
-iterations = 400
-
 # The network of pretrain.py.
 backbone = dict(
     type='LVViT',
@@ -58,7 +56,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='StreamingIoU', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=iterations)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=400, val_interval=10**9)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -72,6 +70,6 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, begin=0, end=50, by_epoch=False),
-    dict(type='PolyLR', power=1.0, eta_min=0.0, begin=50, end=iterations, by_epoch=False),
+    dict(type='PolyLR', power=1.0, eta_min=0.0, begin=50, by_epoch=False),
 ]
-default_hooks = dict(checkpoint=dict(interval=iterations, save_best=None))
+default_hooks = dict(checkpoint=dict(interval=-1, save_best=None))

@@ -16,6 +16,7 @@ from tokenlabel.engine.dry_run import (
     optimizer_state_bytes,
     sparkline,
 )
+from tokenlabel.engine.length import with_ends
 from tokenlabel.errors import UserError
 
 
@@ -108,7 +109,8 @@ def test_the_rates_are_those_that_a_run_has(make_runner):
 
 
 def test_schedules_in_epochs_are_drawn_with_few_iterations_in_each():
-    schedule = config_of('pretrain_lvvit_s').param_scheduler
+    config = config_of('pretrain_lvvit_s')
+    schedule, _ = with_ends(config.param_scheduler, config.train_cfg)
     rates = learning_rates(schedule, 1.6e-3, TrainingLength(310, 1252, 310 * 1252))
     assert len(rates) == 310 * DRAWN_PER_EPOCH
     assert (rates[0], max(rates), rates[-1]) == pytest.approx((1e-6, 1.6e-3, 1e-5), rel=1e-3)

@@ -9,6 +9,7 @@ from tests.label_stores import write_store
 from tests.places import CONFIGS
 from tokenlabel.data.images import LabeledImages
 from tokenlabel.engine.config.run_config import load_config, register_imports
+from tokenlabel.engine.length import with_ends
 from tokenlabel.transforms.image import TrainTransform
 
 VARIANTS = {'t': 8.53, 's': 26.15, 'm': 55.83, 'l': 150.02}
@@ -41,7 +42,7 @@ def test_the_recipe_is_the_published_one(config, variant):
         type='AdamW', lr=RATES[variant], betas=(0.9, 0.999), weight_decay=0.05
     )
     assert config.auto_scale_lr == dict(enable=True, base_batch_size=1024)
-    warmup, cosine = config.param_scheduler
+    warmup, cosine = with_ends(config.param_scheduler, config.train_cfg)[0]
     assert warmup.end == cosine.begin == 5 and cosine.end == 300 and config.train_cfg.max_epochs == 310
     assert warmup.start_factor * RATES[variant] == pytest.approx(1e-6) and cosine.eta_min == 1e-5
     layers = 'n3-' if variant == 'l' else ''
@@ -58,7 +59,7 @@ def test_the_learning_rate_warms_up_falls_to_its_minimum_and_stays_there(config,
     optimizer = torch.optim.SGD([weight], lr=RATES[variant])
     schedulers = [
         PARAM_SCHEDULERS.build(dict(scheduler), default_args=dict(optimizer=optimizer, epoch_length=epoch))
-        for scheduler in config.param_scheduler
+        for scheduler in with_ends(config.param_scheduler, config.train_cfg)[0]
     ]
     rates = []
     for _ in range(310 * epoch):
@@ -101,7 +102,7 @@ def test_a_model_of_real_size_takes_a_step_on_images_and_their_label_maps(config
     [('s_384', 26.30), ('m_384', 56.03), ('m_448', 56.13), ('l_448', 150.47), ('l_512', 150.66)],
 )
 def test_fine_tuning_at_a_higher_resolution_is_the_published_recipe(name, parameters):
-    config = load_config(CONFIGS / f'finetune_lvvit_{name}.py')
+    config = load_config(CONFIGS / f'finetune/lvvit_{name}.py')
     register_imports(config)
     variant, size = name.split('_')
     network = config.model.network

@@ -7,6 +7,7 @@ from mmengine.registry import MODELS
 
 from tests.places import CONFIGS
 from tokenlabel.engine.config.run_config import load_config, register_imports
+from tokenlabel.engine.length import with_ends
 from tokenlabel.models import TokenLabelModel
 
 # config: million parameters, side of the token grid
@@ -26,7 +27,7 @@ def family(request) -> str:
 
 @pytest.fixture
 def config(family):
-    config = load_config(CONFIGS / f'pretrain_{family}.py')
+    config = load_config(CONFIGS / f'families/pretrain_{family}.py')
     register_imports(config)
     return config
 
@@ -65,7 +66,7 @@ def test_a_model_of_real_size_takes_a_step_on_token_labels(config, family):
 
 
 def test_the_schedule_is_that_of_the_recipe_at_another_learning_rate(config):
-    warmup, cosine = config.param_scheduler
+    warmup, cosine = with_ends(config.param_scheduler, config.train_cfg)[0]
     lr = config.optim_wrapper.optimizer.lr
     assert lr == 1e-3 and warmup.start_factor * lr == pytest.approx(1e-6)
     assert warmup.end == cosine.begin == 5 and cosine.end == 300 and config.train_cfg.max_epochs == 310

@@ -140,7 +140,7 @@ def test_the_config_trains_without_a_label_store(scenes, tmp_path):
         'val_evaluator': None,
         'visualizer.vis_backends': [{'type': 'LocalVisBackend'}],
     }
-    config = load_config(CONFIGS / 'pretrain_lvvit_s_online_labels.py', options)
+    config = load_config(CONFIGS / 'targets/online_labels.py', options)
     config.experiment_name = tmp_path.name
     register_imports(config)
     runner = Runner.from_cfg(config)

@@ -17,6 +17,7 @@ from mmengine.dist import is_main_process
 from tokenlabel.checkpoints.weights import load_checkpoint, read_checkpoint
 from tokenlabel.cli.boundary import reports_errors
 from tokenlabel.cli.parser import Parser
+from tokenlabel.cli.training_flags import add_test_flags, test_options
 from tokenlabel.data.imagenet_real import real_labels
 from tokenlabel.data.images import LabeledImages
 from tokenlabel.engine.classifier import TokenLabelClassifier
@@ -51,6 +52,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         metavar='FILE',
         help='score the reassessed labels of ImageNet as well (real/top1): those of timm, or of this real.json',
     )
+    add_test_flags(parser)
     add_run_arguments(parser)
     return parser.parse_args(arguments)
 
@@ -141,6 +143,7 @@ def check_outputs(config: Config, args: argparse.Namespace) -> None:
 @reports_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_arguments(arguments)
+    args.cfg_options = test_options(args)
     config = load_run_config(args)
     # weights that training would start from are about to be replaced
     config.load_from, config.resume, config.initial_weights = None, False, None

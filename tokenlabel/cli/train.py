@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tokenlabel.cli.boundary import reports_errors
 from tokenlabel.cli.parser import Parser
+from tokenlabel.cli.training_flags import add_training_flags, training_options
 from tokenlabel.engine.config.run_config import add_run_arguments, explains_errors, load_run_config
 from tokenlabel.engine.dry_run import describe
 from tokenlabel.engine.runner import Runner
@@ -35,6 +36,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         action='store_true',
         help='train nothing: print length, learning rate, parameter groups and memory for WORLD_SIZE processes (1)',
     )
+    add_training_flags(parser)
     add_run_arguments(parser)
     return parser.parse_args(arguments)
 
@@ -42,6 +44,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 @reports_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_arguments(arguments)
+    args.cfg_options = training_options(args)
     config = load_run_config(args)
     if args.resume:
         config.resume = True

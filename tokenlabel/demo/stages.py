@@ -76,7 +76,7 @@ class Stages:
     def train_annotator(self) -> dict:
         """A small CNN that learns from image labels; returns its metrics."""
         self.remove_labels()
-        options = [*self._image_options(), *schedule(self.budget.annotator_iterations)]
+        options = [*self._image_options(), *length(self.budget.annotator_iterations)]
         return self._train_and_test('annotator', 'demo/annotator', options)
 
     def annotate(self) -> None:
@@ -88,7 +88,7 @@ class Stages:
     def pretrain(self, run: str = 'pretrain', options: Sequence[str] = (), config: str = 'demo/pretrain') -> dict:
         """The small LV-ViT, or what the config says; returns its metrics."""
         data = self._elsewhere([f'train_dataloader.dataset.label_store={self.labels}'])
-        options = [*self._image_options(), *data, *schedule(self.budget.pretrain_iterations), *options]
+        options = [*self._image_options(), *data, *length(self.budget.pretrain_iterations), *options]
         return self._train_and_test(run, config, options)
 
     def segment(
@@ -101,7 +101,7 @@ class Stages:
             initial = [f'model.backbone.init_cfg.checkpoint={self.checkpoint(pretrained)}']
             if self.budget.pretrain_iterations is None:
                 initial = self._elsewhere(initial)
-        schedules = schedule(self.budget.segmentation_iterations)
+        schedules = length(self.budget.segmentation_iterations)
         options = [*self._elsewhere(roots), *initial, *schedules, *options]
         return self._train_and_test(run or head, f'demo/{head}', options)
 
@@ -216,11 +216,6 @@ def concurrent_runs(num_jobs: int) -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def schedule(iterations: int | None) -> list[str]:
-    """Options that make a demo training this long, a tenth of it warm-up."""
-    if iterations is None:
-        return []
-    lengths = ('train_cfg.max_iters', 'train_cfg.val_interval', 'default_hooks.checkpoint.interval')
-    warmup = max(1, iterations // 10)
-    options = [f'{key}={iterations}' for key in (*lengths, 'param_scheduler.1.end')]
-    return [*options, f'param_scheduler.0.end={warmup}', f'param_scheduler.1.begin={warmup}']
+def length(iterations: int | None) -> list[str]:
+    """The option that makes a demo training this long."""
+    return [] if iterations is None else [f'train_cfg.max_iters={iterations}']

@@ -17,6 +17,7 @@ from torch import nn
 from tokenlabel.engine.classes import check_training_classes
 from tokenlabel.engine.classifier import TokenLabelClassifier
 from tokenlabel.engine.config.custom_keys import warning_of_unmatched
+from tokenlabel.engine.length import with_ends
 from tokenlabel.engine.optim.global_batch import kept_accumulation
 from tokenlabel.errors import UserError
 
@@ -43,7 +44,10 @@ def describe(config: Config, processes: int) -> str:
         length = TrainingLength.of(config, images, processes)
         rate, base_rate = _learning_rate(config, processes, counts)
         groups = _groups(model, config.optim_wrapper)
-        curve = learning_rates(config.get('param_scheduler') or [], rate, length)
+        schedulers, notes = with_ends(
+            config.get('param_scheduler') or [], {**config.train_cfg, 'max_iters': length.iterations}
+        )
+        curve = learning_rates(schedulers, rate, length)
         memory = _memory(config, model, processes)
     counts = counts or config.optim_wrapper.get('accumulative_counts', 1)
     batch = config.train_dataloader.batch_size
@@ -63,6 +67,7 @@ def describe(config: Config, processes: int) -> str:
         ('learning rate', f'{rate:g}{scaled} ({config.optim_wrapper.optimizer.type})'),
         ('', sparkline(curve)),
         ('', ', '.join(f'{curve[int(at * (len(curve) - 1))]:.2g} at {at:.0%}' for at in (0, 0.05, 0.25, 0.5, 0.75, 1))),
+        *(('', note) for note in notes),
         *(('parameters' if number == 0 else '', group) for number, group in enumerate(groups)),
         *([('', warning)] if (warning := warning_of_unmatched(model, config.optim_wrapper)) else []),
         *(('memory' if number == 0 else '', part) for number, part in enumerate(memory)),

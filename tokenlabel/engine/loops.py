@@ -36,6 +36,8 @@ class EpochsAsIterationsLoop(IterBasedTrainLoop):
         max_epochs: length of the training, in epochs.
         val_interval: epochs between two validations.
         max_iters: length in iterations instead of epochs; intervals then count iterations too.
+        cooldown_epochs: the last epochs, in which learning-rate schedules without `end` stay where they ended; of a
+            short training a tenth at most.
 
     Raises:
         UserError: as `check_training_classes`.
@@ -49,6 +51,7 @@ class EpochsAsIterationsLoop(IterBasedTrainLoop):
         max_epochs: Natural | None = None,
         val_interval: Count = 1,
         max_iters: Natural = 0,
+        cooldown_epochs: Natural = 0,
     ) -> None:
         if bool(max_epochs) == bool(max_iters):
             raise UserError('train_cfg wants one of `max_epochs` and `max_iters`: give the length of training once.')

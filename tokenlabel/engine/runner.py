@@ -31,6 +31,7 @@ from tokenlabel.engine.distributed.sharding import (
 )
 from tokenlabel.engine.hooks.non_finite_steps import RefuseNonFiniteWeights
 from tokenlabel.engine.initial_weights import load_initial_weights
+from tokenlabel.engine.length import with_ends
 from tokenlabel.engine.loops import end_workers
 from tokenlabel.engine.optim.global_batch import (
     checkpoints_between_steps,
@@ -158,11 +159,14 @@ class Runner(mmengine.runner.Runner):
         return built
 
     def build_param_scheduler(self, scheduler: dict | list) -> list | dict:
-        """As MMEngine.
+        """As MMEngine; schedules without `end` last as long as the training.
 
         Raises:
             UserError: a schedule cannot be, such as one that ends before it begins.
         """
+        scheduler, notes = with_ends(scheduler, {**self.cfg.train_cfg, 'max_iters': self.max_iters})
+        for note in notes:
+            self.logger.warning(note)
         try:
             built = super().build_param_scheduler(scheduler)
         except ValueError as error:

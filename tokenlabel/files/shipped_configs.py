@@ -33,6 +33,12 @@ def config_path(name: str | Path) -> Path:
     raise UserError(f'No config at {name}: {hint}.')
 
 
+def config_name(name: str | Path) -> str:
+    """What a run is named by: `cityscapes/upernet_lvvit` for a shipped config, the stem of another file."""
+    path = config_path(name).resolve()
+    return path.relative_to(CONFIGS).with_suffix('').as_posix() if path.is_relative_to(CONFIGS) else path.stem
+
+
 def shipped_config(name: str | Path) -> Path | None:
     """The shipped config of that name, with or without `configs/` and `.py`; None where there is none."""
     path = CONFIGS / Path(name).as_posix().removeprefix('configs/')

@@ -2,7 +2,4 @@
 
 _base_ = ['fpn_80k.py']
 
-max_iters = 40000
-
-param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0.0, begin=0, end=max_iters, by_epoch=False)]
-train_cfg = dict(max_iters=max_iters)
+train_cfg = dict(max_iters=40000)

@@ -1,6 +1,5 @@
 """UperNet on ADE20K as published: AdamW, 1500 iterations of warm-up, linear decay, 160k iterations, mixed precision."""
 
-max_iters = 160000
 warmup_iters = 1500
 
 optim_wrapper = dict(
@@ -14,8 +13,8 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, begin=0, end=warmup_iters, by_epoch=False),
-    dict(type='PolyLR', power=1.0, eta_min=0.0, begin=warmup_iters, end=max_iters, by_epoch=False),
+    dict(type='PolyLR', power=1.0, eta_min=0.0, begin=warmup_iters, by_epoch=False),
 ]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=8000)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=160000, val_interval=8000)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

@@ -40,13 +40,13 @@ def test_upernet_has_the_published_number_of_parameters(arch):
     assert parameters(config) == pytest.approx(millions, abs=0.5)
 
 
-@pytest.mark.parametrize(('name', 'millions'), [('upernet_deit_s.py', 41), ('upernet_swin_t.py', 60)])
+@pytest.mark.parametrize(('name', 'millions'), [('families/upernet_deit_s.py', 41), ('families/upernet_swin_t.py', 60)])
 def test_upernet_over_timm_has_the_stated_number_of_parameters(name, millions):
     assert parameters(Config.fromfile(CONFIGS / name)) == pytest.approx(millions, abs=0.5)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['upernet_deit_s.py', 'upernet_swin_t.py'])
+@pytest.mark.parametrize('name', ['families/upernet_deit_s.py', 'families/upernet_swin_t.py'])
 def test_a_config_trains_and_validates_and_no_parameter_is_left_out(name, ade20k, tmp_path):
     config = Config.fromfile(CONFIGS / name)
     for split in ('train', 'val', 'test'):

@@ -24,7 +24,7 @@ from tokenlabel.engine.config.errors import explains_errors
 from tokenlabel.engine.config.files import read_config
 from tokenlabel.engine.config.options import ConfigOptions, merge_options
 from tokenlabel.errors import UserError, missing_package
-from tokenlabel.files.shipped_configs import config_path
+from tokenlabel.files.shipped_configs import config_name, config_path
 from tokenlabel.processes.launch_environment import launched_place
 
 __all__ = [
@@ -116,7 +116,7 @@ def load_run_config(args: argparse.Namespace) -> Config:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     launched_place(args.launcher)
     config = load_config(args.config, args.cfg_options)
-    config.work_dir = str(args.work_dir or config.get('work_dir') or Path('work_dirs', args.config.stem))
+    config.work_dir = str(args.work_dir or config.get('work_dir') or Path('work_dirs', config_name(args.config)))
     config.launcher = args.launcher
     register_imports(config)
     check_config(config, args.config)

@@ -1,8 +1,8 @@
 """UperNet with an LV-ViT-S backbone on COCO-Stuff 164k: 512x512 crops, 160k iterations of 16 images.
 
-    tools/dist_train.sh configs/upernet_lvvit_coco_stuff164k.py 8
-    tools/dist_test.sh configs/upernet_lvvit_coco_stuff164k.py \\
-        work_dirs/upernet_lvvit_coco_stuff164k/iter_160000.pth 8 --tta
+    tools/dist_train.sh configs/coco_stuff/upernet_lvvit.py 8
+    tools/dist_test.sh configs/coco_stuff/upernet_lvvit.py \\
+        work_dirs/coco_stuff/upernet_lvvit/iter_160000.pth 8 --tta
 
 No score was published. 22 passes over the 118,287 training images, 113 billion multiply-adds per crop forwards.
 `_base_/datasets/coco_stuff164k.py` says where the images are. For another size, name
@@ -10,10 +10,10 @@ No score was published. 22 passes over the 118,287 training images, 113 billion 
 """
 
 _base_ = [
-    '_base_/models/upernet_lvvit.py',
-    '_base_/datasets/coco_stuff164k.py',
-    '_base_/schedules/upernet_160k.py',
-    '_base_/segmentation_runtime.py',
+    '../_base_/models/upernet_lvvit.py',
+    '../_base_/datasets/coco_stuff164k.py',
+    '../_base_/schedules/upernet_160k.py',
+    '../_base_/segmentation_runtime.py',
 ]
 
 num_classes = 171

@@ -1,7 +1,7 @@
 """UperNet with an LV-ViT-S backbone on Cityscapes: 768x768 crops, 80k iterations of 8 images.
 
-    tools/dist_train.sh configs/upernet_lvvit_cityscapes.py 8
-    tools/dist_test.sh configs/upernet_lvvit_cityscapes.py work_dirs/upernet_lvvit_cityscapes/iter_80000.pth 8 --tta
+    tools/dist_train.sh configs/cityscapes/upernet_lvvit.py 8
+    tools/dist_test.sh configs/cityscapes/upernet_lvvit.py work_dirs/cityscapes/upernet_lvvit/iter_80000.pth 8 --tta
 
 No score was published. 215 passes over the 2,975 training images, 290 billion multiply-adds per crop forwards.
 `_base_/datasets/cityscapes.py` says where the images are. For another size, name
@@ -9,10 +9,10 @@ No score was published. 215 passes over the 2,975 training images, 290 billion m
 """
 
 _base_ = [
-    '_base_/models/upernet_lvvit.py',
-    '_base_/datasets/cityscapes.py',
-    '_base_/schedules/upernet_80k.py',
-    '_base_/segmentation_runtime.py',
+    '../_base_/models/upernet_lvvit.py',
+    '../_base_/datasets/cityscapes.py',
+    '../_base_/schedules/upernet_80k.py',
+    '../_base_/segmentation_runtime.py',
 ]
 
 num_classes = 19

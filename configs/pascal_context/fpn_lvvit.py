@@ -1,7 +1,7 @@
 """Semantic FPN with an LV-ViT-S backbone on Pascal Context (59 classes): 480x480 crops, 80k iterations of 16 images.
 
-    tools/dist_train.sh configs/fpn_lvvit_pascal_context.py 8
-    tools/dist_test.sh configs/fpn_lvvit_pascal_context.py work_dirs/fpn_lvvit_pascal_context/iter_80000.pth 8 --tta
+    tools/dist_train.sh configs/pascal_context/fpn_lvvit.py 8
+    tools/dist_test.sh configs/pascal_context/fpn_lvvit.py work_dirs/pascal_context/fpn_lvvit/iter_80000.pth 8 --tta
 
 No score was published. 256 passes over the 4,998 training images, 64 billion multiply-adds per crop forwards.
 `_base_/datasets/pascal_context.py` says where the images are. For another size, name
@@ -9,10 +9,10 @@ No score was published. 256 passes over the 4,998 training images, 64 billion mu
 """
 
 _base_ = [
-    '_base_/models/fpn_lvvit.py',
-    '_base_/datasets/pascal_context.py',
-    '_base_/schedules/fpn_80k.py',
-    '_base_/segmentation_runtime.py',
+    '../_base_/models/fpn_lvvit.py',
+    '../_base_/datasets/pascal_context.py',
+    '../_base_/schedules/fpn_80k.py',
+    '../_base_/segmentation_runtime.py',
 ]
 
 num_classes = 59

@@ -1,13 +1,13 @@
 """LV-ViT-M at 384 x 384 on ImageNet-1k, fine-tuned from the 224 x 224 model: 30 epochs with token labels.
 
-    tools/pretrain.sh configs/finetune_lvvit_m_384.py 8
-    tools/pretrain.sh configs/finetune_lvvit_m_384.py 8 --cfg-options initial_weights=FILE_OR_WORK_DIR
+    tools/pretrain.sh configs/finetune/lvvit_m_384.py 8
+    tools/pretrain.sh configs/finetune/lvvit_m_384.py 8 --cfg-options initial_weights=FILE_OR_WORK_DIR
 
 Starts from the last checkpoint of `configs/pretrain_lvvit_m.py`. Images and labels as for it: the same maps are read at
 24 x 24 tokens. Published: 85.4 % top-1.
 """
 
-_base_ = ['_base_/finetune_imagenet.py']
+_base_ = ['../_base_/finetune_imagenet.py']
 
 size = 384
 

@@ -1,7 +1,7 @@
 """Semantic FPN with an LV-ViT-S backbone on COCO-Stuff 164k: 512x512 crops, 80k iterations of 16 images.
 
-    tools/dist_train.sh configs/fpn_lvvit_coco_stuff164k.py 8
-    tools/dist_test.sh configs/fpn_lvvit_coco_stuff164k.py work_dirs/fpn_lvvit_coco_stuff164k/iter_80000.pth 8 --tta
+    tools/dist_train.sh configs/coco_stuff/fpn_lvvit.py 8
+    tools/dist_test.sh configs/coco_stuff/fpn_lvvit.py work_dirs/coco_stuff/fpn_lvvit/iter_80000.pth 8 --tta
 
 No score was published. 11 passes over the 118,287 training images, 74 billion multiply-adds per crop forwards.
 `_base_/datasets/coco_stuff164k.py` says where the images are. For another size, name
@@ -9,10 +9,10 @@ No score was published. 11 passes over the 118,287 training images, 74 billion m
 """
 
 _base_ = [
-    '_base_/models/fpn_lvvit.py',
-    '_base_/datasets/coco_stuff164k.py',
-    '_base_/schedules/fpn_80k.py',
-    '_base_/segmentation_runtime.py',
+    '../_base_/models/fpn_lvvit.py',
+    '../_base_/datasets/coco_stuff164k.py',
+    '../_base_/schedules/fpn_80k.py',
+    '../_base_/segmentation_runtime.py',
 ]
 
 num_classes = 171

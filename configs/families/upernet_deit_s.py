@@ -1,18 +1,18 @@
 """UperNet with a DeiT-S backbone on ADE20K: 41 M parameters, 512x512 crops, 160k iterations of 16 images.
 
-    tools/dist_train.sh configs/upernet_deit_s.py 8 \
-        --cfg-options model.backbone.pretrained=work_dirs/pretrain_deit_s/CHECKPOINT.pth
+    tools/dist_train.sh configs/families/upernet_deit_s.py 8 \
+        --cfg-options model.backbone.pretrained=work_dirs/families/pretrain_deit_s/CHECKPOINT.pth
 
-The checkpoint is one of configs/pretrain_deit_s.py; without the option the backbone starts from timm's ImageNet
+The checkpoint is one of `pretrain_deit_s.py`; without the option the backbone starts from timm's ImageNet
 weights. Expected: no score was published for token labels. MMSegmentation publishes 43.8 mIoU, 45.1 multi-scale, for
 DeiT-S from image labels, with a pyramid of its own. Costs 160k iterations with 2 images on each of 8 GPUs.
 """
 
 _base_ = [
-    '_base_/models/upernet_lvvit.py',
-    '_base_/datasets/ade20k.py',
-    '_base_/schedules/upernet_160k.py',
-    '_base_/segmentation_runtime.py',
+    '../_base_/models/upernet_lvvit.py',
+    '../_base_/datasets/ade20k.py',
+    '../_base_/schedules/upernet_160k.py',
+    '../_base_/segmentation_runtime.py',
 ]
 
 model = dict(

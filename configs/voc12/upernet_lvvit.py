@@ -1,7 +1,7 @@
 """UperNet with an LV-ViT-S backbone on Pascal VOC 2012 + Aug: 512x512 crops, 40k iterations of 16 images.
 
-    tools/dist_train.sh configs/upernet_lvvit_voc12_aug.py 8
-    tools/dist_test.sh configs/upernet_lvvit_voc12_aug.py work_dirs/upernet_lvvit_voc12_aug/iter_40000.pth 8 --tta
+    tools/dist_train.sh configs/voc12/upernet_lvvit.py 8
+    tools/dist_test.sh configs/voc12/upernet_lvvit.py work_dirs/voc12/upernet_lvvit/iter_40000.pth 8 --tta
 
 No score was published. 60 passes over the 10,582 training images, 113 billion multiply-adds per crop forwards.
 `_base_/datasets/voc12_aug.py` says where the images are. For another size, name
@@ -9,10 +9,10 @@ No score was published. 60 passes over the 10,582 training images, 113 billion m
 """
 
 _base_ = [
-    '_base_/models/upernet_lvvit.py',
-    '_base_/datasets/voc12_aug.py',
-    '_base_/schedules/upernet_40k.py',
-    '_base_/segmentation_runtime.py',
+    '../_base_/models/upernet_lvvit.py',
+    '../_base_/datasets/voc12_aug.py',
+    '../_base_/schedules/upernet_40k.py',
+    '../_base_/segmentation_runtime.py',
 ]
 
 num_classes = 21

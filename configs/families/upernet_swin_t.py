@@ -1,9 +1,9 @@
 """UperNet with a Swin-T backbone on ADE20K: 60 M parameters, 512x512 crops, 160k iterations of 16 images.
 
-    tools/dist_train.sh configs/upernet_swin_t.py 8 \
-        --cfg-options model.backbone.pretrained=work_dirs/pretrain_swin_t/CHECKPOINT.pth
+    tools/dist_train.sh configs/families/upernet_swin_t.py 8 \
+        --cfg-options model.backbone.pretrained=work_dirs/families/pretrain_swin_t/CHECKPOINT.pth
 
-The checkpoint is one of configs/pretrain_swin_t.py; without the option the backbone starts from timm's ImageNet
+The checkpoint is one of `pretrain_swin_t.py`; without the option the backbone starts from timm's ImageNet
 weights. Expected: no score was published for token labels; 44.4 mIoU, 45.8 multi-scale, from image labels
 (MMSegmentation). Costs 160k iterations with 2 images on each of 8 GPUs.
 
@@ -11,10 +11,10 @@ Swin's levels have strides 4, 8, 16 and 32 already: there is no neck.
 """
 
 _base_ = [
-    '_base_/models/upernet_lvvit.py',
-    '_base_/datasets/ade20k.py',
-    '_base_/schedules/upernet_160k.py',
-    '_base_/segmentation_runtime.py',
+    '../_base_/models/upernet_lvvit.py',
+    '../_base_/datasets/ade20k.py',
+    '../_base_/schedules/upernet_160k.py',
+    '../_base_/segmentation_runtime.py',
 ]
 
 widths = [96, 192, 384, 768]

@@ -1,7 +1,7 @@
 """Semantic FPN with an LV-ViT-S backbone on Pascal VOC 2012 + Aug: 512x512 crops, 40k iterations of 16 images.
 
-    tools/dist_train.sh configs/fpn_lvvit_voc12_aug.py 8
-    tools/dist_test.sh configs/fpn_lvvit_voc12_aug.py work_dirs/fpn_lvvit_voc12_aug/iter_40000.pth 8 --tta
+    tools/dist_train.sh configs/voc12/fpn_lvvit.py 8
+    tools/dist_test.sh configs/voc12/fpn_lvvit.py work_dirs/voc12/fpn_lvvit/iter_40000.pth 8 --tta
 
 No score was published. 60 passes over the 10,582 training images, 74 billion multiply-adds per crop forwards.
 `_base_/datasets/voc12_aug.py` says where the images are. For another size, name `_base_/models/fpn_lvvit_{t,m,l}.py`
@@ -9,10 +9,10 @@ as the first base.
 """
 
 _base_ = [
-    '_base_/models/fpn_lvvit.py',
-    '_base_/datasets/voc12_aug.py',
-    '_base_/schedules/fpn_40k.py',
-    '_base_/segmentation_runtime.py',
+    '../_base_/models/fpn_lvvit.py',
+    '../_base_/datasets/voc12_aug.py',
+    '../_base_/schedules/fpn_40k.py',
+    '../_base_/segmentation_runtime.py',
 ]
 
 num_classes = 21
