@@ -22,9 +22,14 @@ from tokenlabel.engine.length import with_ends
 HEADS = ('upernet', 'fpn')
 SIZES = {f'{head}_lvvit{size}.py': 'ade20k' for head in HEADS for size in ('', '_t', '_m', '_l')}
 OTHER_DATA = {
-    f'{head}_lvvit_{data}.py': data
+    f'{folder}/{head}_lvvit.py': data
     for head in HEADS
-    for data in ('cityscapes', 'voc12_aug', 'pascal_context', 'coco_stuff164k')
+    for folder, data in {
+        'cityscapes': 'cityscapes',
+        'voc12': 'voc12_aug',
+        'pascal_context': 'pascal_context',
+        'coco_stuff': 'coco_stuff164k',
+    }.items()
 }
 EXPERIMENTS = {**SIZES, **OTHER_DATA, 'custom.py': 'own_data'}
 LARGE = ('_m.py', '_l.py')

@@ -107,11 +107,12 @@ def test_weights_are_averaged_once_a_step(make_runner):
 
 
 def test_a_run_that_stops_between_steps_and_resumes_ends_with_the_same_weights(make_runner):
-    whole = make_runner(iterations=0, **options(True))
+    schedule = {'param_scheduler': [{'type': 'LinearLR', 'start_factor': 0.1, 'end': 20, 'by_epoch': False}]}
+    whole = make_runner(iterations=0, **options(True, **schedule))
     whole.train()
     folder = f'{whole.work_dir}_resumed'
-    make_runner(iterations=0, work_dir=folder, **options(True, **{'train_cfg.max_epochs': 1})).train()
-    resumed = make_runner(iterations=0, work_dir=folder, resume=True, **options(True))
+    make_runner(iterations=0, work_dir=folder, **options(True, **schedule, **{'train_cfg.max_epochs': 1})).train()
+    resumed = make_runner(iterations=0, work_dir=folder, resume=True, **options(True, **schedule))
     resumed.train()
     first, second = (read_checkpoint(f'{runner.work_dir}/iter_20.pth') for runner in (whole, resumed))
     for part in ('state_dict', 'ema_state_dict'):

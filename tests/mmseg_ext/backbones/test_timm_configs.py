@@ -9,6 +9,7 @@ from mmseg.registry import MODELS
 
 import mmseg_ext  # noqa: F401  (registers the names)
 from tests.places import CONFIGS
+from tokenlabel.engine.length import with_ends
 
 SIZES = {
     # arch: width, out_indices, channels of the heads, millions of parameters as published
@@ -61,6 +62,7 @@ def test_a_config_trains_and_validates_and_no_parameter_is_left_out(name, ade20k
     config.model.backbone.pretrained = False
     config.optim_wrapper.type = 'OptimWrapper'
     config.train_cfg.update(max_iters=1, val_interval=1)
+    config.param_scheduler, _ = with_ends(config.param_scheduler, config.train_cfg)
     config.default_hooks.checkpoint = dict(type='CheckpointHook', interval=-1)
     config.visualizer.vis_backends = [dict(type='LocalVisBackend')]
     config.work_dir = str(tmp_path)
