@@ -11,15 +11,19 @@ from torch import distributed
 from tokenlabel.engine.distributed.idle_threads import wait_for_idle_threads
 
 
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        return server.getsockname()[1]
+
+
 def in_two_processes(function: Callable, *arguments) -> None:
     """Calls `function(rank, *arguments)` in both; it has to be one that another process can import.
 
     Raises:
         torch.multiprocessing.ProcessRaisedException: with the traceback of the process that failed.
     """
-    with socket.create_server(('127.0.0.1', 0)) as server:
-        port = server.getsockname()[1]
-    torch.multiprocessing.spawn(_call, (port, function, arguments), nprocs=2)
+    torch.multiprocessing.spawn(_call, (free_port(), function, arguments), nprocs=2)
 
 
 def _call(rank: int, port: int, function: Callable, arguments: tuple) -> None:
