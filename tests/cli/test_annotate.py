@@ -18,6 +18,7 @@ from PIL import Image
 
 from tests.commands import command
 from tests.places import ROOT
+from tests.two_processes import free_port
 from tokenlabel.labels.store import LabelStore
 
 TOOL = ROOT / 'tools' / 'annotate.py'
@@ -245,9 +246,9 @@ def test_the_bar_shows_the_annotators_accuracy(images, weights, tmp_path, capsys
     assert 'top-1 ' in error
 
 
-def test_two_processes_make_the_store_that_one_makes(run_tool, images, weights, tmp_path, free_port):
+def test_two_processes_make_the_store_that_one_makes(run_tool, images, weights, tmp_path):
     more = command_line(images, tmp_path / 'two', weights, '--workers', '1')
-    done = run_tool('tools/annotate.sh', '2', *more, PORT=free_port)
+    done = run_tool('tools/annotate.sh', '2', *more, PORT=str(free_port()))
     assert done.returncode == 0, done.stdout + done.stderr
     # the first process may find that the other one has done it all
     assert done.stdout.count('12 maps of 2x2 cells') + done.stdout.count('it holds the maps of all 12 images') == 1

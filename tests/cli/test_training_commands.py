@@ -11,6 +11,7 @@ from PIL import Image
 from timm.data import ImageNetInfo
 
 import tokenlabel  # noqa: F401  registers lvvit_t
+from tests.two_processes import free_port
 
 
 def pretraining_options(scenes: Path, labels: Path | None) -> list[str]:
@@ -26,21 +27,19 @@ def segmentation_options(scenes: Path) -> list[str]:
     return [*roots, *options, 'test_dataloader.batch_size=2', 'train_cfg.max_iters=2', 'train_cfg.val_interval=2']
 
 
-def metrics_with(
-    run_tool, processes: int, config: str, checkpoint: Path, options: list[str], *flags: str, free_port
-) -> dict:
+def metrics_with(run_tool, processes: int, config: str, checkpoint: Path, options: list[str], *flags: str) -> dict:
     folder = checkpoint.parent / f'test{processes}'
     command = ['tools/dist_test.sh', config, checkpoint, str(processes), '--work-dir', folder, *flags]
-    done = run_tool(*command, '--out', folder / 'metrics.json', '--cfg-options', *options, PORT=free_port)
+    done = run_tool(*command, '--out', folder / 'metrics.json', '--cfg-options', *options, PORT=str(free_port()))
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads((folder / 'metrics.json').read_text())
 
 
 @pytest.mark.slow
-def test_two_processes_pretrain_and_score_as_one_does(run_tool, scenes, label_store, tmp_path, free_port):
+def test_two_processes_pretrain_and_score_as_one_does(run_tool, scenes, label_store, tmp_path):
     config, options = 'configs/demo/pretrain.py', pretraining_options(scenes, label_store)
     command = ['tools/pretrain.sh', config, '2', '--work-dir', tmp_path]
-    done = run_tool(*command, '--cfg-options', *options, PORT=free_port)
+    done = run_tool(*command, '--cfg-options', *options, PORT=str(free_port()))
     assert done.returncode == 0, done.stdout + done.stderr
     checkpoint = tmp_path / 'iter_2.pth'
     one = metrics_with(run_tool, 1, config, checkpoint, options)
@@ -50,10 +49,10 @@ def test_two_processes_pretrain_and_score_as_one_does(run_tool, scenes, label_st
 
 @pytest.mark.slow
 @pytest.mark.parametrize('head', ['upernet', 'fpn'])
-def test_two_processes_fine_tune_and_score_as_one_does(run_tool, scenes, tmp_path, head, free_port):
+def test_two_processes_fine_tune_and_score_as_one_does(run_tool, scenes, tmp_path, head):
     config, options = f'configs/demo/{head}.py', segmentation_options(scenes)
     command = ['tools/dist_train.sh', config, '2', '--work-dir', tmp_path]
-    done = run_tool(*command, '--cfg-options', *options, PORT=free_port)
+    done = run_tool(*command, '--cfg-options', *options, PORT=str(free_port()))
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'SyncBatchNorm needs GPUs: using BatchNorm' in done.stdout + done.stderr
     checkpoint = tmp_path / 'iter_2.pth'
