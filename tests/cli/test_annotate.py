@@ -248,7 +248,7 @@ def test_the_bar_shows_the_annotators_accuracy(images, weights, tmp_path, capsys
 
 def test_two_processes_make_the_store_that_one_makes(run_tool, images, weights, tmp_path):
     more = command_line(images, tmp_path / 'two', weights, '--workers', '1')
-    done = run_tool('tools/annotate.sh', '2', *more, PORT=str(free_port()))
+    done = run_tool('tools/annotate.sh', '2', *more, PORT=free_port())
     assert done.returncode == 0, done.stdout + done.stderr
     # the first process may find that the other one has done it all
     assert done.stdout.count('12 maps of 2x2 cells') + done.stdout.count('it holds the maps of all 12 images') == 1

@@ -99,7 +99,7 @@ def test_what_is_no_number_is_refused_before_slurm_is_asked(run_tool, srun, name
 def test_tasks_of_slurm_train_together(run_tool, srun, options, tmp_path):
     command = ['tools/slurm_train.sh', 'gpu', 'job', 'configs/demo/pretrain.py', '--work-dir', tmp_path / 'run']
     length = ['train_cfg.max_iters=1', 'train_cfg.val_interval=1']
-    done = run_tool(*command, '--cfg-options', *options, *length, **srun, GPUS='2', PORT=str(free_port()))
+    done = run_tool(*command, '--cfg-options', *options, *length, **srun, GPUS='2', PORT=free_port())
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / 'run/iter_1.pth').is_file()
     assert 'Distributed launcher: slurm' in done.stdout and 'GPU number: 2' in done.stdout
@@ -107,7 +107,7 @@ def test_tasks_of_slurm_train_together(run_tool, srun, options, tmp_path):
 
 def test_bad_input_of_several_processes_is_the_last_word(run_tool, tmp_path):
     command = ['tools/dist_train.sh', tmp_path / 'missing.py', '2']
-    done = run_tool(*command, PORT=str(free_port()))
+    done = run_tool(*command, PORT=free_port())
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith(f'error: No config at {tmp_path}/missing.py')
     assert 'Traceback' not in done.stderr
@@ -173,7 +173,7 @@ def test_a_run_that_loses_a_process_starts_anew_from_its_last_checkpoint(run_too
     (tmp_path / 'loses_a_process.py').write_text(HOOK)
     (tmp_path / 'config.py').write_text(LOSES_A_PROCESS.format(configs=ROOT / 'configs'))
     command = ['tools/dist_train.sh', tmp_path / 'config.py', '2', '--work-dir', tmp_path / 'run']
-    environment = {'MAX_RESTARTS': '1', 'PORT': str(free_port()), 'PYTHONPATH': str(tmp_path)}
+    environment = {'MAX_RESTARTS': '1', 'PORT': free_port(), 'PYTHONPATH': str(tmp_path)}
     done = run_tool(*command, '--cfg-options', *options, **environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'all were started anew (restart 1) and go on from the newest checkpoint' in done.stdout + done.stderr

@@ -30,7 +30,7 @@ def segmentation_options(scenes: Path) -> list[str]:
 def metrics_with(run_tool, processes: int, config: str, checkpoint: Path, options: list[str], *flags: str) -> dict:
     folder = checkpoint.parent / f'test{processes}'
     command = ['tools/dist_test.sh', config, checkpoint, str(processes), '--work-dir', folder, *flags]
-    done = run_tool(*command, '--out', folder / 'metrics.json', '--cfg-options', *options, PORT=str(free_port()))
+    done = run_tool(*command, '--out', folder / 'metrics.json', '--cfg-options', *options, PORT=free_port())
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads((folder / 'metrics.json').read_text())
 
@@ -39,7 +39,7 @@ def metrics_with(run_tool, processes: int, config: str, checkpoint: Path, option
 def test_two_processes_pretrain_and_score_as_one_does(run_tool, scenes, label_store, tmp_path):
     config, options = 'configs/demo/pretrain.py', pretraining_options(scenes, label_store)
     command = ['tools/pretrain.sh', config, '2', '--work-dir', tmp_path]
-    done = run_tool(*command, '--cfg-options', *options, PORT=str(free_port()))
+    done = run_tool(*command, '--cfg-options', *options, PORT=free_port())
     assert done.returncode == 0, done.stdout + done.stderr
     checkpoint = tmp_path / 'iter_2.pth'
     one = metrics_with(run_tool, 1, config, checkpoint, options)
@@ -52,7 +52,7 @@ def test_two_processes_pretrain_and_score_as_one_does(run_tool, scenes, label_st
 def test_two_processes_fine_tune_and_score_as_one_does(run_tool, scenes, tmp_path, head):
     config, options = f'configs/demo/{head}.py', segmentation_options(scenes)
     command = ['tools/dist_train.sh', config, '2', '--work-dir', tmp_path]
-    done = run_tool(*command, '--cfg-options', *options, PORT=str(free_port()))
+    done = run_tool(*command, '--cfg-options', *options, PORT=free_port())
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'SyncBatchNorm needs GPUs: using BatchNorm' in done.stdout + done.stderr
     checkpoint = tmp_path / 'iter_2.pth'

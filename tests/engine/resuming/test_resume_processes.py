@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.engine.resuming.interruptions import RANDOM, differences
+from tests.two_processes import free_port
 
 
 @pytest.fixture
@@ -34,12 +34,6 @@ def config_with(hook: dict | None, folder: Path) -> Path:
         f'custom_imports = dict(imports={imports})\ncustom_hooks = {hooks}\n'
     )
     return path
-
-
-def free_port() -> str:
-    with socket.socket() as listener:
-        listener.bind(('127.0.0.1', 0))
-        return str(listener.getsockname()[1])
 
 
 @pytest.mark.slow
