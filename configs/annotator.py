@@ -1,6 +1,6 @@
 """An annotator for one's own classes: a pretrained classifier of timm, fine-tuned on image labels.
 
-    tokenlabel train configs/annotator.py --cfg-options model.network.num_classes=37
+    tokenlabel train annotator --cfg-options model.network.num_classes=37
     tokenlabel annotate data/images/train data/labels --annotator convnext_tiny.fb_in22k_ft_in1k \
         --checkpoint work_dirs/annotator/best_top1_iter_ITERATION.pth
     tools/pretrain.sh configs/pretrain_lvvit_s.py 1 --cfg-options model.network.num_classes=37 \

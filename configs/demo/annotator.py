@@ -2,7 +2,7 @@
 
 Run by tools/demo.py, or by hand once the scenes are there:
 
-    tokenlabel train configs/demo/annotator.py
+    tokenlabel train demo/annotator
 """
 
 _base_ = ['../_base_/pretrain_runtime.py']

@@ -1,8 +1,8 @@
 """UperNet with LV-ViT-L as its authors released it: network, windows and dropout of the published score.
 
     wget https://github.com/zihangJiang/TokenLabeling/releases/download/v1.1-seg/upernet_lvvit_l.pth
-    tokenlabel test configs/released/upernet_lvvit_l.py upernet_lvvit_l.pth
-    tokenlabel test configs/released/upernet_lvvit_l.py upernet_lvvit_l.pth --tta
+    tokenlabel test released/upernet_lvvit_l upernet_lvvit_l.pth
+    tokenlabel test released/upernet_lvvit_l upernet_lvvit_l.pth --tta
 
 Expected on ADE20K: 50.9 mIoU, 51.8 multi-scale, 84.1 % of the pixels (published). The rest is as in
 `upernet_lvvit_s.py` beside it, with a dropout of 0.5.

@@ -1,8 +1,8 @@
 """UperNet with LV-ViT-M as its authors released it: network, windows and dropout of the published score.
 
     wget https://github.com/zihangJiang/TokenLabeling/releases/download/v1.1-seg/upernet_lvvit_m.pth
-    tokenlabel test configs/released/upernet_lvvit_m.py upernet_lvvit_m.pth
-    tokenlabel test configs/released/upernet_lvvit_m.py upernet_lvvit_m.pth --tta
+    tokenlabel test released/upernet_lvvit_m upernet_lvvit_m.pth
+    tokenlabel test released/upernet_lvvit_m upernet_lvvit_m.pth --tta
 
 Expected on ADE20K: 49.4 mIoU, 50.6 multi-scale, 83.5 % of the pixels (published). The rest is as in
 `upernet_lvvit_s.py` beside it, with a dropout of 0.2.

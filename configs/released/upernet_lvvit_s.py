@@ -1,8 +1,8 @@
 """UperNet with LV-ViT-S as its authors released it: network, windows and dropout of the published score.
 
     wget https://github.com/zihangJiang/TokenLabeling/releases/download/v1.1-seg/upernet_lvvit_s.pth
-    tokenlabel test configs/released/upernet_lvvit_s.py upernet_lvvit_s.pth
-    tokenlabel test configs/released/upernet_lvvit_s.py upernet_lvvit_s.pth --tta
+    tokenlabel test released/upernet_lvvit_s upernet_lvvit_s.pth
+    tokenlabel test released/upernet_lvvit_s upernet_lvvit_s.pth --tta
 
 Expected on ADE20K: 47.9 mIoU, 48.6 multi-scale, 83.1 % of the pixels (published). Evaluation costs 2000 images; one
 of 4:3 is 2 windows of 512x512, 46 with `--tta`.
