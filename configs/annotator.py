@@ -1,4 +1,4 @@
-"""An annotator for one's own classes: a pretrained classifier of timm, fine-tuned on image labels.
+"""An annotator for your own classes: a pretrained classifier of timm, fine-tuned on image labels.
 
     tokenlabel train annotator --cfg-options model.network.num_classes=37
     tokenlabel annotate data/images/train data/labels --annotator convnext_tiny.fb_in22k_ft_in1k \

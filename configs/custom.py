@@ -1,4 +1,4 @@
-"""UperNet with an LV-ViT-S backbone on one's own images: copy this file and change the three lines below.
+"""UperNet with an LV-ViT-S backbone on your own images: copy this file and change the three lines below.
 
     cp configs/custom.py configs/mine.py
     tools/dist_train.sh configs/mine.py 1
@@ -9,7 +9,7 @@ id of its class: 0 for the first, 255 for what is not to be learned; 8 or 16 bit
 images are in one folder, lists of names choose: `ann_file='data/mine/train.txt'` in a `dataset` and no `/train` in its
 `data_prefix`. The names of the classes may be a text file, one a line; `num_classes` is then to be stated.
 
-40k iterations of 8 images in 512x512 crops on one GPU, 113 billion multiply-adds per crop forwards.
+40k iterations of 8 images in 512x512 crops on one GPU, 113 GMACs per crop.
 """
 
 _base_ = [

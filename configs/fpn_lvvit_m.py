@@ -3,7 +3,7 @@
     tools/dist_train.sh configs/fpn_lvvit_m.py 8
     tools/dist_test.sh configs/fpn_lvvit_m.py work_dirs/fpn_lvvit_m/iter_80000.pth 8 --tta
 
-No score was published for this head. Costs 119 billion multiply-adds per crop forwards (S: 74). The backbone starts
+No score was published for this head. Costs 119 GMACs per crop (S: 74). The backbone starts
 from the released 448x448 classifier; `upernet_lvvit.py` says how to start from your own.
 """
 

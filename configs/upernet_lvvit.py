@@ -4,7 +4,7 @@
     tools/dist_test.sh configs/upernet_lvvit.py work_dirs/upernet_lvvit/iter_160000.pth 8 --tta
 
 Expected: 47.9 mIoU, 48.6 multi-scale (published). Costs 160k iterations with 2 images on each of 8 GPUs, 127 passes
-over the training set, and 113 billion multiply-adds per crop forwards; `model.backbone.with_cp=True` trades time for
+over the training set, and 113 GMACs per crop; `model.backbone.with_cp=True` trades time for
 memory.
 
 The backbone starts from the released 384x384 classifier, downloaded once; from your own pretraining with

@@ -4,7 +4,7 @@
     tools/dist_test.sh configs/upernet_lvvit_l.py work_dirs/upernet_lvvit_l/iter_160000.pth 8 --tta
 
 Expected: 50.9 mIoU, 51.8 multi-scale (published, with a dropout where this has stochastic depth and without a divisor
-of the residual branches; the release is `released/upernet_lvvit_l.py`). Costs 472 billion multiply-adds per crop
+of the residual branches; the release is `released/upernet_lvvit_l.py`). Costs 472 GMACs per crop
 forwards (S: 113). The backbone starts from the released 512x512 classifier; `upernet_lvvit.py` says how to start from
 your own.
 """

@@ -3,8 +3,8 @@
     tools/dist_train.sh configs/upernet_lvvit_m.py 8
     tools/dist_test.sh configs/upernet_lvvit_m.py work_dirs/upernet_lvvit_m/iter_160000.pth 8 --tta
 
-Expected: 49.4 mIoU, 50.6 multi-scale (published, with a dropout where this has stochastic depth). Costs 158 billion
-multiply-adds per crop forwards (S: 113). The backbone starts from the released 448x448 classifier; `upernet_lvvit.py`
+Expected: 49.4 mIoU, 50.6 multi-scale (published, with a dropout where this has stochastic depth). Costs 158 GMACs
+per crop (S: 113). The backbone starts from the released 448x448 classifier; `upernet_lvvit.py`
 says how to start from your own.
 """
 

@@ -3,7 +3,7 @@
     tools/dist_train.sh configs/upernet_lvvit_t.py 8
     tools/dist_test.sh configs/upernet_lvvit_t.py work_dirs/upernet_lvvit_t/iter_160000.pth 8 --tta
 
-No score was published for T, nor blocks to read: every third of its twelve is taken. Costs 83 billion multiply-adds
+No score was published for T, nor blocks to read: every third of its twelve is taken. Costs 83 GMACs
 per crop forwards (S: 113). The backbone starts from the released 224x224 classifier; `upernet_lvvit.py` says how to
 start from your own.
 """

@@ -2,7 +2,7 @@
 # Runs one of the Python tools in as many processes as asked for: tools/launch.sh SCRIPT PROCESSES [ARGUMENTS]
 # PROCESSES is a number, or `visible`: one for every visible GPU, or one process where there is none.
 # Several machines: NNODES, NODE_RANK, MASTER_ADDR and PORT as in MMSegmentation. PYTHON chooses the interpreter.
-# MAX_RESTARTS=n starts all processes anew, up to n times, when one is lost; training goes on from its last checkpoint.
+# MAX_RESTARTS=n starts all processes anew, up to n times, when one is lost; training resumes from its last checkpoint.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

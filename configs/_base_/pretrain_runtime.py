@@ -3,7 +3,7 @@
 custom_imports = dict(imports=['tokenlabel.engine'], allow_failed_imports=False)
 default_scope = 'mmengine'
 
-val_cfg = dict(type='RawAndAveragedValLoop')
+val_cfg = dict(type='RawAndEMAValLoop')
 val_evaluator = dict(type='TopK', topk=(1, 5))
 test_cfg = dict()
 test_evaluator = val_evaluator
@@ -18,7 +18,7 @@ custom_hooks = [
     dict(type='ThroughputHook'),
     dict(type='ProgressBar'),
     dict(type='FirstBatchPicture'),
-    dict(type='StoreModelConfig'),
+    dict(type='ModelConfigHook'),
 ]
 log_processor = dict(by_epoch=False, mean_pattern='.*(loss|time|grad_norm|accuracy).*')
 visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')])

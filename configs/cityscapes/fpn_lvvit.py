@@ -3,7 +3,7 @@
     tools/dist_train.sh configs/cityscapes/fpn_lvvit.py 8
     tools/dist_test.sh configs/cityscapes/fpn_lvvit.py work_dirs/cityscapes/fpn_lvvit/iter_80000.pth 8 --tta
 
-No score was published. 215 passes over the 2,975 training images, 203 billion multiply-adds per crop forwards.
+No score was published. 215 passes over the 2,975 training images, 203 GMACs per crop.
 `_base_/datasets/cityscapes.py` says where the images are. For another size, name `_base_/models/fpn_lvvit_{t,m,l}.py`
 as the first base.
 """

@@ -3,7 +3,7 @@
     tools/dist_train.sh configs/cityscapes/upernet_lvvit.py 8
     tools/dist_test.sh configs/cityscapes/upernet_lvvit.py work_dirs/cityscapes/upernet_lvvit/iter_80000.pth 8 --tta
 
-No score was published. 215 passes over the 2,975 training images, 290 billion multiply-adds per crop forwards.
+No score was published. 215 passes over the 2,975 training images, 290 GMACs per crop.
 `_base_/datasets/cityscapes.py` says where the images are. For another size, name
 `_base_/models/upernet_lvvit_{t,m,l}.py` as the first base.
 """

@@ -3,7 +3,7 @@
     tools/dist_train.sh configs/coco_stuff/fpn_lvvit.py 8
     tools/dist_test.sh configs/coco_stuff/fpn_lvvit.py work_dirs/coco_stuff/fpn_lvvit/iter_80000.pth 8 --tta
 
-No score was published. 11 passes over the 118,287 training images, 74 billion multiply-adds per crop forwards.
+No score was published. 11 passes over the 118,287 training images, 74 GMACs per crop.
 `_base_/datasets/coco_stuff164k.py` says where the images are. For another size, name
 `_base_/models/fpn_lvvit_{t,m,l}.py` as the first base.
 """

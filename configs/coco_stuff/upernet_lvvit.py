@@ -4,7 +4,7 @@
     tools/dist_test.sh configs/coco_stuff/upernet_lvvit.py \\
         work_dirs/coco_stuff/upernet_lvvit/iter_160000.pth 8 --tta
 
-No score was published. 22 passes over the 118,287 training images, 113 billion multiply-adds per crop forwards.
+No score was published. 22 passes over the 118,287 training images, 113 GMACs per crop.
 `_base_/datasets/coco_stuff164k.py` says where the images are. For another size, name
 `_base_/models/upernet_lvvit_{t,m,l}.py` as the first base.
 """

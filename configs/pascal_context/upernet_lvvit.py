@@ -4,7 +4,7 @@
     tools/dist_test.sh configs/pascal_context/upernet_lvvit.py \\
         work_dirs/pascal_context/upernet_lvvit/iter_80000.pth 8 --tta
 
-No score was published. 256 passes over the 4,998 training images, 98 billion multiply-adds per crop forwards.
+No score was published. 256 passes over the 4,998 training images, 98 GMACs per crop.
 `_base_/datasets/pascal_context.py` says where the images are. For another size, name
 `_base_/models/upernet_lvvit_{t,m,l}.py` as the first base.
 """

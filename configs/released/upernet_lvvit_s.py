@@ -8,7 +8,7 @@ Expected on ADE20K: 47.9 mIoU, 48.6 multi-scale, 83.1 % of the pixels (published
 of 4:3 is 2 windows of 512x512, 46 with `--tta`.
 
 Trained, it is the published recipe: dropout in the MLPs, growing to 0.1 at the last block, and no stochastic depth, for
-160k iterations of 16 images (`tools/dist_train.sh configs/released/upernet_lvvit_s.py 8`). To go on from the release
+160k iterations of 16 images (`tools/dist_train.sh configs/released/upernet_lvvit_s.py 8`). To resume from the release
 on your own data, inherit from it and set `load_from='upernet_lvvit_s.pth'` and `model.backbone.init_cfg=None`.
 """
 

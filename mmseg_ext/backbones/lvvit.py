@@ -40,7 +40,7 @@ class LVViT(models.LVViT):
         with_cp: Recompute the blocks' activations in the backward pass to save memory.
         pretrained: Short for `init_cfg=dict(type='Pretrained', checkpoint=pretrained)`.
         init_cfg: How to initialise. `Pretrained` takes a pretraining checkpoint of ours, a released classifier or a
-            segmentation model, by path or URL; its key `ema=False` takes raw instead of averaged weights.
+            segmentation model, by path or URL; its key `ema=False` takes raw instead of EMA weights.
         **sizes: What `tokenlabel.models.LVViT` takes (`patch_size`, `embed_dim`, `depth`, `num_heads`, `mlp_ratio`,
             `stem_width`, `residual_divisor`...), over what `arch` states.
 

@@ -59,7 +59,7 @@ class TimmTokens(BaseModule):
         pretrained: True takes timm's weights; a path or URL is short for
             `init_cfg=dict(type='Pretrained', checkpoint=pretrained)`.
         init_cfg: How to initialise. `Pretrained` takes a pretraining checkpoint of ours, a file in timm's names or a
-            segmentation model with this backbone; its key `ema=False` takes raw instead of averaged weights.
+            segmentation model with this backbone; its key `ema=False` takes raw instead of EMA weights.
         **arguments: Everything else that the architecture takes.
 
     Attributes:

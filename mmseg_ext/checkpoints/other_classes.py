@@ -38,10 +38,10 @@ def load_all_but_other_heads(model: nn.Module, file: str | Path) -> None:
     own = model.state_dict()
     left = []
     for head in _heads((*own, *state)):
-        ours, theirs = _part(own, head), _part(state, head)
-        if _shapes(ours) != _shapes(theirs):
+        fresh, stored = _part(own, head), _part(state, head)
+        if _shapes(fresh) != _shapes(stored):
             left.append(head)
-            state = {name: x for name, x in state.items() if name not in theirs} | ours
+            state = {name: x for name, x in state.items() if name not in stored} | fresh
     load_all(model, state, file)
     if left:
         print_log(

@@ -40,7 +40,7 @@ def load_backbone(backbone: nn.Module, source: str | Path, ema: bool = True) -> 
     Args:
         backbone: `mmseg_ext.backbones.LVViT`.
         source: Path or URL of a pretraining checkpoint, a released classifier or a segmentation model.
-        ema: Take averaged weights where the file has them.
+        ema: Take EMA weights where the file has them.
 
     Raises:
         UserError: The file is missing, cannot be read, or holds another architecture.
@@ -67,7 +67,7 @@ def load_pyramid(pyramid: nn.Module, source: str | Path, ema: bool = True) -> No
     Args:
         pyramid: `mmseg_ext.necks.TokenPyramid`.
         source: Path or URL of a segmentation model.
-        ema: Take averaged weights where the file has them.
+        ema: Take EMA weights where the file has them.
 
     Raises:
         UserError: The file is missing, cannot be read, or holds no pyramid of this size.
@@ -100,10 +100,10 @@ def refuse_other_architecture(checkpoint: Mapping, architecture: str | None, key
     Raises:
         UserError: They differ.
     """
-    theirs = checkpoint.get('tokenlabel', {}).get('architecture')
-    if theirs and architecture and theirs != architecture:
+    stored = checkpoint.get('tokenlabel', {}).get('architecture')
+    if stored and architecture and stored != architecture:
         raise UserError(
-            f'{source} holds weights of {theirs} and the backbone is {architecture}: set {key} to {theirs} (and the '
+            f'{source} holds weights of {stored} and the backbone is {architecture}: set {key} to {stored} (and the '
             f'widths of neck and heads), or give a checkpoint of {architecture}'
         )
 

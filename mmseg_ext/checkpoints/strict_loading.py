@@ -45,22 +45,22 @@ def other_head(model: nn.Module, state: Mapping[str, Tensor], source: str | Path
         source: Where they come from.
     """
     own = {name[name.index(HEAD) :]: x for name, x in model.state_dict().items() if f'.{HEAD}' in f'.{name}'}
-    theirs = {name: x for name, x in state.items() if name.startswith(HEAD)}
-    if not theirs:
+    stored = {name: x for name, x in state.items() if name.startswith(HEAD)}
+    if not stored:
         return (
             f'Checkpoint {source} has no decode head, so it segments nothing yet: train with it as '
             'model.backbone.init_cfg.checkpoint, and test what that gives.'
         )
-    classes = [x[CLASSIFIER].shape[:1].numel() for x in (theirs, own) if CLASSIFIER in x]
+    classes = [x[CLASSIFIER].shape[:1].numel() for x in (stored, own) if CLASSIFIER in x]
     if len(set(classes)) == 2:
         return f'Checkpoint {source} was trained for {classes[0]} classes and the config has {classes[1]}: {ADVICE}'
-    if differences := _differences(own, theirs):
+    if differences := _differences(own, stored):
         return f'Checkpoint {source} has another decode head than the config ({differences}): {ADVICE}'
     return None
 
 
-def _differences(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str:
+def _differences(own: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> str:
     """How many names differ, each way with the first; empty if none does."""
-    missing = [name for name in own if name not in theirs and not name.endswith('num_batches_tracked')]
-    kinds = {'missing': missing, 'left over': [name for name in theirs if name not in own]}
+    missing = [name for name in own if name not in stored and not name.endswith('num_batches_tracked')]
+    kinds = {'missing': missing, 'left over': [name for name in stored if name not in own]}
     return '; '.join(f'{len(names)} {kind}, first {names[0]}' for kind, names in kinds.items() if names)

@@ -33,7 +33,7 @@ def load_timm_backbone(
         model_name: Its name in timm.
         arguments: What `timm.create_model` made it with.
         source: Path or URL of a pretraining checkpoint of ours, a file in timm's names or a segmentation model.
-        ema: Take averaged weights where the file has them.
+        ema: Take EMA weights where the file has them.
 
     Raises:
         UserError: The file is missing, cannot be read, or holds another architecture.

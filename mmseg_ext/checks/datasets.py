@@ -88,8 +88,8 @@ def _check(dataset: dict, place: str, config: Config, ignored: int) -> SampledLa
     samples = built.data_list
     images = built.data_prefix.get('img_path')
     if not samples:
-        wanted = f' that {built.ann_file} lists' if built.ann_file else f': there is no {built.img_suffix} file in it'
-        raise UserError(f'{images} holds no images{wanted}: put the data set there')
+        reason = f' that {built.ann_file} lists' if built.ann_file else f': there is no {built.img_suffix} file in it'
+        raise UserError(f'{images} holds no images{reason}: put the data set there')
     annotated = [sample for sample in samples if 'seg_map_path' in sample]
     listed = [('img_path', 'are missing')] if built.ann_file else []  # else they were found by looking
     for key, what in (*listed, ('seg_map_path', 'have no annotation')):

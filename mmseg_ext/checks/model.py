@@ -66,9 +66,9 @@ def check_model(config: Config, processes: int, on_gpus: bool) -> None:
 def _check_best(config: Config) -> None:
     """Makes sure that what chooses the best checkpoint is measured."""
     hook = (config.get('default_hooks') or {}).get('checkpoint') or {}
-    wanted = hook.get('save_best')
+    save_best = hook.get('save_best')
     metrics = [metric for metric, _ in metrics_of(config, 'val')]
-    if not wanted or any(str(metric.get('type')) not in ('StreamingIoU', 'IoUMetric') for metric in metrics):
+    if not save_best or any(str(metric.get('type')) not in ('StreamingIoU', 'IoUMetric') for metric in metrics):
         return
     measured = []
     for metric in metrics:
@@ -76,7 +76,7 @@ def _check_best(config: Config) -> None:
         kinds = [kinds] if isinstance(kinds, str) else kinds
         names = ['aAcc', *(name for kind in kinds for name in MEASURED.get(kind, ()))]
         measured += [f'{metric["prefix"]}/{name}' if metric.get('prefix') else name for name in names]
-    for name in [wanted] if isinstance(wanted, str) else wanted:
+    for name in [save_best] if isinstance(save_best, str) else save_best:
         if measured and name not in ('auto', *measured):
             raise UserError(
                 f'default_hooks.checkpoint.save_best is {name!r}, which the validation does not measure: set one of '

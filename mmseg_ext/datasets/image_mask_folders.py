@@ -1,4 +1,4 @@
-"""One's own data: a folder of images, a folder of masks and the names of the classes."""
+"""Your own data: a folder of images, a folder of masks and the names of the classes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath

@@ -103,9 +103,9 @@ class StreamingIoU(WritesPredictions, IoUMetric):
             print_log(f'Predictions are in {self.output_dir}.', 'current')
             return {}
         counts = torch.zeros(self._num_bins, dtype=torch.int64) if self._counts is None else self._counts
-        seen = torch.tensor(self._num_seen)
-        all_reduce(seen)
-        if seen > size and get_rank() + (self._num_seen - 1) * get_world_size() >= size:
+        num_images = torch.tensor(self._num_images)
+        all_reduce(num_images)
+        if num_images > size and get_rank() + (self._num_images - 1) * get_world_size() >= size:
             counts = counts - self._last
             self._rows = self._rows[:-1]
         counts = counts.cpu()
@@ -129,7 +129,7 @@ class StreamingIoU(WritesPredictions, IoUMetric):
 
     def _forget(self) -> None:
         self._counts = self._last = None
-        self._num_seen = 0
+        self._num_images = 0
         self._num_broken = 0
         self._rows = []
 
@@ -143,7 +143,7 @@ class StreamingIoU(WritesPredictions, IoUMetric):
         counts = histogram(bins.flatten(), self._num_bins + 1)[:-1]
         self._counts = counts.clone() if self._counts is None else self._counts + counts
         self._last = counts
-        self._num_seen += 1
+        self._num_images += 1
         if self.per_image:
             self._rows.append((path, image_scores(counts.view(other + 1, other + 1)[:-1, :-1])))
 

@@ -138,8 +138,8 @@ class Segmenter:
         shape = tuple(resized.shape[1:])
         padded = self._padded(shape)
         interpolations = tuple(
-            Interpolation.between(there, wanted, self.model.align_corners)
-            for there, wanted in zip(shape, size, strict=True)
+            Interpolation.between(there, output_side, self.model.align_corners)
+            for there, output_side in zip(shape, size, strict=True)
         )
         labels = np.empty(size, np.uint8 if self.num_classes <= 255 else np.uint16)
         for tile in self._tiles(interpolations, padded):

@@ -18,7 +18,7 @@ from torch import Tensor
 from mmseg_ext.checkpoints.other_classes import load_all_but_other_heads
 from mmseg_ext.segmentors.folded_sequential import fold_sequentials
 from mmseg_ext.segmentors.light_heads import head_logits
-from mmseg_ext.segmentors.windows import WindowedImage, seen_images
+from mmseg_ext.segmentors.windows import WindowedImage, windowed_images
 from tokenlabel.errors import UserError
 
 PRECISIONS = {None: None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
@@ -76,7 +76,7 @@ class BatchedEncoderDecoder(EncoderDecoder):
     def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Logits [N, C, H, W] of preprocessed images [N, 3, H, W], padding included."""
         samples = [SegDataSample() for _ in inputs]
-        return torch.stack([self.logits(image, {}) for image, _ in self.seen(zip(inputs, samples, strict=True))])
+        return torch.stack([self.logits(image, {}) for image, _ in self.windowed(zip(inputs, samples, strict=True))])
 
     def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """The same as `inference`, under the name that EncoderDecoder has for it."""
@@ -96,7 +96,7 @@ class BatchedEncoderDecoder(EncoderDecoder):
         `finite_logits`, bool [], says whether the labels are worth anything.
         """
         samples = []
-        for image, sample in self.seen(pairs):
+        for image, sample in self.windowed(pairs):
             logits = new_logits(image, sample.metainfo) if keep_logits or image.num_classes == 1 else None
             labels = largest_classes(self.some_logits(image, sample.metainfo, logits))
             if image.num_classes == 1:
@@ -108,7 +108,7 @@ class BatchedEncoderDecoder(EncoderDecoder):
             samples.append(sample)
         return samples
 
-    def seen(self, pairs: Iterable[tuple[Tensor, SegDataSample]]) -> Iterator[tuple[WindowedImage, SegDataSample]]:
+    def windowed(self, pairs: Iterable[tuple[Tensor, SegDataSample]]) -> Iterator[tuple[WindowedImage, SegDataSample]]:
         """Preprocessed images [3, H, W] after all their windows went through the network, in order."""
         cfg = self.test_cfg or {}
         slide = cfg.get('mode', 'whole') == 'slide'
@@ -120,7 +120,7 @@ class BatchedEncoderDecoder(EncoderDecoder):
                 samples.append(sample)
                 yield image
 
-        for image in seen_images(images(), self.window_logits, crop, stride, self.windows_per_batch):
+        for image in windowed_images(images(), self.window_logits, crop, stride, self.windows_per_batch):
             yield image, samples.popleft()
 
     @property

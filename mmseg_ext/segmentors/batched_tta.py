@@ -29,12 +29,12 @@ class BatchedTTAModel(SegTTAModel):
             for views, view_samples in zip(images, samples, strict=True)
             for pair in zip(views, view_samples, strict=True)
         )
-        seen = self.module.seen(self.module.preprocessed(pairs))
-        return [self._merged(islice(seen, len(views))) for views in images]
+        windowed = self.module.windowed(self.module.preprocessed(pairs))
+        return [self._merged(islice(windowed, len(views))) for views in images]
 
-    def _merged(self, seen: Iterable[tuple[WindowedImage, SegDataSample]]) -> SegDataSample:
+    def _merged(self, windowed: Iterable[tuple[WindowedImage, SegDataSample]]) -> SegDataSample:
         total, num_views, finite = None, 0, []
-        for image, sample in seen:
+        for image, sample in windowed:
             logits = self.module.logits(image, sample.metainfo)
             probabilities = logits.softmax(0) if len(logits) > 1 else logits.sigmoid()
             if total is None:

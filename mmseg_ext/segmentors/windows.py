@@ -87,7 +87,7 @@ class WindowedImage:
         return out
 
 
-def seen_images(
+def windowed_images(
     images: Iterable[Tensor],
     network: Callable[[Tensor], Tensor],
     crop: tuple[int, int] | None,

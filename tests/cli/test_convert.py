@@ -82,7 +82,7 @@ def segmentation_weights() -> dict[str, Tensor]:
 
 
 def in_engine(model: nn.Module, averaged: nn.Module | None = None, **noted) -> dict:
-    """A checkpoint of our pretraining, with what is needed to go on."""
+    """A checkpoint of our pretraining, with what is needed to continue."""
     content = {'meta': {'iter': 7}, 'state_dict': {f'model.{name}': x for name, x in model.state_dict().items()}}
     if averaged is not None:
         content['ema_state_dict'] = {f'module.{name}': x for name, x in content['state_dict'].items()}
@@ -218,7 +218,7 @@ def test_averaged_weights_are_taken_unless_raw_ones_are_asked_for(convert, optio
 def test_a_file_of_averaged_weights_alone_says_so(convert):
     torch.save({'state_dict_ema': lvvit(1).state_dict()}, 'averaged.pth')
     said = convert('averaged.pth', 'timm.pth', 'timm', '--raw')[1]
-    assert 'took the averaged weights, the only ones there are' in said
+    assert 'took the EMA weights, the only ones there are' in said
     assert_same(read_checkpoint('timm.pth'), lvvit(1).state_dict())
 
 

@@ -1,4 +1,4 @@
-"""configs/custom.py with its three lines changed: one's own folders train, test, and are refused in one sentence."""
+"""configs/custom.py with its three lines changed: your own folders train, test, and are refused in one sentence."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""One's own images and classes through the commands: an annotator, its labels, a network trained on them."""
+"""Your own images and classes through the commands: an annotator, its labels, a network trained on them."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The whole road at its smallest size, through the commands that users type."""
+"""The whole pipeline at its smallest size, through the commands that users type."""
 
 import json
 

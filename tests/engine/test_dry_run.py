@@ -53,7 +53,7 @@ def test_without_data_the_published_recipe_is_resolved_for_imagenet():
         'gradients',
         'gradients on their way between processes',
         'optimizer',
-        'averaged weights',
+        'EMA weights',
         'activations',
         'in all',
     }

@@ -9,7 +9,7 @@ from tokenlabel.checkpoints.weights import read_checkpoint
 def test_two_processes_train_as_one_with_the_same_global_batch(scenes, label_store, tmp_path):
     options = {
         'optim_wrapper.optimizer': {'_delete_': True, 'type': 'SGD', 'lr': 0.1, 'weight_decay': 0.05},
-        'custom_hooks': [{'type': 'FrozenBatchNorm'}, {'type': 'StoreModelConfig'}],
+        'custom_hooks': [{'type': 'FrozenBatchNorm'}, {'type': 'ModelConfigHook'}],
     }
     one = settings(scenes, label_store, tmp_path / 'one', **options, **{'train_dataloader.batch_size': 8})
     train(one)

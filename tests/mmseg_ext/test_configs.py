@@ -78,7 +78,7 @@ def one_step(config: Config, root: Path, work_dir: Path, crop: tuple[int, int] =
 
 
 def read(name: str, data: dict[str, Path]) -> Config:
-    """The config of that name; the places that one's own data have are parts of paths below the root."""
+    """The config of that name; the places that your own data have are parts of paths below the root."""
     config = Config.fromfile(CONFIGS / name)
     if name == 'custom.py':
         for split in ('train', 'val', 'test'):

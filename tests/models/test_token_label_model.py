@@ -143,7 +143,7 @@ def test_the_box_is_exchanged_in_patches_or_pixels_at_its_place(name, kwargs, si
     torch.testing.assert_close(pixels, images)
     own, other = map_of(plain, model), map_of(mixed, model)
     torch.testing.assert_close(mix_regions(own, box, grid), other)
-    # Patches of exchanged pixels are those of the partner in the box and one's own outside, but for what stems see
+    # Patches of exchanged pixels are those of the partner in the box and your own outside, but for what stems see
     # beyond a patch.
     from_pixels, unlike = map_of(first(mixed_pixels), model), own - own.flip(0)
     row, column = own.shape[1] // 4, own.shape[2] * 3 // 4

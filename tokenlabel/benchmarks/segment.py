@@ -29,14 +29,14 @@ def benchmark_segment(args: argparse.Namespace) -> None:
     print(versions())
     MMLogger.get_instance('benchmark', log_level='ERROR')
     config = load_config(args.config, {})
-    theirs, ours = models(config, args)
-    test_cfg = ', '.join(f'{key} {value}' for key, value in theirs.test_cfg.items())
+    original, ours = models(config, args)
+    test_cfg = ', '.join(f'{key} {value}' for key, value in original.test_cfg.items())
     print(f'{args.config.stem}: {args.images} images of {args.height} x {args.width}, {test_cfg}', end='; ')
     print(f'ours {args.windows_per_batch} windows at once, {args.precision or "float32"}')
 
     images = samples(args)
-    ways = [partial(evaluated, ours, args.batch, StreamingIoU), partial(evaluated, theirs, 1, IoUMetric)]
-    compare_results(ours, theirs, images, args)
+    ways = [partial(evaluated, ours, args.batch, StreamingIoU), partial(evaluated, original, 1, IoUMetric)]
+    compare_results(ours, original, images, args)
     for way in ways:
         way(images)
     clock = partial(
@@ -44,12 +44,12 @@ def benchmark_segment(args: argparse.Namespace) -> None:
     )
     pairs = [tuple(clock(partial(way, images)) for way in ways) for _ in range(args.runs)]
     report('evaluation', pairs)
-    for name, times in zip(('ours', 'theirs'), zip(*pairs, strict=True), strict=True):
+    for name, times in zip(('ours', 'original'), zip(*pairs, strict=True), strict=True):
         print(f'  {name}: {args.images / statistics.median(times):.3g} images/s')
     first = images[:1]
     for at_once in dict.fromkeys((1, args.windows_per_batch)):
         ours.test_cfg.windows_per_batch = at_once
-        peaks = [peak_memory(partial(step, model, first), args.device) / MEGABYTE for model in (ours, theirs)]
+        peaks = [peak_memory(partial(step, model, first), args.device) / MEGABYTE for model in (ours, original)]
         print(f'one image, {at_once} windows at once: at its peak {peaks[0]:.0f} MB against {peaks[1]:.0f} MB', end='')
         print(' beside the weights')
 
@@ -62,14 +62,14 @@ def models(config: Config, args: argparse.Namespace) -> tuple[nn.Module, nn.Modu
     settings.backbone.pop('init_cfg', None)
     settings.decode_head.num_classes = args.classes
     torch.manual_seed(0)
-    theirs, ours = (
+    original, ours = (
         revert_sync_batchnorm(MODELS.build(ConfigDict({**copy.deepcopy(settings), 'type': name})))
         for name in ('EncoderDecoder', 'BatchedEncoderDecoder')
     )
-    theirs.to(args.device).eval()
-    ours.to(args.device).eval().load_state_dict(theirs.state_dict(), assign=True)
+    original.to(args.device).eval()
+    ours.to(args.device).eval().load_state_dict(original.state_dict(), assign=True)
     ours.test_cfg.update(windows_per_batch=args.windows_per_batch, precision=args.precision)
-    return theirs, ours
+    return original, ours
 
 
 def samples(args: argparse.Namespace) -> list[tuple[torch.Tensor, SegDataSample]]:
@@ -105,10 +105,10 @@ def evaluated(model: nn.Module, batch: int, kind: type[IoUMetric], images: list)
     return metric.evaluate(len(images))
 
 
-def compare_results(ours: nn.Module, theirs: nn.Module, images: list, args: argparse.Namespace) -> None:
+def compare_results(ours: nn.Module, original: nn.Module, images: list, args: argparse.Namespace) -> None:
     """Says how far logits, labels and the metric's numbers are apart."""
     ours.test_cfg.keep_logits = True
-    one, other = (step(model, images[:1])[0] for model in (ours, theirs))
+    one, other = (step(model, images[:1])[0] for model in (ours, original))
     ours.test_cfg.keep_logits = False
     error = (one.seg_logits.data - other.seg_logits.data).abs().max() / other.seg_logits.data.abs().max()
     differ = (one.pred_sem_seg.data != other.pred_sem_seg.data).float().mean()

@@ -131,7 +131,7 @@ def _check_values(contents: Mapping, size: int, refuse: Callable[[str], None]) -
 
 
 def _check_notes(noted: Mapping, refuse: Callable[[str], None]) -> None:
-    """Those of our own checkpoints, see `tokenlabel.engine.hooks.model_config.StoreModelConfig`."""
+    """Those of our own checkpoints, see `tokenlabel.engine.hooks.model_config.ModelConfigHook`."""
 
     def check(key: str, is_right: Callable[[object], bool], kind: str) -> None:
         if noted.get(key) is not None and not is_right(noted[key]):

@@ -66,7 +66,7 @@ def read_weights(path: str | Path, averaged: bool = True) -> Weights:
 
     Args:
         path: the file.
-        averaged: take averaged weights where the file has both kinds, else raw ones.
+        averaged: take EMA weights where the file has both kinds, else raw ones.
 
     Raises:
         UserError: as `read_checkpoint`; the file holds no weights.
@@ -78,7 +78,7 @@ def read_weights(path: str | Path, averaged: bool = True) -> Weights:
     weights.noted = _plain(checkpoint.get('tokenlabel', {}))
     weights.dataset_meta = dataset_meta_of(checkpoint)
     if has_averaged and not has_raw:
-        weights.steps.append('took the averaged weights, the only ones there are')
+        weights.steps.append('took the EMA weights, the only ones there are')
     elif has_averaged:
         kind, other = ('averaged', 'raw') if averaged else ('raw', 'averaged')
         weights.steps.append(f'took the {kind} weights, left the {other} ones')

@@ -22,7 +22,7 @@ _logger = logging.getLogger(__name__)
 
 # What wrappers and our engine put before the names.
 PREFIXES = ('module.', '_orig_mod.', 'model.')
-# Where files keep averaged weights apart from raw ones.
+# Where files keep EMA weights apart from raw ones.
 AVERAGED = frozenset({'ema_state_dict', 'state_dict_ema', 'model_ema'})
 
 
@@ -50,11 +50,11 @@ def load_checkpoint(model: nn.Module, path: str | Path, ema: bool = False, stric
     if ema and not _weights(checkpoint, ema=True)[1]:
         _logger.warning('%s has no EMA weights: its only weights are loaded', path)
     ours = checkpoint.get('tokenlabel', {})
-    theirs, mine = ours.get('architecture'), _architecture(model)
-    if strict and theirs and mine and theirs != mine:
+    stored, expected = ours.get('architecture'), _architecture(model)
+    if strict and stored and expected and stored != expected:
         raise UserError(
-            f'{path} holds weights of {theirs} and the model is {mine}: '
-            f'create the model as {theirs}, or give a checkpoint of {mine}'
+            f'{path} holds weights of {stored} and the model is {expected}: '
+            f'create the model as {stored}, or give a checkpoint of {expected}'
         )
     load_weights(model, state_dict_of(checkpoint, ema, source=path), source=path, strict=strict)
     if ours.get('token_score_weight') is not None and hasattr(model, 'token_score_weight'):
@@ -148,8 +148,8 @@ def of_another_kind(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> l
     pairs = {name: (x, own[name]) for name, x in state.items() if name in own and isinstance(x, Tensor)}
     return [
         name
-        for name, (x, mine) in pairs.items()
-        if x.is_complex() != mine.is_complex() or (mine.is_floating_point() and not x.is_floating_point())
+        for name, (x, expected) in pairs.items()
+        if x.is_complex() != expected.is_complex() or (expected.is_floating_point() and not x.is_floating_point())
     ]
 
 
@@ -160,10 +160,10 @@ def refuse_other_kinds(own: Mapping[str, Tensor], state: Mapping[str, Tensor], s
         UserError: there are such.
     """
     if names := of_another_kind(own, state):
-        theirs, mine = _kind(state[names[0]]), _kind(own[names[0]])
+        stored, expected = _kind(state[names[0]]), _kind(own[names[0]])
         raise UserError(
-            f'{source} holds {names[0]} as {theirs} and the model has {mine}: save the weights as real numbers where '
-            'the file was made'
+            f'{source} holds {names[0]} as {stored} and the model has {expected}: save the weights as real numbers '
+            'where the file was made'
         )
 
 
@@ -179,14 +179,14 @@ def resampled(
     """
     state = dict(state)
     name = 'backbone.pos_embed' if 'backbone.pos_embed' in state else 'pos_embed'
-    theirs, own = state.get(name), getattr(model, 'pos_embed', None)
+    stored, own = state.get(name), getattr(model, 'pos_embed', None)
     grid = getattr(getattr(model, 'patch_embed', None), 'grid_size', None)
-    if theirs is None or own is None or grid is None or theirs.shape == own.shape:
+    if stored is None or own is None or grid is None or stored.shape == own.shape:
         return state
-    if theirs.ndim != 3 or own.ndim != 3 or theirs.shape[2] != own.shape[2]:
+    if stored.ndim != 3 or own.ndim != 3 or stored.shape[2] != own.shape[2]:
         return state
     num_prefix_tokens = own.shape[1] - math.prod(grid)
-    num_tokens = theirs.shape[1] - num_prefix_tokens
+    num_tokens = stored.shape[1] - num_prefix_tokens
     side = math.isqrt(max(0, num_tokens))
     if side == 0 or side * side != num_tokens:
         raise UserError(
@@ -194,7 +194,7 @@ def resampled(
             f'{grid[0]}x{grid[1]}: create the model at the input size of the file and call set_input_size after loading'
         )
     _logger.info('%s: position embedding resampled from %dx%d to %dx%d', source, side, side, *grid)
-    state[name] = resample_pos_embed(theirs, grid, (side, side), num_prefix_tokens)
+    state[name] = resample_pos_embed(stored, grid, (side, side), num_prefix_tokens)
     return state
 
 

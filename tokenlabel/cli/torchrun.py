@@ -57,7 +57,7 @@ def status_of(error: ChildFailedError) -> int:
     if failure.exitcode < 0:
         name = signal.Signals(-failure.exitcode).name
         reason = ' (the machine may have run out of memory)' if name == 'SIGKILL' else ''
-        print(f'error: process {rank} was ended by {name}{reason}; --resume goes on.', file=sys.stderr)
+        print(f'error: process {rank} was ended by {name}{reason}; --resume continues.', file=sys.stderr)
         return 128 - failure.exitcode
     print(f'error: process {rank} failed; its traceback is above.', file=sys.stderr)
     return failure.exitcode

@@ -29,7 +29,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         '--resume',
         nargs='?',
         const='auto',
-        help='go on from this checkpoint, or from the newest in the work dir when none is named',
+        help='resume from this checkpoint, or from the newest in the work dir when none is named',
     )
     parser.add_argument(
         '--dry-run',

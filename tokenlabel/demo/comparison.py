@@ -2,7 +2,7 @@
 
 Every row has the same scenes, augmentation, schedule, number of steps and learning rate of pretraining. For each row
 and head the learning rate of segmentation is chosen from the same two, by mIoU with a seed that is not reported. Every
-run is cached below `comparison/`: a second call goes on where the first one stopped.
+run is cached below `comparison/`: a second call continues where the first one stopped.
 """
 
 import hashlib
@@ -55,13 +55,13 @@ def compare(work_dir: Path, budget: Budget, num_seeds: int, num_jobs: int) -> di
     row = partial(Row, work_dir, budget)
     with concurrent_runs(num_jobs) as pool:
         rates = dict(zip(ROWS, pool.map(lambda name: row(name).tune(), ROWS), strict=True))
-        wanted = list(product(range(1, num_seeds + 1), ROWS))  # so that an unfinished table has whole seeds
-        runs = list(pool.map(lambda run: row(run[1]).run(run[0], rates[run[1]]), wanted))
+        planned = list(product(range(1, num_seeds + 1), ROWS))  # so that an unfinished table has whole seeds
+        runs = list(pool.map(lambda run: row(run[1]).run(run[0], rates[run[1]]), planned))
     rows = {name: {'rates': rates[name]} for name in ROWS}
     for name, scores in rows.items():
         for score in ('top1', *HEADS):
             scores[score] = [
-                run[score] for (_, of), run in zip(wanted, runs, strict=True) if of == name and score in run
+                run[score] for (_, of), run in zip(planned, runs, strict=True) if of == name and score in run
             ]
     result = {'seeds': num_seeds, 'annotator_top1': annotator['top1'], 'rows': rows}
     write_atomically(Path(work_dir) / 'comparison.json', json.dumps(result, indent=2) + '\n')

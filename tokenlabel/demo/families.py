@@ -2,7 +2,7 @@
 
 All are small and cost about the same; scenes, augmentation, steps, schedule and learning rate are the same for all, and
 so are the seeds. Image labels train the class token (or what is pooled) alone, as the families are trained elsewhere.
-Every run is cached below `families/`: a second call goes on where the first one stopped.
+Every run is cached below `families/`: a second call continues where the first one stopped.
 """
 
 import json
@@ -40,13 +40,13 @@ def compare_families(work_dir: Path, budget: Budget, num_seeds: int, num_jobs: i
     stages.draw_scenes()
     Runs(stages, ['demo/annotator']).cached('annotator', {}, stages.train_annotator)
     stages.annotate()
-    wanted = list(product(range(1, num_seeds + 1), FAMILIES, LABELS))
+    planned = list(product(range(1, num_seeds + 1), FAMILIES, LABELS))
     with concurrent_runs(num_jobs) as pool:
-        results = list(pool.map(lambda run: train(work_dir, budget, *run), wanted))
+        results = list(pool.map(lambda run: train(work_dir, budget, *run), planned))
     rows = {family: {} for family in FAMILIES}
     for kind in LABELS:
         for family, row in rows.items():
-            row[kind] = [result for run, result in zip(wanted, results, strict=True) if run[1:] == (family, kind)]
+            row[kind] = [result for run, result in zip(planned, results, strict=True) if run[1:] == (family, kind)]
     result = {'seeds': num_seeds, 'rows': rows}
     write_atomically(Path(work_dir) / 'families.json', json.dumps(result, indent=2) + '\n')
     print(as_markdown(result))

@@ -46,7 +46,7 @@ SMALLEST = Budget(200, 50, 32, 10, annotator_iterations=4, pretrain_iterations=4
 
 
 class Stages:
-    """The road on digit scenes, everything below one folder.
+    """The pipeline on digit scenes, everything below one folder.
 
     Args:
         work_dir: receives scenes, labels, runs, logs, pictures and the report.

@@ -3,19 +3,19 @@
 from tokenlabel.engine.classifier import TokenLabelClassifier
 from tokenlabel.engine.datasets import build_labeled_images
 from tokenlabel.engine.hooks.first_batch import FirstBatchPicture
-from tokenlabel.engine.hooks.model_config import StoreModelConfig
+from tokenlabel.engine.hooks.model_config import ModelConfigHook
 from tokenlabel.engine.hooks.non_finite_steps import StopOnNonFiniteSteps
 from tokenlabel.engine.hooks.progress_bar import ProgressBar
 from tokenlabel.engine.hooks.run_log import DeferredRuntimeInfoHook, ThroughputHook
-from tokenlabel.engine.loops import EpochsAsIterationsLoop, RawAndAveragedValLoop
+from tokenlabel.engine.loops import EpochsAsIterationsLoop, RawAndEMAValLoop
 from tokenlabel.engine.metrics import TopK
 from tokenlabel.engine.optim.ema import SteppedEMA, SteppedEMAHook
 from tokenlabel.engine.optim.optim_wrapper import SkippingAmpOptimWrapper, SkippingOptimWrapper
 from tokenlabel.engine.preprocessor import ImagePreprocessor
-from tokenlabel.engine.resuming.checkpoint_hook import ResumableCheckpointHook, ValidateWhatWasNot
-from tokenlabel.engine.resuming.optimizer_state import ArrangeOptimizerState
+from tokenlabel.engine.resuming.checkpoint_hook import FinalValidationHook, ResumableCheckpointHook
+from tokenlabel.engine.resuming.optimizer_state import OptimizerStateHook
 from tokenlabel.engine.resuming.preemption import StopOnSignal
-from tokenlabel.engine.resuming.random_states import RandomNumbersOfTraining
+from tokenlabel.engine.resuming.random_states import RandomStateHook
 from tokenlabel.engine.resuming.seeded_samples import SeededSamples
 from tokenlabel.engine.runner import Runner
 from tokenlabel.engine.token_targets import AnnotatorImageLabels, AnnotatorTokenLabels, ImageLabels, TokenLabels
@@ -23,15 +23,17 @@ from tokenlabel.engine.token_targets import AnnotatorImageLabels, AnnotatorToken
 __all__ = [
     'AnnotatorImageLabels',
     'AnnotatorTokenLabels',
-    'ArrangeOptimizerState',
     'DeferredRuntimeInfoHook',
     'EpochsAsIterationsLoop',
+    'FinalValidationHook',
     'FirstBatchPicture',
     'ImageLabels',
     'ImagePreprocessor',
+    'ModelConfigHook',
+    'OptimizerStateHook',
     'ProgressBar',
-    'RandomNumbersOfTraining',
-    'RawAndAveragedValLoop',
+    'RandomStateHook',
+    'RawAndEMAValLoop',
     'ResumableCheckpointHook',
     'Runner',
     'SeededSamples',
@@ -41,11 +43,9 @@ __all__ = [
     'SteppedEMAHook',
     'StopOnNonFiniteSteps',
     'StopOnSignal',
-    'StoreModelConfig',
     'ThroughputHook',
     'TokenLabelClassifier',
     'TokenLabels',
     'TopK',
-    'ValidateWhatWasNot',
     'build_labeled_images',
 ]

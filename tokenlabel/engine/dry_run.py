@@ -291,7 +291,7 @@ def _memory(config: Config, model: nn.Module, processes: int) -> list[str]:
         'gradients': gradients,
         'gradients on their way between processes': gradients if processes > 1 else 0,
         'optimizer': optimizer_state_bytes(model, config.optim_wrapper.optimizer),
-        'averaged weights': weights if averaged else 0,
+        'EMA weights': weights if averaged else 0,
     }
     lines = [f'{_mib(size)}  {what}' for what, size in parts.items() if size]
     batch, size = config.train_dataloader.batch_size, _input_size(config)

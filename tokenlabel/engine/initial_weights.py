@@ -13,7 +13,7 @@ from tokenlabel.errors import UserError
 
 
 def load_initial_weights(model: torch.nn.Module, path: str | Path) -> Path:
-    """Loads averaged weights, where there are such, as `load_checkpoint` does.
+    """Loads EMA weights, where there are such, as `load_checkpoint` does.
 
     Position embeddings are resampled to the model's grid, and heads of other classes are left as they are. How the
     model scores stays as its targets want it.

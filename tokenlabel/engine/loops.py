@@ -1,4 +1,4 @@
-"""Training counted in iterations but written down in epochs; validation of raw and averaged weights."""
+"""Training counted in iterations but written down in epochs; validation of raw and EMA weights."""
 
 import copy
 
@@ -76,11 +76,11 @@ class EpochsAsIterationsLoop(IterBasedTrainLoop):
 
 
 @LOOPS.register_module()
-class RawAndAveragedValLoop(ValLoop):
+class RawAndEMAValLoop(ValLoop):
     """Validates the weights being trained (`raw/...`) and, where an EMAHook keeps them, the averaged ones."""
 
     def run(self) -> dict:
-        """Returns the metrics of both; those of the averaged weights, or of the only ones, have no prefix."""
+        """Returns the metrics of both; those of the EMA weights, or of the only ones, have no prefix."""
         runner = self.runner
         raw = {}
         runner.call_hook('before_val')

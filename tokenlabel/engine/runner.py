@@ -41,15 +41,15 @@ from tokenlabel.engine.optim.global_batch import (
 )
 from tokenlabel.engine.optim.optim_wrapper import FUSED
 from tokenlabel.engine.resuming.checkpoint_files import newest_checkpoint
-from tokenlabel.engine.resuming.checkpoint_hook import ValidateWhatWasNot, checkpoint_folder
+from tokenlabel.engine.resuming.checkpoint_hook import FinalValidationHook, checkpoint_folder
 from tokenlabel.engine.resuming.completeness import RefuseIncomplete
-from tokenlabel.engine.resuming.optimizer_state import ArrangeOptimizerState
+from tokenlabel.engine.resuming.optimizer_state import OptimizerStateHook
 from tokenlabel.engine.resuming.preemption import StopOnSignal, start_worker
-from tokenlabel.engine.resuming.random_states import RandomNumbersOfTraining
+from tokenlabel.engine.resuming.random_states import RandomStateHook
 from tokenlabel.engine.resuming.restarts import go_on_after_restart
 from tokenlabel.engine.resuming.restore import described, restore
 from tokenlabel.engine.resuming.schedules import rates_at
-from tokenlabel.engine.resuming.seeded_samples import check_ends, in_our_order
+from tokenlabel.engine.resuming.seeded_samples import check_ends, with_seeded_samples
 from tokenlabel.engine.resuming.sole_run import sole_run
 from tokenlabel.engine.run_folder import folder_errors, raise_in_log_files
 from tokenlabel.errors import UserError
@@ -175,7 +175,7 @@ class Runner(mmengine.runner.Runner):
         return built
 
     def _warn_of_no_rate(self, schedulers: list | dict) -> None:
-        """Says that a training goes on after its schedules have ended at a learning rate of 0."""
+        """Says that a training continues after its schedules have ended at a learning rate of 0."""
         rated = [one for one in schedulers if one.param_name == 'lr'] if isinstance(schedulers, list) else []
         if not rated or any(one.by_epoch for one in rated):
             return
@@ -201,10 +201,10 @@ class Runner(mmengine.runner.Runner):
         super().register_hooks(checkpoints_between_steps(default_hooks, counts), custom_hooks)
         self._stop_on_signal = StopOnSignal()
         for hook in (
-            ArrangeOptimizerState(),  # before the states are compared with this run's parameters
+            OptimizerStateHook(),  # before the states are compared with this run's parameters
             RefuseIncomplete(),
-            RandomNumbersOfTraining(),
-            ValidateWhatWasNot(),
+            RandomStateHook(),
+            FinalValidationHook(),
             self._stop_on_signal,
         ):
             self.register_hook(hook)
@@ -231,7 +231,7 @@ class Runner(mmengine.runner.Runner):
     def train(self) -> torch.nn.Module:
         """Trains, listening to signals; returns the trained model.
 
-        Processes that torchrun has started anew go on from the newest checkpoint.
+        Processes that torchrun has started anew resume from the newest checkpoint.
 
         Raises:
             SystemExit: a signal has stopped the run, see `StopOnSignal`.
@@ -301,7 +301,7 @@ class Runner(mmengine.runner.Runner):
     ) -> DataLoader:
         """Builds a loader whose samples depend on the seed and their place in the order, and on nothing else."""
         if isinstance(dataloader, dict):
-            dataloader = in_our_order(dataloader, (seed or 0) - get_rank() * diff_rank_seed)
+            dataloader = with_seeded_samples(dataloader, (seed or 0) - get_rank() * diff_rank_seed)
         loader = mmengine.runner.Runner.build_dataloader(dataloader, seed, diff_rank_seed)
         # so that starting workers costs training no random number
         loader.generator = torch.Generator().manual_seed(seed or 0)

@@ -98,9 +98,9 @@ def sparse_soft_cross_entropy(
     Raises:
         ValueError: the target is of another batch, grid or number of classes.
     """
-    wanted = [*target.background.shape, target.num_classes]
-    if list(logits.shape) != wanted:
-        raise ValueError(f'Logits are {list(logits.shape)} [images, tokens, classes] but their targets are {wanted}.')
+    expected = [*target.background.shape, target.num_classes]
+    if list(logits.shape) != expected:
+        raise ValueError(f'Logits are {list(logits.shape)} [images, tokens, classes] but their targets are {expected}.')
     return soft_cross_entropy(logits, target.ids, target.excess, target.background, fused, in_place)
 
 

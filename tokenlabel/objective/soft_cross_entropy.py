@@ -52,9 +52,9 @@ def kernel_is_faster(logits: Tensor, ids: Tensor) -> bool:
     gradient is wanted, and where a target lists many classes, all of which it compares with each other: that of the
     class token lists every class, and is 1 / N of the logits.
     """
-    wanted = logits.requires_grad and torch.is_grad_enabled()
+    needs_gradient = logits.requires_grad and torch.is_grad_enabled()
     fits = logits.is_cuda and logits.dtype in _KERNEL_DTYPES and 1 <= ids.shape[-1] <= _KERNEL_IDS
-    return wanted and fits and _has_triton()
+    return needs_gradient and fits and _has_triton()
 
 
 @functools.cache

@@ -13,7 +13,7 @@ PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 def end_with_launcher() -> None:
-    """Lets this process be killed when torchrun ends, however that ends. Others than its processes go on as before."""
+    """Lets this process be killed when torchrun ends, however that ends. Other processes are left alone."""
     launcher = int(os.environ.get(LAUNCHER, 0))
     if launcher == os.getppid():
         end_with_parent(launcher)

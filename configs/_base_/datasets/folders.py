@@ -1,4 +1,4 @@
-"""One's own images and masks in folders, which the config that inherits names: 512x512 crops, 8 images on one GPU."""
+"""Your own images and masks in folders, which the config that inherits names: 512x512 crops, 8 images on one GPU."""
 
 crop_size = (512, 512)
 test_scale = (2048, 512)

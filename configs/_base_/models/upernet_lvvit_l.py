@@ -1,4 +1,4 @@
-"""UperNet over LV-ViT-L, from the released 512x512 classifier, and a heads of 512 channels."""
+"""UperNet over LV-ViT-L, from the released 512x512 classifier, and heads of 512 channels."""
 
 _base_ = ['upernet_lvvit.py']
 

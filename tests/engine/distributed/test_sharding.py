@@ -26,7 +26,7 @@ def runs(scenes, label_store, tmp_path_factory):
         length = {'train_cfg.max_iters': iterations, 'train_cfg.val_interval': iterations}
         return settings(scenes, label_store, folder / name, **clipped, **length, **more)
 
-    sharding = {'sharding': 'fsdp', 'custom_hooks': [{'type': 'NotesItsShare'}, {'type': 'StoreModelConfig'}]}
+    sharding = {'sharding': 'fsdp', 'custom_hooks': [{'type': 'NotesItsShare'}, {'type': 'ModelConfigHook'}]}
     train_in_two_processes(
         [
             options('plain'),

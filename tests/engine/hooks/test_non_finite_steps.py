@@ -1,4 +1,4 @@
-"""A run meets NaN: it skips the step, counts it, and stops where it goes on like that."""
+"""A run meets NaN: it skips the step, counts it, and stops where it continues like that."""
 
 import copy
 from pathlib import Path

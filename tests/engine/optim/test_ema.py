@@ -1,4 +1,4 @@
-"""The moving average of the weights follows the steps that were taken."""
+"""EMA of the weights follows the steps that were taken."""
 
 import copy
 

@@ -56,7 +56,7 @@ class EndAt(Hook):
 
 
 def differences(one: str | Path, other: str | Path) -> list[str]:
-    """Tensors of two checkpoints that are not equal in every bit: weights, averaged weights, optimizer state."""
+    """Tensors of two checkpoints that are not equal in every bit: weights, EMA weights, optimizer state."""
     first, second = (dict(tensors_in(load_from_local(str(path)))) for path in (one, other))
     assert first.keys() == second.keys() and len(first) > 50
     return [name for name in first if not torch.equal(first[name], second[name])]

@@ -1,4 +1,4 @@
-"""Signals: the step is finished, a checkpoint is written, and the run goes on from it."""
+"""Signals: the step is finished, a checkpoint is written, and the run resumes from it."""
 
 import os
 import signal

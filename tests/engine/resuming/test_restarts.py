@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from when torchrun has started its processes anew."""
+"""Which checkpoint a run resumes from when torchrun has started its processes anew."""
 
 import logging
 import os

@@ -27,7 +27,7 @@ def options(scenes, label_store) -> dict:
 def config_with(hook: dict | None, folder: Path) -> Path:
     """The demo's pretraining with a hook of the tests."""
     imports = ['tokenlabel.engine', 'tests.engine.resuming.interruptions']
-    hooks = [{'type': 'StoreModelConfig'}, *([hook] if hook else [])]
+    hooks = [{'type': 'ModelConfigHook'}, *([hook] if hook else [])]
     path = folder / f'{hook["iteration"] if hook else "whole"}.py'
     path.write_text(
         f'_base_ = [{str(ROOT / "configs/demo/pretrain.py")!r}]\n'

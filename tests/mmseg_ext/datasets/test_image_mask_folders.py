@@ -1,4 +1,4 @@
-"""One's own folders of images and masks as a data set."""
+"""Your own folders of images and masks as a data set."""
 
 from pathlib import Path
 

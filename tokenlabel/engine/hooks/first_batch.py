@@ -20,7 +20,7 @@ class FirstBatchPicture(Hook):
     """Writes `first_batch.png` to the work dir: what the network was given first, and the labels of its tokens.
 
     The images are as the network got them, erased rectangles and mixtures included. Where tokens are not trained, the
-    label of the whole image is drawn. The first process of a run draws its own batch, unless the run goes on from a
+    label of the whole image is drawn. The first process of a run draws its own batch, unless the run resumes from a
     checkpoint's iteration. Random numbers of the training are the same with this hook and without.
 
     Args:

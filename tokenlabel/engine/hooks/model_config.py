@@ -9,7 +9,7 @@ from tokenlabel.engine.classifier import classifier_of
 
 
 @HOOKS.register_module()
-class StoreModelConfig(Hook):
+class ModelConfigHook(Hook):
     """Writes architecture, classes and scoring rule beside the weights, where `load_checkpoint` looks for them.
 
     With the names of the classes, images to evaluate on are numbered as the model numbers them; that they can be is

@@ -1,4 +1,4 @@
-"""The moving average of the weights, which follows the steps that were taken."""
+"""EMA of the weights, which follows the steps that were taken."""
 
 from collections import defaultdict
 from typing import Annotated

@@ -1,1 +1,1 @@
-"""A run that was ended anywhere, by anyone, goes on as if it had not been."""
+"""A run that was ended anywhere, by anyone, continues as if it had not been."""

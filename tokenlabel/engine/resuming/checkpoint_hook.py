@@ -1,4 +1,4 @@
-"""Checkpoints that a run can go on from exactly, however it ended."""
+"""Checkpoints that a run can resume from exactly, however it ended."""
 
 import math
 import re
@@ -192,7 +192,7 @@ def _is_nan(score: object) -> bool:
 
 
 @HOOKS.register_module()
-class ValidateWhatWasNot(Hook):
+class FinalValidationHook(Hook):
     """A resumed run first validates what its checkpoint was to be validated with.
 
     A checkpoint is written before the validation of its iteration. A run that ended in between has neither that

@@ -148,8 +148,8 @@ def _check_optimizer(
             f'{len(own)} of {sum(counts[1])}' + ' otherwise shared out' * (sum(counts[0]) == sum(counts[1])),
             ANOTHER_RUN,
         )
-    for number, (theirs, mine) in enumerate(zip(groups, own, strict=True)):
-        _check_options(theirs, mine, f'group {number} of the {what}', refuse)
+    for number, (stored_group, own_group) in enumerate(zip(groups, own, strict=True)):
+        _check_options(stored_group, own_group, f'group {number} of the {what}', refuse)
     if 'base_param_settings' in stored:
         _check_options(stored['base_param_settings'], wrapper.base_param_settings or {}, f'the {what}', refuse)
     _check_scaler(stored.get('loss_scaler', {}), refuse)
@@ -222,30 +222,30 @@ def _form(tensor: Tensor) -> str:
     return f'{str(tensor.dtype).removeprefix("torch.")} {list(tensor.shape)}'
 
 
-def _check_options(theirs: object, mine: Mapping, what: str, refuse: Refuse) -> None:
+def _check_options(stored: object, own: Mapping, what: str, refuse: Refuse) -> None:
     """Learning rate and the like, as far as this run has them: their types, as values are the config's affair."""
-    if not isinstance(theirs, Mapping) or any(not isinstance(key, str) for key in theirs):
+    if not isinstance(stored, Mapping) or any(not isinstance(key, str) for key in stored):
         refuse(f'holds no options of {what}')
-    if 'lr' in mine and 'lr' not in theirs:
+    if 'lr' in own and 'lr' not in stored:
         refuse(f'holds no lr of {what}')
-    for key in mine.keys() - {'params'}:
+    for key in own.keys() - {'params'}:
         # those that a later torch has added are the run's own
-        if not _is_alike(theirs.setdefault(key, mine[key]), mine[key]):
-            refuse(f'holds {shown(theirs[key])} as {key} of {what}')
+        if not _is_alike(stored.setdefault(key, own[key]), own[key]):
+            refuse(f'holds {shown(stored[key])} as {key} of {what}')
 
 
-def _is_alike(theirs: object, mine: object) -> bool:
+def _is_alike(stored: object, own: object) -> bool:
     """Whether a stored option can stand where this one does."""
-    if mine is None or isinstance(mine, bool):
-        return theirs is None or isinstance(theirs, bool)
-    if isinstance(mine, Real):
-        return is_number(theirs)
-    if isinstance(mine, list | tuple):
-        alike = isinstance(theirs, list | tuple) and len(theirs) == len(mine)
-        return alike and all(_is_alike(*pair) for pair in zip(theirs, mine, strict=True))
-    if isinstance(mine, Tensor):
-        return is_number(theirs) or (isinstance(theirs, Tensor) and theirs.shape == mine.shape and is_finite(theirs))
-    return isinstance(theirs, type(mine))
+    if own is None or isinstance(own, bool):
+        return stored is None or isinstance(stored, bool)
+    if isinstance(own, Real):
+        return is_number(stored)
+    if isinstance(own, list | tuple):
+        alike = isinstance(stored, list | tuple) and len(stored) == len(own)
+        return alike and all(_is_alike(*pair) for pair in zip(stored, own, strict=True))
+    if isinstance(own, Tensor):
+        return is_number(stored) or (isinstance(stored, Tensor) and stored.shape == own.shape and is_finite(stored))
+    return isinstance(stored, type(own))
 
 
 def _check_scaler(scaler: object, refuse: Refuse) -> None:
@@ -278,11 +278,11 @@ def _check_schedulers(stored: object, own: list | dict, written: object, refuse:
                     refuse(f'holds {shown(state[name])} as {name} of a schedule')
 
 
-def _are_numbers(theirs: object, mine: object) -> bool:
+def _are_numbers(stored: object, own: object) -> bool:
     """Whether it is one number, infinite ones included, or a list of as many as there are groups."""
-    if isinstance(mine, list):
-        return isinstance(theirs, list) and len(theirs) == len(mine) and all(_are_numbers(x, 0) for x in theirs)
-    return isinstance(theirs, Real) and not isinstance(theirs, bool)
+    if isinstance(own, list):
+        return isinstance(stored, list) and len(stored) == len(own) and all(_are_numbers(x, 0) for x in stored)
+    return isinstance(stored, Real) and not isinstance(stored, bool)
 
 
 def _check_random_states(states: object, refuse: Refuse) -> None:

@@ -1,4 +1,4 @@
-"""What a run is configured with, against what its checkpoint was written with: told once, by name."""
+"""What a run is configured with, against what its checkpoint was written with: logged once, by name."""
 
 import ast
 from collections.abc import Iterator, Mapping
@@ -72,8 +72,8 @@ def differences(runner: Runner, checkpoint: dict, rate: float | None, stored_rat
         stored = stored | {'classes': meta['dataset_meta'].get('classes')}
     for name in ('images', 'classes'):
         before, now = _plain(stored.get(name)), _plain(facts.get(name))
-        told = any(f'dataset.{name} ' in one for one in found)
-        if before is not None and now is not None and before != now and not told:
+        reported = any(f'dataset.{name} ' in one for one in found)
+        if before is not None and now is not None and before != now and not reported:
             found.append(_change(name, before, now))
     processes = meta.get('random_states')
     if isinstance(processes, list) and len(processes) != runner.world_size:

@@ -32,7 +32,7 @@ def parameter_names(wrapper: OptimWrapper, model: nn.Module) -> list[str]:
 
 
 @HOOKS.register_module()
-class ArrangeOptimizerState(Hook):
+class OptimizerStateHook(Hook):
     """Brings the optimizer's states of a checkpoint into the order in which this run numbers its parameters.
 
     Which follows from `optim_wrapper.paramwise_cfg` and its kin. States go by the names of their parameters; without

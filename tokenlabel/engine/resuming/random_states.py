@@ -43,8 +43,8 @@ def random_numbers_used_twice() -> Iterator[None]:
 
 
 @HOOKS.register_module()
-class RandomNumbersOfTraining(Hook):
-    """Training goes on with the random numbers that the checkpoint's next step would have used.
+class RandomStateHook(Hook):
+    """Training continues with the random numbers that the checkpoint's next step would have used.
 
     Each process gets back its own states, unless the config has another seed now. What validation draws does not count:
     the generators are put back before a checkpoint is written after it. So the numbers of a step do not depend on

@@ -1,4 +1,4 @@
-"""Going on after torchrun has started lost processes anew."""
+"""Resuming after torchrun has started lost processes anew."""
 
 import os
 from pathlib import Path
@@ -21,4 +21,4 @@ def go_on_after_restart(runner: Runner) -> None:
         if any(all_gather_object(found)):
             start = 'from the newest checkpoint'
             runner._resume, runner._load_from = True, None
-        runner.logger.warning(f'A process was lost; all were started anew (restart {restarts}) and go on {start}.')
+        runner.logger.warning(f'A process was lost; all were started anew (restart {restarts}) and resume {start}.')

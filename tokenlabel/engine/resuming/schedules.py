@@ -54,9 +54,9 @@ def rates_at(schedulers: list[_ParamScheduler], iteration: int) -> list[float]:
 
 
 def continue_states(schedulers: list[_ParamScheduler], states: list[dict], groups: list[dict]) -> None:
-    """Lets schedulers of which one follows a metric go on from a checkpoint, with the settings of their config.
+    """Lets schedulers of which one follows a metric resume from a checkpoint, with the settings of their config.
 
-    Values of the groups go on as well, in the proportion that the config has changed them.
+    Values of the groups continue as well, in the proportion that the config has changed them.
 
     Args:
         schedulers: of one optimizer, as they were built.

@@ -41,7 +41,7 @@ class SeededSamples(Dataset):
         return getattr(self.dataset, name)
 
 
-def in_our_order(dataloader: dict, seed: int) -> dict:
+def with_seeded_samples(dataloader: dict, seed: int) -> dict:
     """The config of a loader, with ours in place of MMEngine's InfiniteSampler; of other loaders as it is.
 
     MMEngine's workers draw augmentations from generators of their own, which no checkpoint knows.
@@ -57,7 +57,7 @@ def check_ends(loader: DataLoader, split: str) -> None:
     """Makes sure that a pass through a loader ends, for loops that wait for its end.
 
     Raises:
-        UserError: Its sampler goes on for ever.
+        UserError: Its sampler continues for ever.
     """
     if isinstance(loader.sampler, ENDLESS):
         raise UserError(never_ends(split))

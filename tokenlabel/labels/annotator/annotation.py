@@ -47,7 +47,7 @@ class ViewedImages(Dataset):
                 image = decode(open_image(stream))
             return ViewedImage(index, self.rule.pixels(image), image.size, -1 if target is None else int(target), None)
         except OSError as error:
-            # the batch goes on, and its other images with it
+            # the batch continues, and its other images with it
             nothing = torch.zeros(3, self.rule.size, self.rule.size, dtype=torch.uint8)
             path = self.reader.filename(row, absolute=True)
             return ViewedImage(index, nothing, (0, 0), -1, (path, because(error)))

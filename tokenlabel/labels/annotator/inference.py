@@ -91,7 +91,7 @@ class Inference:
             scores[unknown.to(self.device)] = 0
             classes[unknown.to(self.device)] = 0
         results = scores.half(), classes.int(), image_logits[: len(pixels)].argmax(1)
-        # to pinned memory, so that the GPU goes on with the next batch meanwhile
+        # to pinned memory, so that the GPU continues with the next batch meanwhile
         results = [result.to('cpu', non_blocking=True) for result in results]
         copied = None
         if self.device.type == 'cuda':

@@ -1,7 +1,7 @@
 """Which way up a store's maps lie and what part of the image they cover, found by annotating some images anew.
 
 Maps from elsewhere may have rows and columns exchanged, or cover the centre crop where the record says the whole image.
-Training would go on and only be worse. So the stored map of each of a sample of images is compared with what an
+Training would continue and only be worse. So the stored map of each of a sample of images is compared with what an
 annotator says now, of the whole image and of its centre crop, upright and transposed; the geometry that fits clearly
 best is the store's.
 """

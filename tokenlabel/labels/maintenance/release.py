@@ -51,7 +51,7 @@ def import_release(
     workers: int = 0,
     on_batch: Callable[[int, int], None] = lambda count, total: None,
 ) -> LabelStore:
-    """Convert released score maps; stopped at any moment, the same call goes on where it was. Processes may share it.
+    """Convert released score maps; stopped at any moment, the same call continues where it was. Processes may share it.
 
     Args:
         source: folder, tar or zip of the maps.

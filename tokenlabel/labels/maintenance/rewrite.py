@@ -17,12 +17,12 @@ SAME = ('annotator', 'num_classes', 'class_names', 'k', 'grid', 'view')
 def merge_stores(
     stores: Sequence[LabelStore], path: str | Path, on_batch: Callable[[int, int], None] = lambda count, total: None
 ) -> LabelStore:
-    """One store with the maps of several; stopped at any moment, the same call goes on where it was.
+    """One store with the maps of several; stopped at any moment, the same call continues where it was.
 
     Args:
         stores: of the same annotator, classes, grid, k and view rule, and of different images.
         path: the store to write.
-        on_batch: told (images, images in all) when batches are on disk, first for those of earlier attempts.
+        on_batch: differences (images, images in all) when batches are on disk, first for those of earlier attempts.
 
     Raises:
         UserError: stores that differ, or an image that two of them hold.
@@ -31,9 +31,8 @@ def merge_stores(
     for other in stores[1:]:
         differing = [name for name in SAME if first.meta[name] != other.meta[name]]
         if differing:
-            raise UserError(
-                f'{first.path} and {other.path} cannot be merged, as they differ in {_told(first, other, differing)}.'
-            )
+            differences = _differences(first, other, differing)
+            raise UserError(f'{first.path} and {other.path} cannot be merged, as they differ in {differences}.')
     keys = [key for store in stores for key in store.keys[:]]
     owners = np.repeat(np.arange(len(stores)), [len(store) for store in stores])
     rows = np.concatenate([np.arange(len(store)) for store in stores])
@@ -63,7 +62,7 @@ def subset_store(
     path: str | Path,
     on_batch: Callable[[int, int], None] = lambda count, total: None,
 ) -> LabelStore:
-    """A store of some of another's images; stopped at any moment, the same call goes on where it was.
+    """A store of some of another's images; stopped at any moment, the same call continues where it was.
 
     Args:
         store: the other.
@@ -97,11 +96,11 @@ def keys_of_classes(store: LabelStore, classes: Iterable[str]) -> list[str]:
         UserError: a name that no folder has.
     """
     keys = store.keys[:]
-    wanted = set(classes)
-    unknown = wanted - {class_folder(key) for key in keys}
+    chosen = set(classes)
+    unknown = chosen - {class_folder(key) for key in keys}
     if unknown:
         raise UserError(f'{store.path} has no image in a folder {min(unknown)}: give names of class folders.')
-    return [key for key in keys if class_folder(key) in wanted]
+    return [key for key in keys if class_folder(key) in chosen]
 
 
 def _write(
@@ -125,11 +124,11 @@ def _write(
     return LabelStore(path)
 
 
-def _told(one: LabelStore, other: LabelStore, names: list[str]) -> str:
+def _differences(one: LabelStore, other: LabelStore, names: list[str]) -> str:
     """The differing settings, with their values where these are short."""
-    told = []
+    differences = []
     for name in names:
         values = [str(store.meta[name]) for store in (one, other)]
         short = max(map(len, values)) <= 40
-        told.append(f'{name} ({values[0]} and {values[1]})' if short else name.replace('_', ' '))
-    return ', '.join(told)
+        differences.append(f'{name} ({values[0]} and {values[1]})' if short else name.replace('_', ' '))
+    return ', '.join(differences)

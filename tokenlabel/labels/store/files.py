@@ -143,6 +143,8 @@ def _header(path: Path, file: BinaryIO) -> Layout:
 
 
 def _fits(there: Layout, expected: Layout) -> bool:
-    (dtype, shape), (wanted, sizes) = there, expected
-    fits = dtype == wanted if wanted.itemsize else dtype.kind == wanted.kind and dtype.itemsize > 0
+    (dtype, shape), (expected_dtype, sizes) = there, expected
+    fits = (
+        dtype == expected_dtype if expected_dtype.itemsize else dtype.kind == expected_dtype.kind and dtype.itemsize > 0
+    )
     return fits and len(shape) == len(sizes) and all(b in (None, a) for a, b in zip(shape, sizes, strict=True))

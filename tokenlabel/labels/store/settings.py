@@ -19,11 +19,11 @@ def check_settings(settings: dict[str, Any]) -> None:
 
 def check_same(path: Path, stored: dict[str, Any], settings: dict[str, Any]) -> None:
     """Raise `UserError` where the store at `path` was begun with other settings than these; it says which."""
-    ours, theirs = _flat(settings), _flat(stored)
-    names = [name for name in ours if ours[name] != theirs.get(name)]
+    own, kept = _flat(settings), _flat(stored)
+    names = [name for name in own if own[name] != kept.get(name)]
     if names:
         said = ', '.join(
-            'other class names' if name == 'class_names' else f'{name} {theirs.get(name)} instead of {ours[name]}'
+            'other class names' if name == 'class_names' else f'{name} {kept.get(name)} instead of {own[name]}'
             for name in names
         )
         raise UserError(f'{path} was begun with other settings ({said}): use the same ones, or give another folder.')
@@ -33,8 +33,8 @@ def check_same_images(path: Path, there: np.ndarray, here: np.ndarray) -> None:
     """Raise `UserError` where the sorted keys of the store at `path` are not these; it names the first difference."""
     if len(there) == len(here) and np.array_equal(there, here):
         return
-    ours, theirs = np.setdiff1d(here, there), np.setdiff1d(there, here)
-    example = decode_key((ours if len(ours) else theirs)[0])
+    added, missing = np.setdiff1d(here, there), np.setdiff1d(there, here)
+    example = decode_key((added if len(added) else missing)[0])
     raise UserError(
         f'{path} was begun for other images ({len(there)} there, {len(here)} here, the first difference is {example}): '
         'give another folder, or the images it was begun with.'
