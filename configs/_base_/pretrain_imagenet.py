@@ -30,13 +30,11 @@ train_dataloader = dict(
         root='data/imagenet/train',
         label_store='data/imagenet_labels',
         # draft: large photographs, which hold up whole batches, decode faster, for the same crops, never enlarged.
-        # RandAugment stays in the loader: left to the device it wants a GPU, and pays only where workers are too few.
         transform=dict(
             type='TrainTransform',
             size=224,
             auto_augment='rand-m9-mstd0.5-inc1',
             draft=True,
-            defer_rand_augment=False,
         ),
     ),
 )

@@ -13,7 +13,6 @@ def test_every_way_of_loading_is_compared_with_the_usual_one(run_tool):
     assert names == [
         f'{augment}, as timm',
         f'{augment}, draft',
-        f'{augment}, draft, RandAugment deferred',
         'no RandAugment, as timm',
         'no RandAugment, draft',
     ]

@@ -86,12 +86,6 @@ def test_a_transform_that_drafts_gets_jpeg_files_that_are_not_decoded(tmp_path):
     assert sample['image'].shape == (3, 32, 32)
 
 
-def test_operations_that_the_transform_defers_come_with_the_sample(folder):
-    sample, again = (LabeledImages(folder, TrainTransform(32, defer_rand_augment=True))[0, 1] for _ in range(2))
-    assert sample['operations'].shape == (2, 7)
-    assert torch.equal(sample['operations'], again['operations'])
-
-
 @pytest.mark.parametrize('content', ['absent', 'empty'])
 def test_a_missing_or_empty_folder_is_named(tmp_path, content):
     if content == 'empty':

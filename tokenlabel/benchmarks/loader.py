@@ -41,8 +41,6 @@ def benchmark_loader(args: argparse.Namespace) -> None:
         for augment in (args.auto_augment, None):
             usual = loader(ImageFolder(folder, usual_transform(args.img_size, augment)), args)
             ways = {'as timm': {}, 'draft': {'draft': True}}
-            if augment:
-                ways['draft, RandAugment deferred'] = {'draft': True, 'defer_rand_augment': True}
             for name, options in ways.items():
                 transform = TrainTransform(args.img_size, auto_augment=augment, **options)
                 ours = loader(LabeledImages(folder, transform), args)

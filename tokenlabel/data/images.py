@@ -27,8 +27,7 @@ class LabeledImages(Dataset):
     A sample is a dict: `image` uint8 [3, H, W]; `label` int, -1 where the image has none; `index` int, by which `key`
     names the image; with a store also `view` float32 [2, 3] (model input -> source image), `scores` float16 [k, S, S],
     `classes` int64 [k, S, S] and `map_view` float32 [2, 3] (map -> source image). Score maps are passed on as stored,
-    or through the class map: they are looked up once per batch, on the training device. A third result of the transform
-    is `operations`, RandAugment's choices that are left to the training device.
+    or through the class map: they are looked up once per batch, on the training device.
 
     Labels are numbered as the store numbers its classes, if the names or else the counts of both tell how; otherwise
     images have no labels here. See `match_classes`, for folders named by numbers as well.
@@ -98,10 +97,8 @@ class LabeledImages(Dataset):
         """Sample `index`, or `(epoch, index)`: augmented anew in each epoch."""
         epoch, index = which if isinstance(which, tuple) else (0, which)
         with self._read(index) as image, random_state_of(self.seed, epoch, index):
-            pixels, view, *deferred = self.transform(image)
+            pixels, view = self.transform(image)
         sample = {'image': pixels, 'label': int(self._targets[self._images[index]]), 'index': int(index)}
-        if deferred:
-            sample['operations'] = deferred[0]
         if self.labels is not None:
             label_map = self.labels[int(self._rows[index])]
             scores, classes = label_map.scores, label_map.classes

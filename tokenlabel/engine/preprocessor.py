@@ -9,7 +9,6 @@ from torch import Tensor
 
 from tokenlabel.argument_checks import NonNegative, Positive, Probability, checked
 from tokenlabel.errors import UserError
-from tokenlabel.transforms.batch_operations import apply_operations
 from tokenlabel.transforms.mix_images import draw_mix
 
 
@@ -17,8 +16,8 @@ from tokenlabel.transforms.mix_images import draw_mix
 class ImagePreprocessor(BaseDataPreprocessor):
     """Moves a batch to the device and normalises its images there; in training it also augments them.
 
-    In this order: the operations of RandAugment that the loader left to it, normalisation, random erasing, CutMix or
-    Mixup. Mixing is drawn once per batch, in timm's terms; an image's partner is its place in the reversed batch.
+    In this order: normalisation, random erasing, CutMix or Mixup. Mixing is drawn once per batch, in timm's terms; an
+    image's partner is its place in the reversed batch.
 
     Args:
         mean: per channel, of images scaled to [0, 1].
@@ -77,10 +76,8 @@ class ImagePreprocessor(BaseDataPreprocessor):
             for name, count in self.class_counts.items():
                 _check_ids(name, data.get(name), count, data.get('index'))
         # Views stay behind: what is looked up in the score maps is planned on the host, without waiting for the device
-        on_host = {name: data[name] for name in ('view', 'map_view', 'index', 'operations') if name in data}
+        on_host = {name: data[name] for name in ('view', 'map_view', 'index') if name in data}
         batch = self.cast_data({name: value for name, value in data.items() if name not in on_host}) | on_host
-        if 'operations' in batch:
-            batch['image'] = apply_operations(batch['image'], batch.pop('operations'))
         batch['image'] = (batch['image'].float() - self.mean) / self.std
         if training and self.erasing > 0:
             erase = RandomErasing(self.erasing, mode='pixel', device=batch['image'].device)

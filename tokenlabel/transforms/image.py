@@ -2,8 +2,7 @@
 
 Each augmentation takes a Pillow image and the View of that image over its source, and returns both. Pixels are those of
 timm's own training and evaluation transforms for the same seeds: crop, flip, RandAugment, from the global generators of
-`random`, NumPy and torch. Where `TrainTransform` is told to be quick (`draft`, `defer_rand_augment`) they are close to
-these; what is chosen stays the same.
+`random`, NumPy and torch. With `TrainTransform(draft=True)` they are close to these; what is chosen stays the same.
 """
 
 import math
@@ -29,7 +28,7 @@ from tokenlabel.errors import UserError
 from tokenlabel.image_files.reading import MAX_PIXELS, decode, rgb_pixels
 from tokenlabel.image_files.unreadable import UnreadableImage
 from tokenlabel.transforms import opencv_operations
-from tokenlabel.transforms.batch_operations import FILL, OPERATIONS, encode_operations
+from tokenlabel.transforms.opencv_operations import FILL
 from tokenlabel.transforms.view import View
 
 Viewed = tuple[Image.Image, View]
@@ -39,9 +38,6 @@ _RANDOM_INTERPOLATION = (InterpolationMode.BILINEAR, InterpolationMode.BICUBIC)
 
 class TrainTransform:
     """Random resized crop, flip, RandAugment: Pillow RGB image -> (uint8 tensor [3, H, W], View).
-
-    With `defer_rand_augment` there is a third result, the operations that RandAugment chose: float64 [n, 7] for
-    `tokenlabel.transforms.batch_operations.apply_operations`. The View is what it will be after them.
 
     Args:
         size: of the result in pixels, one number or (height, width).
@@ -54,8 +50,6 @@ class TrainTransform:
         interpolation: of the crop: 'random' (bilinear or bicubic), or a name that timm knows.
         draft: decode, resize and warp by quicker ways, JPEG files at a half, a quarter or an eighth where the crop
             stays at least as large as the result. Images may then come as `open_image` returns them. See `draft_crop`.
-        defer_rand_augment: choose RandAugment's operations, and leave them to whoever has the whole batch, best on a
-            GPU. They then come after the color jitter.
 
     Raises:
         UserError: an argument out of its range; as `rand_augment`. An image that comes undecoded raises OSError where
@@ -73,7 +67,6 @@ class TrainTransform:
         color_jitter: NonNegative | Sequence[NonNegative] | None = None,
         interpolation: str = 'random',
         draft: bool = False,
-        defer_rand_augment: bool = False,
     ):
         self.size = _height_width(size)
         self.scale = scale
@@ -82,16 +75,13 @@ class TrainTransform:
         self.draft = draft
         self.rand_augment = None
         if auto_augment:
-            self.rand_augment = rand_augment(
-                auto_augment, min(self.size), interpolation, defer=defer_rand_augment, quick=draft
-            )
-        self.num_deferred = self.rand_augment.num_layers if auto_augment and defer_rand_augment else 0
+            self.rand_augment = rand_augment(auto_augment, min(self.size), interpolation, quick=draft)
         if isinstance(color_jitter, int | float):
             color_jitter = (color_jitter,) * 3
         self.color_jitter = None if color_jitter is None else ColorJitter(*color_jitter)
         self.interpolations = _RANDOM_INTERPOLATION if interpolation == 'random' else (_interpolation(interpolation),)
 
-    def __call__(self, image: Image.Image) -> tuple[Tensor, View] | tuple[Tensor, View, Tensor]:
+    def __call__(self, image: Image.Image) -> tuple[Tensor, View]:
         top, left, height, width = RandomResizedCropAndInterpolation.get_params(image, self.scale, self.ratio)
         interpolation = self.interpolations[0] if len(self.interpolations) == 1 else random.choice(self.interpolations)
         if self.draft:
@@ -102,11 +92,10 @@ class TrainTransform:
             viewed = horizontal_flip(*viewed)
         if self.rand_augment is not None:
             viewed = self.rand_augment(viewed)
-        image, view, *chosen = viewed
+        image, view = viewed
         if self.color_jitter is not None:
             image = self.color_jitter(_as_pillow(image))
-        pixels = image if isinstance(image, Tensor) else F.pil_to_tensor(image)
-        return (pixels, view, encode_operations(chosen, self.num_deferred)) if self.num_deferred else (pixels, view)
+        return image if isinstance(image, Tensor) else F.pil_to_tensor(image), view
 
 
 class EvalTransform:
@@ -207,7 +196,6 @@ def rand_augment(
     size: int,
     interpolation: str = 'random',
     transforms: str | list[str] | None = None,
-    defer: bool = False,
     quick: bool = False,
 ) -> RandAugment:
     """timm's RandAugment over (image, View) pairs, images being Pillow's or uint8 tensors [3, H, W].
@@ -220,16 +208,14 @@ def rand_augment(
         size: shorter side of the images in pixels (timm's unit for absolute translation).
         interpolation: 'random' (bilinear or bicubic), or a name that timm knows.
         transforms: names of timm's operations, or of a set of them; None for the set that `config` says.
-        defer: name the operations that were chosen instead of applying them.
         quick: leave some operations to `opencv_operations`.
 
     Returns:
-        A callable `(image, View) -> (image, View)` that takes and returns one tuple; deferred operations follow in it,
-        each as (name, arguments) for `encode_operations`, and the View is that after them.
+        A callable `(image, View) -> (image, View)` that takes and returns one tuple.
 
     Raises:
-        UserError: another kind of policy, a misspelt section, an unknown interpolation, an operation whose geometry
-            is not known here, or one that cannot be deferred.
+        UserError: another kind of policy, a misspelt section, an unknown interpolation, or an operation whose geometry
+            is not known here.
     """
     if not re.fullmatch(r'rand(-((m|n|mmax|inc)\d+|(p|mstd)\d*\.?\d+|t[a-z0-9]+))*', config):
         raise UserError(
@@ -242,14 +228,9 @@ def rand_augment(
     }
     if interpolation != 'random':
         hparams['interpolation'] = Resampling[_interpolation(interpolation).name]
-        if defer and hparams['interpolation'].name.title() not in OPERATIONS:
-            raise UserError(
-                f'interpolation {interpolation!r} is not known on the device: choose random, bilinear or bicubic, or '
-                'set defer_rand_augment=False.'
-            )
     policy = rand_augment_transform(config, hparams, transforms)
     for op in policy.ops:
-        op.aug_fn = _Deferred(op) if defer else _Tracked(op, quick)
+        op.aug_fn = _Tracked(op, quick)
     return policy
 
 
@@ -279,29 +260,6 @@ class _Tracked:
         if quick is None:
             return self.pixels(_as_pillow(image), *args, **kwargs), view
         return torch.from_numpy(quick(_as_array(image), *args)).permute(2, 0, 1), view
-
-
-class _Deferred:
-    """One operation that is left to others: (image, View, ...) -> (image, View after it, ..., (name, arguments))."""
-
-    def __init__(self, op: AugmentOp):
-        if op.name not in _GEOMETRIC and op.name not in OPERATIONS:
-            raise UserError(
-                f'auto_augment uses {op.name}, which cannot be deferred to the device: leave it out of the policy, or '
-                'set defer_rand_augment=False.'
-            )
-        self.name = op.name
-        self.geometry = _GEOMETRIC.get(op.name)
-
-    def __call__(self, viewed: tuple, *args, resample: Resampling | tuple[Resampling, ...], **kwargs) -> tuple:
-        image, view, *chosen = viewed
-        if self.geometry is None:
-            return image, view, *chosen, (self.name, args)
-        size = F.get_image_size(image)
-        matrix = self.geometry(*args, *size)
-        interpolation = _one_of(resample)
-        view = view @ View.pixel_affine(matrix, size)
-        return image, view, *chosen, (interpolation.name.title(), matrix)
 
 
 def _as_pillow(image: Image.Image | Tensor) -> Image.Image:

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Resampling
-
-from tokenlabel.transforms.batch_operations import FILL
+from timm.data.constants import IMAGENET_DEFAULT_MEAN
 
 Pixels = NDArray[np.uint8]
+FILL = tuple(round(255 * value) for value in IMAGENET_DEFAULT_MEAN)  # what an operation shifts in, as in timm
 
 INTERPOLATIONS = {Resampling.BILINEAR: cv2.INTER_LINEAR, Resampling.BICUBIC: cv2.INTER_CUBIC}
 
