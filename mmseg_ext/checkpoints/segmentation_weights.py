@@ -187,21 +187,6 @@ def in_names_of(model: nn.Module, state: Mapping[str, Tensor], source: str | Pat
     return released_to_ours({name.removeprefix('module.'): x for name, x in state.items()}, pyramid)
 
 
-def ours_to_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names of a segmentation model of ours -> those of the released ones, whose backbone has the pyramid.
-
-    Raises:
-        ValueError: The release has no place for a weight; the message says which part of the model that is.
-    """
-    renamed = {re.sub(rf'^neck\.{PYRAMID}', f'backbone.{PYRAMID}', name): x for name, x in state.items()}
-    if not any(name.startswith(f'backbone.{PYRAMID}') for name in renamed):
-        raise ValueError('it has no token pyramid, or another neck around it')
-    for name in renamed:
-        if not _RELEASED_NAME.match(name):
-            raise ValueError(f'it holds {name}')
-    return renamed
-
-
 def segmentation_in(weights: Weights, layout: str) -> dict:
     """What a file of this layout holds of a segmentation model; `weights.steps` gets what was done.
 
@@ -210,26 +195,11 @@ def segmentation_in(weights: Weights, layout: str) -> dict:
     Args:
         weights: those of a model of ours or of a released one, by either's names.
         layout: one of `tokenlabel.checkpoints.conversion.LAYOUTS`.
-
-    Raises:
-        UserError: The layout has no place for such a model.
     """
     if layout == 'timm':
         return _backbone_for_timm(weights)
+    _take_our_names(weights)
     meta = {'dataset_meta': weights.dataset_meta} if weights.dataset_meta else {}
-    if layout == 'released':
-        before = weights.state
-        try:
-            weights.state = ours_to_released(before)
-        except ValueError as error:
-            raise UserError(
-                f'{weights.source} cannot become a released segmentation model, LV-ViT with a TokenPyramid neck and '
-                f'UPerHead: {error}; convert to ours or safetensors'
-            ) from error
-        note_renaming(weights, before)
-        meta = {key.upper(): weights.dataset_meta[key] for key in ('classes', 'palette') if key in weights.dataset_meta}
-    else:
-        _take_our_names(weights)
     return {'meta': meta, 'state_dict': weights.state}
 
 
@@ -276,16 +246,6 @@ def warn_of_divisor(backbone: nn.Module, source: str | Path) -> None:
             logger='current',
             level=logging.WARNING,
         )
-
-
-# Parts of the released models: LV-ViT with its pyramid, UPerHead, FCNHead.
-_BATCH_NORM = '(weight|bias|running_mean|running_var|num_batches_tracked)'
-_RELEASED_NAME = re.compile(
-    r'backbone\.(cls_token|pos_embed|patch_embed\.(conv|bn|proj)|blocks\.\d+\.(norm|attn|mlp))'
-    rf'|backbone\.{PYRAMID}([12]\.[0134]|[34]\.[01])\.{_BATCH_NORM}$'
-    r'|decode_head\.(conv_seg|psp_modules|bottleneck|lateral_convs|fpn_convs|fpn_bottleneck)\.'
-    r'|auxiliary_head\.(conv_seg|convs)\.'
-)
 
 
 @CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), force=True)

@@ -1,10 +1,9 @@
-"""The weights of one model in another layout: ours, timm's, that of the 2021 release, or bare safetensors.
+"""The weights of one model in another layout: ours, timm's, or bare safetensors.
 
 | layout | what a classifier's file holds |
 |---|---|
 | ours | `state_dict` with names below `model.`, and beside it architecture, classes and scoring rule (`tokenlabel`) |
 | timm | names of timm, bare: LV-ViT whole, of a `TokenLabelModel` the backbone |
-| released | `state_dict` with the names of the public LV-ViT classifiers |
 | safetensors | the model's own names, bare; what is known beside them is in the file's header |
 
 Weights themselves are never changed, but for a position embedding that is asked for at another grid. Those of
@@ -28,7 +27,7 @@ from tokenlabel.errors import UserError
 from tokenlabel.files.writing import write_atomically
 
 RAW = frozenset({'state_dict', 'model'})
-LAYOUTS = ('ours', 'timm', 'released', 'safetensors')
+LAYOUTS = ('ours', 'timm', 'safetensors')
 
 
 @dataclass
@@ -107,11 +106,8 @@ def classifier_in(weights: Weights, layout: str) -> dict:
     Args:
         weights: those of LV-ViT, of a `TokenLabelModel` or of any model of timm.
         layout: one of `LAYOUTS`.
-
-    Raises:
-        UserError: The layout has no place for such a model.
     """
-    return {'ours': _ours, 'timm': _timm, 'released': _released, 'safetensors': _bare}[layout](weights)
+    return {'ours': _ours, 'timm': _timm, 'safetensors': _bare}[layout](weights)
 
 
 def fit(weights: Weights, model: nn.Module, load: Callable[[nn.Module, dict], None] | None = None) -> None:
@@ -180,7 +176,7 @@ def check_target(target: str | Path, layout: str, source: str | Path) -> None:
     is_safetensors = target.suffix == '.safetensors'
     if layout == 'safetensors' and not is_safetensors:
         raise UserError(f'{target} would be safetensors by another name: let it end in .safetensors')
-    if layout in ('ours', 'released') and is_safetensors:
+    if layout == 'ours' and is_safetensors:
         raise UserError(
             f'The layout `{layout}` is a file of torch.save, not safetensors: let {target} end in .pth, or convert to '
             'safetensors'
@@ -224,16 +220,6 @@ def _timm(weights: Weights) -> dict:
         note_renaming(weights, before)
     _note_scoring_rule(weights)
     return weights.state
-
-
-def _released(weights: Weights) -> dict:
-    if not weights.is_lvvit or not {'norm.weight', 'head.weight', 'aux_head.weight'} <= weights.state.keys():
-        raise UserError(
-            f'{weights.source} cannot become a released file: those hold LV-ViT with a class head and a token head, '
-            'and LV-ViT under UperNet; convert to timm or safetensors'
-        )
-    _note_scoring_rule(weights)
-    return {'state_dict': weights.state}
 
 
 def _bare(weights: Weights) -> dict:
