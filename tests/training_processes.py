@@ -1,6 +1,5 @@
 """Runs of pretraining in two processes of this machine, one run after the other."""
 
-import json
 import warnings
 from pathlib import Path
 
@@ -8,12 +7,10 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner as AnyRunner
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from tests.places import CONFIGS
 from tests.two_processes import in_two_processes
 from tokenlabel.engine.config.run_config import load_config, register_imports
-from tokenlabel.engine.optim.ema import SteppedEMAHook
 from tokenlabel.engine.runner import Runner
 
 CONFIG = CONFIGS / 'demo/pretrain.py'
@@ -27,25 +24,6 @@ class FrozenBatchNorm(Hook):
         for module in runner.model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
-
-
-@HOOKS.register_module()
-class NotesItsShare(Hook):
-    """Writes what this process holds of the parameters, their average and the optimizer's state, as shares of all."""
-
-    def after_train(self, runner: AnyRunner) -> None:
-        average = next(hook for hook in runner.hooks if isinstance(hook, SteppedEMAHook)).ema_model
-        optimizer = runner.optim_wrapper.optimizer
-        held = {
-            'parameters': list(runner.model.parameters()),
-            'average': list(average.parameters()),
-            'optimizer': [state['exp_avg'] for state in optimizer.state.values()],
-        }
-        shares = {}
-        for name, tensors in held.items():
-            own = [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
-            shares[name] = sum(tensor.numel() for tensor in own) / sum(tensor.numel() for tensor in tensors)
-        Path(runner.work_dir, f'shares_{runner.rank}.json').write_text(json.dumps(shares))
 
 
 def overridden(settings: dict, options: dict) -> dict:

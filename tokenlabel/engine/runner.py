@@ -12,7 +12,7 @@ from mmengine.device import get_device
 from mmengine.dist import get_rank, is_distributed, master_only
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.model import MMDistributedDataParallel, convert_sync_batchnorm, is_model_wrapper, revert_sync_batchnorm
+from mmengine.model import MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIMIZERS, RUNNERS
 from mmengine.runner import IterBasedTrainLoop
@@ -22,13 +22,6 @@ from torch.utils.data import DataLoader
 from tokenlabel.checkpoints.weights import refuse_other_kinds
 from tokenlabel.engine.config.custom_keys import warning_of_unmatched
 from tokenlabel.engine.distributed.idle_threads import wait_for_idle_threads
-from tokenlabel.engine.distributed.sharding import (
-    is_sharded,
-    shard,
-    shard_optimizer,
-    take_part_in_saving,
-    whole_state_dicts,
-)
 from tokenlabel.engine.hooks.non_finite_steps import RefuseNonFiniteWeights
 from tokenlabel.engine.initial_weights import load_initial_weights
 from tokenlabel.engine.length import with_ends
@@ -107,17 +100,7 @@ class Runner(mmengine.runner.Runner):
         """Nothing yet: `train` writes the config to the work dir, once no other run is at work there."""
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: torch.nn.Module) -> torch.nn.Module:
-        """Distributed data parallel also on CPUs, where SyncBatchNorm does not exist; `sharding=fsdp` shards instead.
-
-        Raises:
-            UserError: as `shard`; a `model_wrapper_cfg` beside it.
-        """
-        if self.distributed and self.cfg.get('sharding'):
-            if model_wrapper_cfg:
-                raise UserError('The config sets both sharding and model_wrapper_cfg: leave one of them out.')
-            if self.cfg.get('sync_bn'):
-                model = convert_sync_batchnorm(model, self.cfg.sync_bn)
-            return shard(model, self.cfg.sharding)
+        """DDP also on CPUs, where SyncBatchNorm does not exist."""
         if not self.distributed or torch.cuda.is_available() or is_model_wrapper(model):
             return super().wrap_model(model_wrapper_cfg, model)
         if any(isinstance(module, torch.nn.SyncBatchNorm) for module in model.modules()):
@@ -126,11 +109,6 @@ class Runner(mmengine.runner.Runner):
         options = {'broadcast_buffers': False, 'find_unused_parameters': self.cfg.get('find_unused_parameters', False)}
         options |= {key: value for key, value in (model_wrapper_cfg or {}).items() if key != 'type'}
         return MMDistributedDataParallel(module=model, **(options | {'device_ids': None}))
-
-    def _init_model_weights(self) -> None:
-        """As MMEngine, unless the weights are sharded: these were sent to all processes before."""
-        if not is_sharded(self.model):
-            super()._init_model_weights()
 
     def build_optim_wrapper(self, optim_wrapper: dict | OptimWrapper) -> OptimWrapper:
         """Mixed precision where there is a GPU, float32 elsewhere; steps that are not finite are skipped."""
@@ -153,10 +131,7 @@ class Runner(mmengine.runner.Runner):
                 optim_wrapper['optimizer'].setdefault('fused', True)
             if warning := warning_of_unmatched(getattr(self.model, 'module', self.model), optim_wrapper):
                 self.logger.warning(warning)
-        built = super().build_optim_wrapper(optim_wrapper)
-        if isinstance(optim_wrapper, dict) and is_sharded(self.model):
-            shard_optimizer(built.optimizer)
-        return built
+        return super().build_optim_wrapper(optim_wrapper)
 
     def build_param_scheduler(self, scheduler: dict | list) -> list | dict:
         """As MMEngine; schedules without `end` last as long as the training.
@@ -338,20 +313,17 @@ class Runner(mmengine.runner.Runner):
         """
         path, part = Path(out_dir, filename), Path(out_dir, f'{filename}.part')
         kwargs['meta'] = (kwargs.get('meta') or {}) | described(self)
-        with whole_state_dicts():
-            if self.rank:
-                if is_sharded(self.model):
-                    take_part_in_saving(self, kwargs.get('save_optimizer', True))
-                return
-            with disk_errors(path, 'make room, then --resume continues from the checkpoint before'):
-                try:
-                    super().save_checkpoint(out_dir, part.name, *args, **kwargs)
-                    with part.open('rb') as file:
-                        os.fsync(file.fileno())
-                    os.replace(part, path)
-                finally:
-                    part.unlink(missing_ok=True)
-                sync_folder(path.parent)
+        if self.rank:
+            return
+        with disk_errors(path, 'make room, then --resume continues from the checkpoint before'):
+            try:
+                super().save_checkpoint(out_dir, part.name, *args, **kwargs)
+                with part.open('rb') as file:
+                    os.fsync(file.fileno())
+                os.replace(part, path)
+            finally:
+                part.unlink(missing_ok=True)
+            sync_folder(path.parent)
 
     def resume(
         self,

@@ -1,13 +1,15 @@
 """EMA of the weights follows the steps that were taken."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.model import MomentumAnnealingEMA
+from mmengine.optim import OptimWrapper
 from torch import nn
 
-from tokenlabel.engine.optim.ema import SteppedEMA
+from tokenlabel.engine.optim.ema import SteppedEMA, SteppedEMAHook
 
 
 @pytest.fixture
@@ -41,3 +43,16 @@ def test_it_does_not_move_with_a_step_that_was_skipped(network):
     before = copy.deepcopy(average.state_dict())
     average.update_parameters(network, torch.tensor(False))
     torch.testing.assert_close(average.state_dict(), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(('counts', 'steps'), [(1, 4), (2, 2)])
+def test_under_another_optim_wrapper_each_of_its_steps_counts(network, counts, steps):
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    wrapper = OptimWrapper(optimizer, accumulative_counts=counts)
+    runner = SimpleNamespace(model=network, optim_wrapper=wrapper, iter=0, epoch=0)
+    hook = SteppedEMAHook(momentum=0.1)
+    hook.before_run(runner)
+    for runner.iter in range(4):
+        wrapper.update_params(sum(parameter.sum() for parameter in network.parameters()))
+        hook.after_train_iter(runner, runner.iter)
+    assert int(hook.ema_model.steps) == steps

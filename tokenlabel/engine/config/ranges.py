@@ -134,7 +134,6 @@ TOP: dict[str, Any] = {
     'default_scope': str | None,
     'find_unused_parameters': bool,
     'sync_bn': Literal['torch', 'mmcv'] | None,
-    'sharding': Literal['fsdp', False] | None,
     'keep_global_batch': bool | None,
     'activation_checkpointing': list[str] | str | None,
     'efficient_conv_bn_eval': list[str] | str | None,

@@ -49,7 +49,6 @@ LOOKED_UP_KEYS = {
     'keep_global_batch',
     'log_level',
     'model_wrapper_cfg',
-    'sharding',
     'sync_bn',
     'tta_model',
     'tta_pipeline',

@@ -13,7 +13,7 @@ def wait_for_idle_threads() -> None:
     A thread of gloo that lets go of a tensor takes Python's lock for it and registers with the interpreter meanwhile.
     A process that is forked in this moment never gets past its first step, and one that ends is aborted. Both were seen
     with Python 3.11: a loader's worker waited for ever in `PyOS_AfterFork_Child`; "terminate called without an active
-    exception" after the last collective of a sharded model.
+    exception" after the last collective.
     """
     os.register_at_fork(before=let_threads_finish)
     atexit.register(let_threads_finish)

@@ -127,8 +127,6 @@ class RefuseNonFiniteWeights(Hook):
     priority = 'LOWEST'  # after EMAHook, which adds its own
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        if runner.rank:  # of sharded weights the first process has all
-            return
         for part in ('state_dict', 'ema_state_dict'):
             if name := first_non_finite(checkpoint.get(part, {})):
                 raise UserError(

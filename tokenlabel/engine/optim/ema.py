@@ -9,7 +9,6 @@ from mmengine.model import MomentumAnnealingEMA
 from mmengine.registry import HOOKS, MODELS
 from mmengine.runner import Runner
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from tokenlabel.argument_checks import Natural, Positive, Range, checked
 
@@ -45,10 +44,10 @@ class SteppedEMA(MomentumAnnealingEMA):
         copied = []
         for pair in zip(self.module.buffers(), model.buffers(), strict=True):
             (averaged if self.update_buffers and pair[0].is_floating_point() else copied).append(pair)
-        alike = defaultdict(list)  # one call takes tensors of one dtype, all sharded or none
+        alike = defaultdict(list)  # one call takes tensors of one dtype
         for pair in averaged:
-            alike[pair[0].dtype, isinstance(pair[0], DTensor)].append(pair)
-        for (dtype, _), pairs in alike.items():
+            alike[pair[0].dtype].append(pair)
+        for dtype, pairs in alike.items():
             averages, values = zip(*pairs, strict=True)
             # not by _foreach_lerp_: with a weight on the device it takes one kernel for each tensor
             moves = torch._foreach_sub(values, averages)
@@ -80,8 +79,15 @@ class SteppedEMAHook(EMAHook):
         super().__init__('SteppedEMA', begin_iter=begin_iter, **average)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
-        stepped = runner.optim_wrapper.stepped
+        stepped = _stepped(runner.optim_wrapper)
         if not self._ema_started(runner):
             super().after_train_iter(runner, batch_idx, data_batch, outputs)
         elif stepped is not None:
             self.ema_model.update_parameters(self.src_model, stepped)
+
+
+def _stepped(optim_wrapper: object) -> Tensor | bool | None:
+    """Whether an iteration's step was taken; None where it ended without one. Other wrappers than ours skip none."""
+    if hasattr(optim_wrapper, 'stepped'):
+        return optim_wrapper.stepped
+    return True if getattr(optim_wrapper, 'should_update', lambda: True)() else None

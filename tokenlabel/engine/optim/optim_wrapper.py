@@ -7,7 +7,6 @@ import torch
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.nn.modules.batchnorm import _NormBase
 
 FUSED = ('Adam', 'AdamW')  # optimizers of torch whose fused step can be called off on the device
@@ -82,8 +81,7 @@ class SkipsNonFiniteSteps:
             norm = nn.utils.get_total_norm([p.grad for p in parameters])
             if self.clip_grad_kwargs:
                 self.clip_func(parameters, **self.clip_grad_kwargs)
-        # of sharded parameters every process knows its part
-        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+        return norm
 
     def _step_where(self, finite: Tensor, kwargs: dict) -> None:
         if not is_fused(self.optimizer):
