@@ -1,7 +1,7 @@
 """An EncoderDecoder whose inference batches windows within and across images."""
 
 import sys
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -113,15 +113,7 @@ class BatchedEncoderDecoder(EncoderDecoder):
         cfg = self.test_cfg or {}
         slide = cfg.get('mode', 'whole') == 'slide'
         crop, stride = (cfg['crop_size'], cfg['stride']) if slide else (None, (1, 1))
-        samples = deque()
-
-        def images() -> Iterator[Tensor]:
-            for image, sample in pairs:
-                samples.append(sample)
-                yield image
-
-        for image in windowed_images(images(), self.window_logits, crop, stride, self.windows_per_batch):
-            yield image, samples.popleft()
+        return windowed_images(pairs, self.window_logits, crop, stride, self.windows_per_batch)
 
     @property
     def windows_per_batch(self) -> int:

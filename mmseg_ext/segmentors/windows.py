@@ -3,10 +3,13 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from mmseg.models.utils import resize
 from torch import Tensor
+
+Sample = TypeVar('Sample')
 
 
 def window_starts(length: int, crop: int, stride: int) -> list[int]:
@@ -88,18 +91,19 @@ class WindowedImage:
 
 
 def windowed_images(
-    images: Iterable[Tensor],
+    pairs: Iterable[tuple[Tensor, Sample]],
     network: Callable[[Tensor], Tensor],
     crop: tuple[int, int] | None,
     stride: tuple[int, int],
     windows_per_batch: int,
-) -> Iterator[WindowedImage]:
-    """Images [3, H, W] with the logits of all their windows, in order.
+) -> Iterator[tuple[WindowedImage, Sample]]:
+    """Images [3, H, W] with the logits of all their windows, in order, each with what came beside it.
 
     Windows of one size go through the network together, also those of neighbouring images. Images are drawn when
     their windows are due.
 
     Args:
+        pairs: Images, each with its sample.
         network: From windows [B, 3, h, w] to logits [B, C, h', w'] of any resolution.
         crop, stride: As `WindowedImage` takes them.
         windows_per_batch: B at most.
@@ -114,13 +118,13 @@ def windowed_images(
             image.logits.append(one)
         batch.clear()
 
-    def done() -> Iterator[WindowedImage]:
-        while begun and len(begun[0].logits) == len(begun[0].corners):
+    def done() -> Iterator[tuple[WindowedImage, Sample]]:
+        while begun and len(begun[0][0].logits) == len(begun[0][0].corners):
             yield begun.popleft()
 
-    for pixels in images:
+    for pixels, sample in pairs:
         image = WindowedImage(pixels, crop, stride)
-        begun.append(image)
+        begun.append((image, sample))
         for index in range(len(image.corners)):
             if batch and (len(batch) == windows_per_batch or batch[-1][0].crop != image.crop):
                 flush()
