@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from tokenlabel.cli.annotator_arguments import add_annotator_arguments, annotator_of
@@ -38,6 +37,7 @@ from tokenlabel.labels.store.files import num_shards
 from tokenlabel.labels.view_rule import CenterCrop, Squash
 from tokenlabel.objective.targets import token_targets
 from tokenlabel.pictures.labels import FIGURE_SUFFIXES, crop_targets_figure, save_figure
+from tokenlabel.processes.progress import progress_bar
 from tokenlabel.processes.signals import when_stopped
 from tokenlabel.transforms.view import View
 
@@ -182,10 +182,9 @@ MAX_GRID = 256  # tokens each way, of which every one is drawn
 @contextmanager
 def progress(title: str, total: int | None = None) -> Iterator[Callable[..., None]]:
     """A bar on stderr; what it yields is called after each step, or with a number of steps and the steps in all."""
-    columns = TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=total)
+    with progress_bar(console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=total, images_per_step=0)
         yield lambda steps=1, total=total: bar.update(task, advance=steps, total=total)
 
 

@@ -22,7 +22,6 @@ import cv2
 import mmcv
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mmseg_ext import Segmenter
 from mmseg_ext.inference.segmentation import ClassArea
@@ -35,7 +34,7 @@ from tokenlabel.files.output_checks import check_output_file, check_output_folde
 from tokenlabel.files.output_names import output_names
 from tokenlabel.files.reading import printable
 from tokenlabel.files.writing import unfinished
-from tokenlabel.labels.annotator.progress_bar import ImagesPerSecond
+from tokenlabel.processes.progress import progress_bar
 from tokenlabel.processes.signals import when_stopped
 
 VIDEO_SUFFIXES = frozenset(['.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.wmv', '.flv', '.ts'])
@@ -88,7 +87,7 @@ def segment_images(segmenter: Segmenter, images: Sequence[Path], args: argparse.
     with (
         when_stopped(lambda: f'{done} of {len(images)} images are in {args.out}, without areas.csv; run it again.'),
         table_of(args.out / 'areas.csv', ['image', 'label', 'class', 'pixels', 'share']) as rows,
-        progress(console) as bar,
+        progress_bar(console) as bar,
     ):
         task = bar.add_task('Segmenting', total=len(images))
         for path, name in zip(images, names_of(images, root), strict=True):
@@ -124,7 +123,7 @@ def segment_video(segmenter: Segmenter, args: argparse.Namespace, console: Conso
         when_stopped(lambda: f'{done} frames were segmented, and nothing of them is kept.'),
         unfinished(target) as film,
         table_of(target.with_suffix('.csv'), ['frame', 'seconds', 'label', 'class', 'pixels', 'share']) as rows,
-        progress(console) as bar,
+        progress_bar(console) as bar,
         closing(Film(film, fps)) as writer,
     ):
         task = bar.add_task('Segmenting', total=max(video.frame_cnt, 0) or None)
@@ -229,12 +228,6 @@ def table_of(path: Path, columns: Sequence[str]) -> Iterator[Any]:
         rows = csv.writer(file)
         rows.writerow(columns)
         yield rows
-
-
-def progress(console: Console) -> Progress:
-    """A bar with how far it is, the speed and the time left."""
-    columns = TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn()
-    return Progress(*columns, ImagesPerSecond(), TimeRemainingColumn(), console=console)
 
 
 def parser() -> argparse.ArgumentParser:

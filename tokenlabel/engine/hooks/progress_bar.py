@@ -1,4 +1,4 @@
-"""What a person sees in a terminal while a model trains."""
+"""What a person sees in a terminal while a model trains or is tested."""
 
 import atexit
 import logging
@@ -9,9 +9,9 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
-from tokenlabel.labels.annotator.progress_bar import ImagesPerSecond
+from tokenlabel.processes.progress import progress_bar
 
 
 @HOOKS.register_module()
@@ -27,11 +27,16 @@ class ProgressBar(Hook):
         self._progress: Progress | None = None
 
     def before_train(self, runner: Runner) -> None:
+        self._start(runner, 'Training', runner.max_iters, runner.iter)
+
+    def before_test(self, runner: Runner) -> None:
+        self._start(runner, 'Testing', len(runner.test_dataloader), 0)
+
+    def _start(self, runner: Runner, title: str, total: int, completed: int) -> None:
         console = Console()
         if not (is_main_process() and console.is_terminal):
             return
-        columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), ImagesPerSecond())
-        self._progress = Progress(*columns, TimeRemainingColumn(), console=console, speed_estimate_period=120)
+        self._progress = progress_bar(console, speed_estimate_period=120)
         stdout = sys.stdout
         self._progress.start()
         atexit.register(self._stop)  # an error ends the run without `after_train`, and the cursor is hidden
@@ -44,14 +49,18 @@ class ProgressBar(Hook):
         self._stdout = stdout
         for handler in self._handlers:
             handler.setStream(sys.stdout)
-        self._task = self._progress.add_task(
-            'Training', total=runner.max_iters, completed=runner.iter, images_per_step=0
-        )
+        self._task = self._progress.add_task(title, total=total, completed=completed, images_per_step=0)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
+        self._advance(runner.iter + 1, data_batch)
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        self._advance(batch_idx + 1, data_batch)
+
+    def _advance(self, completed: int, data_batch: dict) -> None:
         if self._progress is not None:
             images = len(next(iter(data_batch.values()))) * get_world_size()
-            self._progress.update(self._task, completed=runner.iter + 1, images_per_step=images)
+            self._progress.update(self._task, completed=completed, images_per_step=images)
 
     def before_val(self, runner: Runner) -> None:
         if self._progress is not None:
@@ -62,6 +71,9 @@ class ProgressBar(Hook):
             self._progress.update(self._task, description='Training')
 
     def after_train(self, runner: Runner) -> None:
+        self._stop()
+
+    def after_test(self, runner: Runner) -> None:
         self._stop()
 
     def _stop(self) -> None:

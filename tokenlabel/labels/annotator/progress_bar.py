@@ -3,11 +3,11 @@
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.text import Text
+from rich.progress import TextColumn
 
 from tokenlabel.labels.annotator.annotation import Tally
 from tokenlabel.labels.store import LabelWriter
+from tokenlabel.processes.progress import progress_bar
 
 SECONDS_BETWEEN_UPDATES = 0.5
 SECONDS_BETWEEN_LINES = 60.0
@@ -26,15 +26,7 @@ class AnnotationBar:
 
     def __init__(self, writer: LabelWriter, console: Console, shown: bool = True) -> None:
         self.writer = writer
-        columns = (
-            TextColumn('{task.description}'),
-            BarColumn(),
-            MofNCompleteColumn(),
-            ImagesPerSecond(),
-            TimeRemainingColumn(),
-            TextColumn('{task.fields[top1]}'),
-        )
-        self._progress = Progress(*columns, console=console, disable=not shown)
+        self._progress = progress_bar(console, TextColumn('{task.fields[top1]}'), disable=not shown)
         done = writer.num_done
         self._task = self._progress.add_task('Annotating', total=len(writer.keys), completed=done, top1='')
         self._last = 0.0
@@ -72,12 +64,3 @@ class AnnotationBar:
     def _draw(self, tally: Tally) -> None:
         top1 = '' if tally.top1 is None else f'top-1 {tally.top1:.1f} %'
         self._progress.update(self._task, completed=self.writer.num_done, top1=top1)
-
-
-class ImagesPerSecond(ProgressColumn):
-    """Speed of late; a task whose steps are not single images says their number as the field `images_per_step`."""
-
-    def render(self, task: Task) -> Text:
-        if task.speed is None:
-            return Text('')
-        return Text(f'{task.speed * task.fields.get("images_per_step", 1):.0f} images/s')
