@@ -1,5 +1,6 @@
 # make demo      the whole road on the embedded dataset, in minutes on a CPU
-# make test      all tests
+# make test      the tests, in less than ten minutes
+# make test-slow   those that take minutes each: processes that are killed, the wheel, the demo
 # make test-originals   segmentation on the original distributions of OpenMMLab
 # make lint      code style
 # make install   .venv with the versions of requirements.txt, which those above make by themselves
@@ -16,7 +17,7 @@ VENV_PYTHON = .venv/bin/python
 # .venv would import the package from the place it was made for.
 STAMP = .venv/installed-for
 
-.PHONY: demo test test-originals lint install clean FORCE
+.PHONY: demo test test-slow test-originals lint install clean FORCE
 
 demo: install
 	$(VENV_PYTHON) -m tokenlabel demo
@@ -25,7 +26,10 @@ demo: install
 PYTEST = OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest --numprocesses 2 --dist loadfile
 
 test: install
-	$(PYTEST)
+	$(PYTEST) -m 'not slow'
+
+test-slow: install
+	$(PYTEST) -m slow
 
 # In front of the maintained distributions, which stay where they are.
 ORIGINALS = .venv/originals

@@ -1,5 +1,6 @@
 """The wheel alone, in an empty folder: the commands, the demo, and configs by name."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.places import ROOT
 
@@ -59,5 +61,12 @@ def test_a_config_of_a_user_inherits_a_shipped_one(run, tmp_path):
 def test_the_demo_runs(run, tmp_path):
     done = run('demo', '--smallest')
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / 'work_dirs/demo/report.json').is_file()
-    assert '> tokenlabel train demo/pretrain' in done.stdout
+    commands = [line.split()[2] for line in done.stdout.splitlines() if line.startswith('> tokenlabel')]
+    assert commands == ['train', 'test', 'annotate', 'train', 'test', 'train', 'test', 'train', 'test']
+    folder = tmp_path / 'work_dirs/demo'
+    report = json.loads((folder / 'report.json').read_text())
+    assert {'annotator_top1', 'lvvit_top1', 'upernet_mIoU', 'fpn_mIoU'} <= set(report)
+    assert {'annotate', 'pretrain', 'fine-tune upernet', 'fine-tune fpn'} <= set(report['seconds'])
+    for name in ('label_maps.png', 'token_predictions.png', 'segmentation.png'):
+        with Image.open(folder / name) as picture:
+            assert picture.width > picture.height

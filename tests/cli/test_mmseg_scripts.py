@@ -11,6 +11,8 @@ from tests.segmentation_layouts import ade20k
 
 pytestmark = pytest.mark.distributions
 
+# MMEngine lets a schedule end with the training, too, but takes the warm-up as it is.
+SCHEDULE = "param_scheduler = [dict(type='PolyLR', by_epoch=False)]"
 SCRIPTS = Path(mmseg.__file__).parent / '.mim/tools'
 
 
@@ -18,7 +20,7 @@ SCRIPTS = Path(mmseg.__file__).parent / '.mim/tools'
 def test_a_config_trains_validates_and_tests_at_several_scales(run_tool, tmp_path):
     ade20k(tmp_path / 'ade')
     config, work_dir = tmp_path / 'tiny.py', tmp_path / 'run'
-    config.write_text(f"_base_ = ['{ROOT}/configs/upernet_lvvit_t.py']\n{tiny_segmentation.TEXT}")
+    config.write_text(f"_base_ = ['{ROOT}/configs/upernet_lvvit_t.py']\n{tiny_segmentation.TEXT}\n{SCHEDULE}")
     roots = [f'{split}_dataloader.dataset.data_root={tmp_path}/ade' for split in ('train', 'val', 'test')]
     # MMEngine's mixed precision wants a GPU.
     options = ['--work-dir', work_dir, '--cfg-options', 'optim_wrapper.type=OptimWrapper', *roots]

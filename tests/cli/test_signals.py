@@ -56,14 +56,16 @@ def test_annotate_says_how_far_it_is_and_resumes_to_the_same_bytes(
     torch.save({'state_dict': timm.create_model('test_resnet', num_classes=3).state_dict()}, tmp_path / 'w.pth')
     options = ['--annotator', 'test_resnet', '--checkpoint', tmp_path / 'w.pth', '--img-size', 64, '--k', 2]
     options = [str(word) for word in [*options, '--batch-size', 2, '--workers', 2, '--device', 'cpu']]
-    annotate, real = load('annotate'), Inference.__call__
+    annotate, real, batches = load('annotate'), Inference.__call__, []
 
     def slow(self, pixels, sizes):
-        maps = real(self, pixels, sizes)
-        if (tmp_path / 'store/progress-00000').stat().st_size:
+        batches.append(len(pixels))
+        if len(batches) > 1:
+            while not (tmp_path / 'store/progress-00000').stat().st_size:
+                time.sleep(0.01)
             (tmp_path / 'works').touch()
             time.sleep(30)
-        return maps
+        return real(self, pixels, sizes)
 
     with monkeypatch.context() as patched:
         patched.setattr(Inference, '__call__', slow)
@@ -129,14 +131,14 @@ def test_a_stopped_test_writes_no_scores(scenes, tmp_path, monkeypatch, number, 
     assert not (tmp_path / 'metrics.json').exists() and temporary_files(tmp_path) == []
 
 
-def test_a_stopped_comparison_ends_the_runs_at_work_and_begins_no_others(tmp_path):
+def test_a_stopped_comparison_ends_the_runs_at_work_and_begins_no_others(tmp_path, monkeypatch):
     demo_stages = importlib.import_module('tokenlabel.demo.stages')
+    monkeypatch.setattr(demo_stages, 'COMMAND', ['bash', '-c', f'touch {tmp_path}/run$$; exec sleep 30'])
 
     def compare() -> None:
         stages = demo_stages.Stages(tmp_path, demo_stages.SMALLEST, say=lambda line: None)
-        script = f'touch {tmp_path}/run$$; exec sleep 30'
         with demo_stages.concurrent_runs(2) as pool:
-            list(pool.map(lambda run: stages._run(f'run{run}', ['bash', '-c', script]), range(6)))
+            list(pool.map(lambda run: stages._run(f'run{run}', []), range(6)))
 
     child = ForkedCommand(tmp_path, load('annotate').reports_errors(compare))
     child.wait_until(lambda: len(list(tmp_path.glob('run*'))) == 2)

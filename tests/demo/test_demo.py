@@ -3,26 +3,10 @@
 import json
 
 import pytest
-from PIL import Image
 
 from tests.label_stores import write_store
 from tokenlabel.demo.stages import SMALLEST, Stages
 from tokenlabel.errors import UserError
-
-
-@pytest.mark.slow
-def test_the_demo_runs_end_to_end(run_tool, tmp_path):
-    done = run_tool('tools/demo.py', '--smallest', '--work-dir', tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    commands = [line.split()[2] for line in done.stdout.splitlines() if line.startswith('> tokenlabel')]
-    trained = ['train', 'test']
-    assert commands == [*trained, 'annotate', *trained, *trained, *trained]
-    report = json.loads((tmp_path / 'report.json').read_text())
-    assert {'annotator_top1', 'lvvit_top1', 'upernet_mIoU', 'fpn_mIoU'} <= set(report)
-    assert {'annotate', 'pretrain', 'fine-tune upernet', 'fine-tune fpn'} <= set(report['seconds'])
-    for name in ('label_maps.png', 'token_predictions.png', 'segmentation.png'):
-        with Image.open(tmp_path / name) as picture:
-            assert picture.width > picture.height
 
 
 def test_a_work_dir_that_holds_something_else_is_refused(run_tool, tmp_path):

@@ -19,6 +19,7 @@ from tokenlabel.files.shipped_configs import PACKAGE
 from tokenlabel.files.writing import disk_errors, is_temporary
 
 ANNOTATOR = ('resnet10t', '--model-kwargs', 'channels=[32,64,96,128]', 'stem_width=16', 'output_stride=8')
+COMMAND = (sys.executable, '-m', 'tokenlabel')
 STORE_FILE = re.compile(r'meta\.json|lock|keys\.npy|(scores|classes|sizes|progress)-\d+(\.\w+)?')
 ITERATION = re.compile(r'Iter\(train\) \[ *(\d+)/(\d+)\].*?eta: (\S+).*?  loss: (\S+)')
 
@@ -169,7 +170,7 @@ class Stages:
             disk_errors(log),
             open(log, 'w') as file,
             subprocess.Popen(
-                [sys.executable, '-m', 'tokenlabel', *words],
+                [*COMMAND, *words],
                 env=environment,
                 text=True,
                 stdout=subprocess.PIPE,
@@ -185,7 +186,7 @@ class Stages:
                         done, total, eta, loss = found.groups()
                         self.say(f'  iteration {done:>5}/{total}   loss {loss}   {eta} left')
         if process.returncode:
-            raise UserError(f'`tokenlabel {words[0]}` failed ({last}): see {log}.')
+            raise UserError(f'{name} failed ({last}): see {log}.')
 
 
 @contextmanager
