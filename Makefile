@@ -1,4 +1,4 @@
-# make demo      the whole road on the embedded dataset, in minutes on a CPU
+# make demo      the whole pipeline on the embedded dataset, in minutes on a CPU
 # make test      the tests, in less than ten minutes
 # make test-slow   those that take minutes each: processes that are killed, the wheel, the demo
 # make test-originals   segmentation on the original distributions of OpenMMLab
