@@ -1,6 +1,6 @@
 """The demo's annotator: a small ResNet that learns the digit scenes from image labels alone, in about a minute.
 
-Run by tools/demo.py, or by hand once the scenes are there:
+Run by `tokenlabel demo`, or by hand once the scenes are there:
 
     tokenlabel train demo/annotator
 """

@@ -3,7 +3,7 @@
 MixToken is off: within so few steps what it costs is not made up for (1400 steps, one seed: 63 % top-1 with it, 70 %
 without).
 
-Run by tools/demo.py, or by hand once scenes and labels are there:
+Run by `tokenlabel demo`, or by hand once scenes and labels are there:
 
     tools/pretrain.sh configs/demo/pretrain.py 1
 """

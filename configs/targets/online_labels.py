@@ -4,7 +4,7 @@
 
 In every step the annotator labels the very crops that the student sees, at twice their size: 14 x 14 locations for the
 student's 14 x 14 tokens. That is 61 GMACs per image beside some 20 for the student's own step, so a run
-takes several times as long as one from a store, which labels each image once. Any name that tools/annotate.py takes
+takes several times as long as one from a store, which labels each image once. Any name that `tokenlabel annotate` takes
 will do.
 """
 

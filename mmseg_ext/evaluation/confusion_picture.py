@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from math import ceil
 
+import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from sklearn.metrics import ConfusionMatrixDisplay
 from torch import Tensor
 
 from mmseg_ext.evaluation.per_class import normalised
@@ -42,31 +44,23 @@ def confusion_figure(confusion: Tensor, names: Sequence[str]) -> Figure:
     note = '% of the pixels of each class (row) by what they were taken for (column)'
     figure.text(0.1 / width, 1 - 0.31 / height, note, va='top', fontsize=8, color=INK)
     axis = figure.add_axes((margin / width, margin / height, side / width, side / height), facecolor=ABSENT)
-    image = axis.imshow(shares, cmap='Blues', norm=PowerNorm(0.5, 0, 100), interpolation='nearest', aspect='auto')
+    display = ConfusionMatrixDisplay(shares, display_labels=labels)
+    pixels = {'norm': PowerNorm(0.5, 0, 100), 'interpolation': 'nearest', 'aspect': 'auto'}
+    display.plot(include_values=with_numbers, cmap='Blues', ax=axis, colorbar=False, values_format='.0f', im_kw=pixels)
+    for row, column in np.ndindex(shares.shape) if with_numbers else ():
+        text, share = display.text_[row, column], shares[row, column]
+        shown = '' if not share >= 0.05 else f'{share:.0f}' if share >= 0.95 else f'{share:.1f}'  # NaN neither
+        text.set(text=shown, fontsize=7, color=PAPER if share > 45 else INK)
     ticks = range(0, num_classes, every)
     axis.set_xticks(ticks, labels[::every], rotation=90, fontsize=font, color=INK)
     axis.set_yticks(ticks, labels[::every], fontsize=font, color=INK)
     axis.tick_params(length=0, pad=2)
     axis.set_xlabel('prediction', fontsize=8, color=INK)
     axis.set_ylabel('ground truth', fontsize=8, color=INK)
-    for spine in axis.spines.values():
-        spine.set_visible(False)
-    if with_numbers:
-        for (row, column), share in _entries(shares):
-            colour = PAPER if share > 45 else INK
-            text = f'{share:.0f}' if share >= 0.95 else f'{share:.1f}'
-            axis.text(column, row, text, ha='center', va='center', fontsize=7, color=colour)
+    axis.spines[:].set_visible(False)
     bar_height = min(side, 3.0)
     bar_box = ((margin + side + 0.15) / width, (margin + side - bar_height) / height, 0.12 / width, bar_height / height)
-    scale = figure.colorbar(image, cax=figure.add_axes(bar_box), ticks=[0, 1, 5, 20, 50, 100])
+    scale = figure.colorbar(display.im_, cax=figure.add_axes(bar_box), ticks=[0, 1, 5, 20, 50, 100])
     scale.ax.tick_params(labelsize=7, colors=INK, length=2)
     scale.outline.set_visible(False)
     return figure
-
-
-def _entries(shares):
-    """((row, column), share) of what a cell can show: at least a tenth of a percent."""
-    for row, line in enumerate(shares):
-        for column, share in enumerate(line):
-            if share >= 0.05:  # not for NaN either
-                yield (row, column), share
