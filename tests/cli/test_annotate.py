@@ -234,11 +234,6 @@ def test_a_tar_is_annotated_as_its_folder_is(images, weights, tmp_path):
     assert contents(tmp_path / 'tar') == contents(tmp_path / 'folder')
 
 
-def test_the_list_of_families_needs_no_further_argument(capsys):
-    assert run('--list') == 0
-    assert 'resnet' in capsys.readouterr().out
-
-
 def test_the_bar_shows_the_annotators_accuracy(images, weights, tmp_path, capsys):
     run(*command_line(images, tmp_path / 'store', weights))
     error = capsys.readouterr().err

@@ -26,7 +26,6 @@ from tokenlabel.labels.annotator import (
     read_class_names,
 )
 from tokenlabel.labels.annotator.annotation import annotate
-from tokenlabel.labels.annotator.families import describe_families
 from tokenlabel.labels.annotator.inference import PRECISIONS, Inference
 from tokenlabel.labels.annotator.progress_bar import AnnotationBar
 from tokenlabel.labels.class_map import match_classes
@@ -131,7 +130,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument('images', help='folder, .tar, wds/SHARDS or hfds/DATASET')
     parser.add_argument('store', type=Path, help='folder to write the label store to; an unfinished one is resumed')
     parser.add_argument('--split', default='train', help='of a data set that has several (default: train)')
-    parser.add_argument('--list', action=ListFamilies, nargs=0, help="say which of timm's models can annotate, and how")
 
     group = parser.add_argument_group('annotator')
     add_annotator_arguments(group)
@@ -165,14 +163,6 @@ def parser() -> argparse.ArgumentParser:
         '--compile', action='store_true', help='compile the model: minutes at first, faster from then on'
     )
     return parser
-
-
-class ListFamilies(argparse.Action):
-    """Prints the table of model families and exits, as `--help` does."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *values: object) -> None:
-        print(describe_families())
-        parser.exit()
 
 
 def own_device(device: torch.device, local_rank: int) -> torch.device:
