@@ -100,7 +100,7 @@ def view(args: argparse.Namespace) -> int:
 
 def crop_targets(label_map: LabelMap, crop: Sequence[float], grid: int, num_classes: int) -> Tensor:
     """Targets [grid, grid, C] of the tokens of a crop (left, top, width, height) in fractions of the image."""
-    scores, classes = torch.from_numpy(label_map.scores), torch.from_numpy(label_map.classes.astype(np.int64))
+    scores, classes = torch.from_numpy(label_map.scores), torch.from_numpy(label_map.classes.astype(np.int32))
     view, map_view = View.crop(*crop).tensor(), label_map.view.tensor()
     maps = (part[None] for part in (scores, classes, view))
     targets = token_targets(*maps, (grid, grid), num_classes, map_view=map_view[None])

@@ -26,7 +26,7 @@ class LabeledImages(Dataset):
 
     A sample is a dict: `image` uint8 [3, H, W]; `label` int, -1 where the image has none; `index` int, by which `key`
     names the image; with a store also `view` float32 [2, 3] (model input -> source image), `scores` float16 [k, S, S],
-    `classes` int64 [k, S, S] and `map_view` float32 [2, 3] (map -> source image). Score maps are passed on as stored,
+    `classes` int32 [k, S, S] and `map_view` float32 [2, 3] (map -> source image). Score maps are passed on as stored,
     or through the class map: they are looked up once per batch, on the training device.
 
     Labels are numbered as the store numbers its classes, if the names or else the counts of both tell how; otherwise
@@ -107,7 +107,7 @@ class LabeledImages(Dataset):
             sample |= {
                 'view': view.tensor(),
                 'scores': torch.from_numpy(np.array(scores)),
-                'classes': torch.from_numpy(np.asarray(classes).astype(np.int64)),
+                'classes': torch.from_numpy(np.asarray(classes).astype(np.int32)),
                 'map_view': label_map.view.tensor(),
             }
         return sample
