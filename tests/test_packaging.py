@@ -241,4 +241,4 @@ class TestSources:
 
     def test_continuous_integration_tests_both_kinds_of_distributions(self):
         lines = (ROOT / '.ci' / 'run').read_text(encoding='utf-8').splitlines()
-        assert lines[-2:] == ['make test-originals', 'exec make test']
+        assert lines[-3:] == ['make test-originals', 'make test', 'exec make test-slow']
