@@ -120,8 +120,7 @@ def test_a_stopped_test_writes_no_scores(scenes, tmp_path, monkeypatch, number, 
         time.sleep(30)
 
     monkeypatch.setattr(Runner, 'test', slow)
-    monkeypatch.setattr(test, 'load_checkpoint', lambda *_, **__: None)
-    monkeypatch.setattr(test, 'stored_class_names', lambda path: None)
+    monkeypatch.setattr(test.TokenLabelClassifier, 'load_trained', lambda *_: None)
     line = [config, tmp_path / 'none.pth', '--out', tmp_path / 'metrics.json', '--work-dir', tmp_path / 'run']
     child = ForkedCommand(tmp_path, test.main, [*map(str, line), '--cfg-options', *options])
     child.wait_until((tmp_path / 'works').exists)

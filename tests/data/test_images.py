@@ -246,19 +246,19 @@ def test_a_split_is_that_of_the_shards(folder, tmp_path):
 class TestLabelsAsAModelNumbersThem:
     def test_names_decide(self, folder):
         images = LabeledImages(folder, EvalTransform(32))
-        images.number_labels_as(['ant', 'dog', 'cat'], 3, 'the model')
+        images.renumber(images.numbered_as(['ant', 'dog', 'cat'], 3, 'the model'))
         assert labels(images) == {key: {'cat': 2, 'dog': 1}[key[:3]] for key in keys(folder)}
         assert images.class_names == ['ant', 'dog', 'cat'] and images.unlabelled is None
 
     def test_equal_counts_decide_where_names_are_not_known(self, folder):
         images = LabeledImages(folder, EvalTransform(32))
-        images.number_labels_as(None, 2, 'the model')
+        images.renumber(images.numbered_as(None, 2, 'the model'))
         assert images.unlabelled is None and images[5]['label'] == 1 and images.class_names == ['cat', 'dog']
 
     def test_numbering_twice_changes_nothing(self, folder):
         images = LabeledImages(folder, EvalTransform(32))
         for _ in range(2):
-            images.number_labels_as(['ant', 'dog', 'cat'], 3, 'the model')
+            images.renumber(images.numbered_as(['ant', 'dog', 'cat'], 3, 'the model'))
         assert images[5]['label'] == 1
 
     @pytest.mark.parametrize('names', [None, [f'n{number:08d}' for number in range(1000)]])
@@ -268,14 +268,14 @@ class TestLabelsAsAModelNumbersThem:
             shutil.copytree(folder / name, tmp_path / 'numbered' / number)
         images = LabeledImages(tmp_path / 'numbered', EvalTransform(32))
         for _ in range(2):
-            images.number_labels_as(names, 1000, 'the model')
+            images.renumber(images.numbered_as(names, 1000, 'the model'))
         assert {images.key(index).split('/')[0]: images[index]['label'] for index in range(6)} == {'20': 20, '107': 107}
         assert images.unlabelled is None and images.num_classes == 1000 and images.class_names == (names or [])
 
     @pytest.mark.parametrize(('names', 'count'), [(None, 3), (['cat', 'cow'], 2)])
     def test_otherwise_there_are_no_labels(self, folder, names, count):
         images = LabeledImages(folder, EvalTransform(32))
-        images.number_labels_as(names, count, 'the model')
+        images.renumber(images.numbered_as(names, count, 'the model'))
         assert images[5]['label'] == -1
         assert images.unlabelled == f'its 2 classes are not among the {count} of the model, by name or by count'
 
@@ -295,7 +295,7 @@ def test_folders_that_count_from_one_are_no_classes_and_the_remedy_is_said(folde
     for old, new in zip(('cat', 'dog'), names, strict=True):
         (folder / old).rename(folder / new)
     images = LabeledImages(folder, EvalTransform(32))
-    images.number_labels_as(['ant', 'bee', 'cow'], 3, 'the model')
+    images.renumber(images.numbered_as(['ant', 'bee', 'cow'], 3, 'the model'))
     assert images.unlabelled == (
         'its 2 classes are not among the 3 of the model, by name or by count (its folders count from 1: name them as '
         'the classes, or count from 0)'
@@ -307,6 +307,6 @@ def test_folders_of_numbers_without_a_0_are_taken_as_they_are_and_named(folder, 
     (folder / 'cat').rename(folder / '2')
     (folder / 'dog').rename(folder / '4')
     images = LabeledImages(folder, EvalTransform(32))
-    images.number_labels_as(list('abcde'), 5, 'the model')
+    images.renumber(images.numbered_as(list('abcde'), 5, 'the model'))
     assert set(labels(images).items()) == {(f'{name}/{index}.png', name) for name in (2, 4) for index in range(3)}
     assert 'images: folders such as 2 are taken for classes that count from 0.' in caplog.text

@@ -14,7 +14,6 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 
-from tokenlabel.checkpoints.weights import load_checkpoint, read_checkpoint
 from tokenlabel.cli.boundary import reports_errors
 from tokenlabel.cli.parser import Parser
 from tokenlabel.cli.training_flags import add_test_flags, test_options
@@ -67,11 +66,6 @@ def use_test_time_augmentation(config: Config, path: Path) -> None:
     config.model = ConfigDict(**config.tta_model, module=config.model)
 
 
-def stored_class_names(path: Path) -> list[str] | None:
-    """Names of the classes that a checkpoint of ours keeps: images are numbered by them."""
-    return read_checkpoint(path).get('tokenlabel', {}).get('class_names')
-
-
 def score_real_labels(runner: Runner, file: str | None) -> None:
     """Adds ImageNet-ReaL to what is measured."""
     model = getattr(runner.model, 'module', runner.model)
@@ -87,8 +81,7 @@ def evaluate_classifier(config: Config, args: argparse.Namespace) -> dict[str, f
     runner = Runner.from_cfg(config)
     model = getattr(runner.model, 'module', runner.model)
     if isinstance(model, TokenLabelClassifier):
-        load_checkpoint(model.model, args.checkpoint, ema=True)
-        model.class_names = stored_class_names(args.checkpoint)
+        model.load_trained(args.checkpoint)
     else:
         runner.load_checkpoint(str(args.checkpoint))
     if args.real:

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +20,24 @@ from tokenlabel.image_files.unreadable import named
 from tokenlabel.labels.class_map import class_numbers, map_classes, match_classes, read_class_map
 from tokenlabel.labels.store import LabelStore, image_keys
 from tokenlabel.transforms.view import View
+
+
+class Numbering(NamedTuple):
+    """The labels of images, numbered as others number their classes.
+
+    Attributes:
+        targets: int64 [n], the class of each image that is read; -1 where it has none.
+        class_names: of the classes in their order; empty where they are not known.
+        num_classes: how many they are.
+        unlabelled: why images have no label; None if they have.
+        remark: what users should know about it; None if nothing.
+    """
+
+    targets: np.ndarray
+    class_names: list[str]
+    num_classes: int
+    unlabelled: str | None = None
+    remark: str | None = None
 
 
 class LabeledImages(Dataset):
@@ -43,6 +62,7 @@ class LabeledImages(Dataset):
         split: as in `open_images`.
 
     Attributes:
+        numbering: the labels and their classes; see `numbered_as`.
         class_names: of the classes of labels and maps in their order; empty where they are not known.
         num_classes: how many they are.
         unlabelled: why images have no label here; None if they have.
@@ -68,14 +88,16 @@ class LabeledImages(Dataset):
         self.transform = transform
         self.seed = seed
         self.reader = open_images(root, split)
-        self.class_names = self.reader.class_names
-        self.num_classes = self.reader.num_classes
         self.num_skipped = 0
         self.num_absent, self.first_absent = 0, ''
         self.labels: LabelStore | None = None
         self.class_map: str | Path | None = class_map
-        self.unlabelled = None if self.reader.labelled else self._where_labels_are_missing()
-        self._targets = self.reader.targets
+        self.numbering = Numbering(
+            self.reader.targets,
+            self.reader.class_names,
+            self.reader.num_classes,
+            None if self.reader.labelled else self._where_labels_are_missing(),
+        )
         self._images = np.arange(len(self.reader))
         self._table: np.ndarray | None = None
         if label_store is not None:
@@ -84,6 +106,18 @@ class LabeledImages(Dataset):
             self._share_classes(self.labels)
         elif class_map is not None:
             raise UserError(f'The class map {class_map} is for the classes of an annotator: set label_store as well.')
+
+    @property
+    def class_names(self) -> list[str]:
+        return self.numbering.class_names
+
+    @property
+    def num_classes(self) -> int:
+        return self.numbering.num_classes
+
+    @property
+    def unlabelled(self) -> str | None:
+        return self.numbering.unlabelled
 
     @property
     def metainfo(self) -> dict:
@@ -98,7 +132,7 @@ class LabeledImages(Dataset):
         epoch, index = which if isinstance(which, tuple) else (0, which)
         with self._read(index) as image, random_state_of(self.seed, epoch, index):
             pixels, view = self.transform(image)
-        sample = {'image': pixels, 'label': int(self._targets[self._images[index]]), 'index': int(index)}
+        sample = {'image': pixels, 'label': int(self.numbering.targets[self._images[index]]), 'index': int(index)}
         if self.labels is not None:
             label_map = self.labels[int(self._rows[index])]
             scores, classes = label_map.scores, label_map.classes
@@ -116,8 +150,8 @@ class LabeledImages(Dataset):
         """Path of an image below the root, with forward slashes: its name in a label store."""
         return self.reader.filename(int(self._images[index]))
 
-    def number_labels_as(self, class_names: Sequence[str] | None, num_classes: int, whose: str) -> None:
-        """Number the labels as others number their classes; where neither names nor counts tell how, drop them.
+    def numbered_as(self, class_names: Sequence[str] | None, num_classes: int, whose: str) -> Numbering:
+        """The labels as others number their classes; where neither names nor counts tell how, there are none.
 
         Args:
             class_names: of the others, if known.
@@ -126,22 +160,26 @@ class LabeledImages(Dataset):
         """
         table = match_classes(self.class_names, self.num_classes, class_names, num_classes)
         numbers = class_numbers(self.class_names)
-        if len(table) and (table >= 0).all():
-            if numbers is not None and numbers.min() > 0 and set(self.class_names).isdisjoint(class_names or ()):
-                report(f'{self.root}: folders such as {self.class_names[0]} are taken for classes that count from 0.')
-            self._targets = np.where(self._targets >= 0, table[self._targets], -1)
-            # names that were numbers of the others' classes are no names of all of these
-            own = self.class_names if len(self.class_names) == num_classes else []
-            self.class_names = list(class_names or own)
-        else:
+        if not len(table) or (table < 0).any():
             from_one = bool(self.class_names) and numbers is None and _count_from_one(self.class_names)
             hint = ' (its folders count from 1: name them as the classes, or count from 0)' if from_one else ''
-            self.unlabelled = self.unlabelled or (
+            unlabelled = self.unlabelled or (
                 f'its {self.num_classes} classes are not among the {num_classes} of {whose}, by name or by count{hint}'
             )
-            self._targets = np.full_like(self._targets, -1)
-            self.class_names = list(class_names or [])
-        self.num_classes = num_classes
+            return Numbering(np.full_like(self.numbering.targets, -1), list(class_names or []), num_classes, unlabelled)
+        remark = None
+        if numbers is not None and numbers.min() > 0 and set(self.class_names).isdisjoint(class_names or ()):
+            remark = f'{self.root}: folders such as {self.class_names[0]} are taken for classes that count from 0.'
+        # names that were numbers of the others' classes are no names of all of these
+        own = self.class_names if len(self.class_names) == num_classes else []
+        targets = np.where(self.numbering.targets >= 0, table[self.numbering.targets], -1)
+        return Numbering(targets, list(class_names or own), num_classes, self.unlabelled, remark)
+
+    def renumber(self, numbering: Numbering) -> None:
+        """Labels the images by what `numbered_as` returned."""
+        self.numbering = numbering
+        if numbering.remark:
+            report(numbering.remark)
 
     @contextmanager
     def _read(self, index: int) -> Iterator[Image.Image]:
@@ -197,7 +235,8 @@ class LabeledImages(Dataset):
         if self.class_map is not None:
             image_classes = self.class_names or self.num_classes or None
             self._table = read_class_map(self.class_map, names or count, image_classes)
-            self.num_classes = self.num_classes or int(self._table.max()) + 1
+            count = self.num_classes or int(self._table.max()) + 1
+            self.numbering = self.numbering._replace(num_classes=count)
             return
         same_count = names and len(names) == len(self.class_names)
         if same_count and set(names) != set(self.class_names) and class_numbers(self.class_names) is None:
@@ -207,7 +246,7 @@ class LabeledImages(Dataset):
                 f'(`{differing[0]}` where the folder has `{differing[1]}`): annotate this folder itself, or say '
                 'which class is which with class_map.'
             )
-        self.number_labels_as(names, count, f'the label store {store.path}')
+        self.renumber(self.numbered_as(names, count, f'the label store {store.path}'))
 
 
 def _count_from_one(names: Sequence[str]) -> bool:

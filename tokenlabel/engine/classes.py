@@ -1,60 +1,95 @@
-"""Whether model, targets, training images and validation images speak of the same classes."""
+"""One answer to which classes there are, for the model, its targets and every dataset."""
+
+from typing import NamedTuple
 
 import torch
 from mmengine.model import is_model_wrapper
 from torch.utils.data import Dataset
 
-from tokenlabel.data.images import LabeledImages
+from tokenlabel.data.images import LabeledImages, Numbering
 from tokenlabel.engine.classifier import TokenLabelClassifier
 from tokenlabel.engine.token_targets import AnnotatorTokenLabels
 from tokenlabel.errors import UserError
 from tokenlabel.labels.annotator import class_names
 
 
-def check_training_classes(model: torch.nn.Module, dataset: Dataset) -> None:
-    """Compare the classes of network, targets and training images; tell the model their names.
+class ClassPlan(NamedTuple):
+    """What `resolve_classes` found; nothing changes before `apply`.
+
+    Attributes:
+        classifier: the model; None where there is nothing to resolve.
+        class_names: of the model's classes in their order, if known.
+        numberings: datasets whose labels are numbered anew.
+    """
+
+    classifier: TokenLabelClassifier | None
+    class_names: list[str] | None
+    numberings: list[tuple[LabeledImages, Numbering]]
+
+    def apply(self) -> None:
+        """Names the model's classes and numbers the labels of the datasets."""
+        if self.classifier is not None:
+            self.classifier.class_names = self.class_names
+        for dataset, numbering in self.numberings:
+            dataset.renumber(numbering)
+
+
+def resolve_classes(
+    model: torch.nn.Module, training: Dataset | None = None, evaluation: Dataset | None = None
+) -> ClassPlan:
+    """Compares the classes of network, targets, label store and images.
+
+    The names of the classes are those of the training images or of their label store, else those that the model has
+    from a checkpoint. Images to evaluate on are numbered by them. Models and datasets of other types are left alone.
+
+    Args:
+        model: the classifier, wrapped for several processes or not.
+        training: dataset to train on, joined to its label store.
+        evaluation: dataset to validate or test on.
 
     Raises:
-        UserError: they do not fit together, or the targets need maps, scores or labels that are not there.
+        UserError: they do not fit together; the targets need maps, scores or labels that are not there; or neither
+            names nor counts tell which class of the model an image to evaluate on has.
     """
     classifier = model.module if is_model_wrapper(model) else model
-    if not isinstance(classifier, TokenLabelClassifier) or not isinstance(dataset, LabeledImages):
-        return
+    if not isinstance(classifier, TokenLabelClassifier):
+        return ClassPlan(None, None, [])
+    names, numberings = classifier.class_names, []
+    if isinstance(training, LabeledImages):
+        numbering = _numbering_to_train(classifier, training)
+        numberings.append((training, numbering))
+        names = numbering.class_names or names
+    if isinstance(evaluation, LabeledImages):
+        numbering = evaluation.numbered_as(names, classifier.num_classes, 'the model')
+        if numbering.unlabelled:
+            raise UserError(
+                f'Top-1 cannot be measured on {evaluation.root}, as {numbering.unlabelled}: give images in folders of '
+                "the model's classes, or train without validation (--cfg-options val_cfg=None val_dataloader=None "
+                'val_evaluator=None).'
+            )
+        numberings.append((evaluation, numbering))
+    return ClassPlan(classifier, names, numberings)
+
+
+def _numbering_to_train(classifier: TokenLabelClassifier, dataset: LabeledImages) -> Numbering:
     targets = classifier.targets
-    kind = type(targets).__name__
+    numbering = dataset.numbering
     if isinstance(targets, AnnotatorTokenLabels):
         names = class_names(dataset.reader, targets.num_classes, targets.annotator.class_names)
-        dataset.number_labels_as(names, targets.num_classes, 'the annotator')
+        numbering = dataset.numbered_as(names, targets.num_classes, 'the annotator')
         _check_count(classifier, targets.num_classes, f'The annotator {targets.arguments["name"]} has')
     elif targets.needs_label_maps:
         _check_maps(classifier, dataset)
     else:
         _check_folders(classifier, dataset)
-    if dataset.unlabelled and (targets.needs_image_labels or classifier.loss_function.ground_truth):
+    if numbering.unlabelled and (targets.needs_image_labels or classifier.loss_function.ground_truth):
+        kind = type(targets).__name__
         what = f'Targets of type {kind}' if targets.needs_image_labels else 'A loss with ground_truth=True'
         raise UserError(
-            f'{what} cannot be had from {dataset.root}, as {dataset.unlabelled}: sort the images into class folders, '
+            f'{what} cannot be had from {dataset.root}, as {numbering.unlabelled}: sort the images into class folders, '
             'or train with token labels alone (model.targets.type=TokenLabels model.loss.ground_truth=False).'
         )
-    classifier.class_names = dataset.class_names or None
-
-
-def number_evaluation_labels(model: torch.nn.Module, dataset: Dataset) -> None:
-    """Number the labels of images to evaluate on as the model numbers its classes.
-
-    Raises:
-        UserError: neither names nor counts tell how, so that no accuracy can be measured.
-    """
-    classifier = model.module if is_model_wrapper(model) else model
-    if not isinstance(classifier, TokenLabelClassifier) or not isinstance(dataset, LabeledImages):
-        return
-    dataset.number_labels_as(classifier.class_names, classifier.num_classes, 'the model')
-    if dataset.unlabelled:
-        raise UserError(
-            f'Top-1 cannot be measured on {dataset.root}, as {dataset.unlabelled}: give images in folders of the '
-            "model's classes, or train without validation (--cfg-options val_cfg=None val_dataloader=None "
-            'val_evaluator=None).'
-        )
+    return numbering
 
 
 def _check_folders(classifier: TokenLabelClassifier, dataset: LabeledImages) -> None:

@@ -3,6 +3,7 @@
 import difflib
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import timm
 import torch
@@ -12,6 +13,8 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from tokenlabel.argument_checks import checked
+from tokenlabel.checkpoints.reading import read_checkpoint
+from tokenlabel.checkpoints.weights import load_checkpoint
 from tokenlabel.engine.compilation import compiled_for_training
 from tokenlabel.engine.preprocessor import ImagePreprocessor
 from tokenlabel.engine.token_targets import AnnotatorTokenLabels
@@ -45,7 +48,7 @@ class TokenLabelClassifier(BaseModel):
             changes but for rounding.
 
     Attributes:
-        class_names: of its classes in order, once images to train on or a checkpoint have told; else None.
+        class_names: of its classes in order, from the images to train on or a checkpoint; None before.
         grid: rows and columns of tokens in the last training batch; None before, and where the network has no tokens.
 
     Raises:
@@ -99,6 +102,25 @@ class TokenLabelClassifier(BaseModel):
     @property
     def num_classes(self) -> int:
         return self.model.num_classes
+
+    @property
+    def description(self) -> dict:
+        """What a checkpoint says about the model beside its weights."""
+        return {
+            'architecture': self.architecture,
+            'num_classes': self.num_classes,
+            'class_names': self.class_names,
+            'token_score_weight': getattr(self.model, 'token_score_weight', 0.0),
+        }
+
+    def load_trained(self, path: str | Path) -> None:
+        """Loads the weights to evaluate, EMA weights where the file has them, and the names of their classes.
+
+        Raises:
+            UserError: as `load_checkpoint`.
+        """
+        load_checkpoint(self.model, path, ema=True)
+        self.class_names = read_checkpoint(path).get('tokenlabel', {}).get('class_names')
 
     def _check_normalisation(self, targets: AnnotatorTokenLabels) -> None:
         """What undoes the normalisation of the images has to know it."""

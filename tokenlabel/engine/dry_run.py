@@ -14,7 +14,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, OPTIMIZERS, PARAM_SCHEDULERS
 from torch import nn
 
-from tokenlabel.engine.classes import check_training_classes
+from tokenlabel.engine.classes import resolve_classes
 from tokenlabel.engine.classifier import TokenLabelClassifier
 from tokenlabel.engine.config.custom_keys import warning_of_unmatched
 from tokenlabel.engine.length import with_ends
@@ -227,7 +227,7 @@ def _images(config: Config, model: nn.Module) -> tuple[int, str]:
             return IMAGENET_IMAGES, f'{IMAGENET_IMAGES:,} images are assumed, as in ImageNet-1k: {missing[0]}'
         return 0, f'unknown: {missing[0]}'
     built = DATASETS.build(copy.deepcopy(dataset))
-    check_training_classes(model, built)
+    resolve_classes(model, training=built)
     return len(built), f'{len(built):,} images{" in " if places else ""}{", ".join(places)}'
 
 

@@ -10,7 +10,6 @@ from mmengine.runner.amp import autocast
 from mmengine.runner.runner import Runner
 
 from tokenlabel.argument_checks import Count, Natural, checked
-from tokenlabel.engine.classes import check_training_classes
 from tokenlabel.errors import UserError
 
 
@@ -30,7 +29,7 @@ class EpochsAsIterationsLoop(IterBasedTrainLoop):
     """MMEngine's iteration-based loop, its length and validation interval given in epochs of the dataset.
 
     An epoch is `len(dataset) / (batch size x processes)` iterations, rounded up, so that one config serves any number
-    of images and processes. Before the first step it checks that network, images and label store agree.
+    of images and processes.
 
     Args:
         max_epochs: length of the training, in epochs.
@@ -38,9 +37,6 @@ class EpochsAsIterationsLoop(IterBasedTrainLoop):
         max_iters: length in iterations instead of epochs; intervals then count iterations too.
         cooldown_epochs: the last epochs, in which learning-rate schedules without `end` stay where they ended; of a
             short training a tenth at most.
-
-    Raises:
-        UserError: as `check_training_classes`.
     """
 
     @checked
@@ -65,7 +61,6 @@ class EpochsAsIterationsLoop(IterBasedTrainLoop):
         super().__init__(runner, loader, max_iters=max_iters, val_interval=val_interval)
         if max_epochs:
             self._max_epochs = max_epochs
-        check_training_classes(runner.model, loader.dataset)
         if skipped := getattr(loader.dataset, 'num_skipped', 0):
             runner.logger.warning(f'{skipped} images that the annotator skipped are left out of {loader.dataset.root}.')
         if absent := getattr(loader.dataset, 'num_absent', 0):

@@ -17,9 +17,10 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIMIZERS, RUNNERS
 from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from tokenlabel.checkpoints.weights import refuse_other_kinds
+from tokenlabel.engine.classes import resolve_classes
 from tokenlabel.engine.config.custom_keys import warning_of_unmatched
 from tokenlabel.engine.distributed.idle_threads import wait_for_idle_threads
 from tokenlabel.engine.hooks.non_finite_steps import RefuseNonFiniteWeights
@@ -287,10 +288,14 @@ class Runner(mmengine.runner.Runner):
         """As MMEngine; a run that neither resumes nor loads starts from `initial_weights` where the config has them.
 
         Without a checkpoint being named, it resumes from `newest_checkpoint`; where there is none, it starts anew.
+        Here the classes are resolved: those of the training images before a checkpoint is compared with them, those of
+        images to evaluate on once the model knows its own.
 
         Raises:
-            UserError: as `load_initial_weights` and `newest_checkpoint`; `load_from` names other weights to start from.
+            UserError: as `load_initial_weights`, `newest_checkpoint` and `resolve_classes`; `load_from` names other
+                weights to start from.
         """
+        resolve_classes(self.model, training=_dataset_of(self._train_loop)).apply()
         path = self.cfg.get('initial_weights')
         if self._resume and not self._load_from:
             newest = newest_checkpoint(self.work_dir, checkpoint_folder(self))
@@ -304,6 +309,8 @@ class Runner(mmengine.runner.Runner):
             file = load_initial_weights(self.model, path)
             self._has_loaded = True
             self.logger.info(f'Training starts from the weights of {file}.')
+        for loop in (self._val_loop, self._test_loop):
+            resolve_classes(self.model, evaluation=_dataset_of(loop)).apply()
 
     def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
         """Writes under another name first: a checkpoint of its final name is whole, and on disk.
@@ -363,6 +370,11 @@ class Runner(mmengine.runner.Runner):
         model = self.model.module if is_model_wrapper(self.model) else self.model
         refuse_other_kinds(model.state_dict(), checkpoint.get('state_dict', checkpoint), filename)
         return checkpoint
+
+
+def _dataset_of(loop: BaseLoop | dict | None) -> Dataset | None:
+    """What a loop reads; None where it has not been built."""
+    return loop.dataloader.dataset if isinstance(loop, BaseLoop) else None
 
 
 def _name_images(loop: BaseLoop) -> BaseLoop:
