@@ -55,10 +55,10 @@ test_dataloader = val_dataloader
 train_cfg = dict(type='EpochsAsIterationsLoop', max_epochs=30, val_interval=1)
 auto_scale_lr = dict(enable=True, base_batch_size=64)
 optim_wrapper = dict(
-    type='AmpOptimWrapper',
+    type='SkippingAmpOptimWrapper',
     dtype='bfloat16',
     clip_grad=dict(max_norm=1.0),
-    optimizer=dict(type='AdamW', lr=base_lr, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=base_lr, weight_decay=0.05, fused=True),
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
 )
 param_scheduler = [

@@ -7,7 +7,7 @@
 Both folders have a `train` and a `val`; every image has a mask of its name but for the suffix, in which a pixel is the
 id of its class: 0 for the first, 255 for what is not to be learned; 8 or 16 bits, or an index of a palette. Where all
 images are in one folder, lists of names choose: `ann_file='data/mine/train.txt'` in a `dataset` and no `/train` in its
-`data_prefix`. The names of the classes may be a text file, one a line; `num_classes` is then to be stated.
+`data_prefix`. The names of the classes may be a text file, one a line; `num_classes` is then a number.
 
 40k iterations of 8 images in 512x512 crops on one GPU, 113 GMACs per crop.
 """
@@ -23,9 +23,7 @@ images = 'data/mine/images'
 masks = 'data/mine/masks'
 classes = ['background', 'leaf', 'fruit']
 
-num_classes = len(classes)
-
-model = dict(decode_head=dict(num_classes=num_classes), auxiliary_head=dict(num_classes=num_classes))
+model = dict(num_classes=len(classes))
 train_dataloader = dict(
     dataset=dict(classes=classes, data_prefix=dict(img_path=f'{images}/train', seg_map_path=f'{masks}/train'))
 )

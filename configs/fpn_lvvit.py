@@ -4,7 +4,7 @@
     tools/dist_test.sh configs/fpn_lvvit.py work_dirs/fpn_lvvit/iter_80000.pth 8 --tta
 
 No score was published for this head. Costs half the iterations of `upernet_lvvit.py`, in float32
-(`optim_wrapper.type=AmpOptimWrapper` for mixed precision).
+(`optim_wrapper.type=SkippingAmpOptimWrapper` for mixed precision).
 
 The backbone starts from the released 384x384 classifier, downloaded once; from your own pretraining with
 

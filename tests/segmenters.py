@@ -9,6 +9,7 @@ from mmengine.model import BaseModule
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from mmseg_ext.checks.config_parts import heads_of
 from tests.places import CONFIGS
 from tokenlabel.engine.config.run_config import load_config, register_imports
 
@@ -33,6 +34,8 @@ def token_config(**test_cfg) -> Config:
     config = load_config(DEMO)
     register_imports(config)
     config.model.type = test_cfg.pop('type', 'EncoderDecoder')
+    heads_of(config)  # which get the model's number of classes
+    del config.model.num_classes
     config.model.backbone.init_cfg = None
     config.model.decode_head.channels = 16
     config.model.test_cfg = test_cfg or dict(mode='whole')

@@ -57,9 +57,9 @@ train_cfg = dict(type='EpochsAsIterationsLoop', max_epochs=310, cooldown_epochs=
 auto_scale_lr = dict(enable=True, base_batch_size=1024)
 keep_global_batch = False
 optim_wrapper = dict(
-    type='AmpOptimWrapper',
+    type='SkippingAmpOptimWrapper',
     dtype='bfloat16',
-    optimizer=dict(type='AdamW', lr=base_lr, betas=(0.9, 0.999), weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=base_lr, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
     paramwise_cfg=dict(
         norm_decay_mult=0.0,
         bias_decay_mult=0.0,

@@ -11,7 +11,7 @@ test_evaluator = val_evaluator
 default_hooks = dict(
     runtime_info=dict(type='DeferredRuntimeInfoHook'),
     logger=dict(type='LoggerHook', interval=50),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=5000, max_keep_ckpts=3, save_best='top1'),
+    checkpoint=dict(type='ResumableCheckpointHook', by_epoch=False, interval=5000, max_keep_ckpts=3, save_best='top1'),
 )
 custom_hooks = [
     dict(type='StopOnNonFiniteSteps', interval=50),

@@ -15,12 +15,11 @@ _base_ = [
     '../_base_/segmentation_runtime.py',
 ]
 
-num_classes = 19
 crop_size = (768, 768)
 
 model = dict(
+    num_classes=19,
     data_preprocessor=dict(size=crop_size),
     backbone=dict(img_size=crop_size),
-    decode_head=dict(num_classes=num_classes),
     test_cfg=dict(mode='slide', crop_size=crop_size, stride=(512, 512)),
 )

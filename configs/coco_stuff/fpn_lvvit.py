@@ -15,8 +15,4 @@ _base_ = [
     '../_base_/segmentation_runtime.py',
 ]
 
-num_classes = 171
-
-model = dict(
-    decode_head=dict(num_classes=num_classes),
-)
+model = dict(num_classes=171)

@@ -23,14 +23,14 @@ train_dataloader = dict(
     batch_size=16,
     num_workers=1,
     persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
+    sampler=dict(type='EndlessSampler'),
     dataset=dict(
         type='DigitScenes',
         data_root='work_dirs/demo/scenes/ade',
         data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
         pipeline=[
             dict(type='LoadImageFromFile'),
-            dict(type='LoadLabelMap', num_classes=11),
+            dict(type='LoadLabelMap'),
             dict(type='RandomResize', scale=(64, 64), ratio_range=(1.0, 1.5), keep_ratio=True),
             dict(type='RandomCrop', crop_size=(64, 64)),
             dict(type='PackSegInputs'),
@@ -47,7 +47,7 @@ val_dataloader = dict(
         data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation'),
         pipeline=[
             dict(type='LoadImageFromFile'),
-            dict(type='LoadLabelMap', num_classes=11),
+            dict(type='LoadLabelMap'),
             dict(type='PackSegInputs'),
         ],
     ),
@@ -60,8 +60,8 @@ train_cfg = dict(type='IterBasedTrainLoop', max_iters=400, val_interval=10**9)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01),
+    type='SkippingOptimWrapper',
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01, fused=True),
     paramwise_cfg=dict(
         norm_decay_mult=0.0,
         bias_decay_mult=0.0,

@@ -16,13 +16,11 @@ _base_ = [
     '../_base_/segmentation_runtime.py',
 ]
 
-num_classes = 59
 crop_size = (480, 480)
 
 model = dict(
+    num_classes=59,
     data_preprocessor=dict(size=crop_size),
     backbone=dict(img_size=crop_size),
-    decode_head=dict(num_classes=num_classes),
-    auxiliary_head=dict(num_classes=num_classes),
     test_cfg=dict(crop_size=crop_size, stride=(320, 320)),
 )

@@ -16,7 +16,7 @@ def model_of(config: Config) -> tuple[dict, str]:
 
 
 def heads_of(config: Config) -> list[tuple[dict, str]]:
-    """The heads of the model; a list of heads counts as many."""
+    """The heads of the model, each with its number of classes; a list of heads counts as many."""
     model, path = model_of(config)
     found = []
     for name in ('decode_head', 'auxiliary_head'):
@@ -25,6 +25,9 @@ def heads_of(config: Config) -> list[tuple[dict, str]]:
             found.append((heads, f'{path}.{name}'))
         else:
             found += [(head, f'{path}.{name}.{number}') for number, head in enumerate(heads)]
+    if model.get('num_classes') is not None:
+        for head, _ in found:
+            head.setdefault('num_classes', model['num_classes'])
     return found
 
 

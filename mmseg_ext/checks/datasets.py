@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, TRANSFORMS
 
-from mmseg_ext.checks.config_parts import EDGE_HEADS, datasets_of, heads_of, steps_of
+from mmseg_ext.checks.config_parts import EDGE_HEADS, datasets_of, heads_of, model_of, steps_of
 from mmseg_ext.checks.crop import warning_of_large_crop
 from mmseg_ext.checks.ignore_index import settle_ignore_index
 from mmseg_ext.checks.learnable_labels import SampledLabels, check_learnable, many_for, warn
@@ -176,12 +176,14 @@ def _gives_255(path: str, reduces: bool, chosen: dict | None) -> bool:
 
 def _check_heads(config: Config, dataset: str, num_classes: int) -> None:
     """Makes sure that the heads have as many classes as the data set."""
+    model, path = model_of(config)
     for head, place in heads_of(config):
         is_edge = head.get('type') in EDGE_HEADS
         if num_classes and not is_edge and head.get('num_classes', num_classes) != num_classes:
+            shared = head['num_classes'] == model.get('num_classes')
+            place = path if shared else place.rstrip('.0123456789')
             raise UserError(
-                f'{place.rstrip(".0123456789")}.num_classes is {head["num_classes"]} and {dataset} has {num_classes} '
-                'classes: make them equal'
+                f'{place}.num_classes is {head["num_classes"]} and {dataset} has {num_classes} classes: make them equal'
             )
 
 

@@ -2,7 +2,7 @@
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -45,12 +45,28 @@ class BatchedEncoderDecoder(EncoderDecoder):
             times the size of the labels; MMSegmentation's SegTTAModel wants them, `BatchedTTAModel` does not. Default:
             False. `predict` always leaves them.
 
+    Args:
+        backbone: Config of the backbone.
+        decode_head: Config of the head, or of several in a row.
+        auxiliary_head: Config of the head that helps training, or of several.
+        num_classes: Of every head that does not state its own.
+        **kwargs: As EncoderDecoder: `neck`, `train_cfg`, `test_cfg`, `data_preprocessor`, `init_cfg`.
+
     Raises:
         UserError: `test_cfg` has another mode or precision, no window, or gaps between windows.
     """
 
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        backbone: dict,
+        decode_head: dict | list[dict],
+        auxiliary_head: dict | list[dict] | None = None,
+        num_classes: int | None = None,
+        **kwargs,
+    ) -> None:
+        heads = (with_num_classes(head, num_classes) for head in (decode_head, auxiliary_head))
+        decode_head, auxiliary_head = heads
+        super().__init__(backbone, decode_head, auxiliary_head=auxiliary_head, **kwargs)
         check_test_cfg(self.test_cfg or {})
         fold_sequentials(self)
 
@@ -179,6 +195,15 @@ def size_on_disk(image: WindowedImage, meta: dict) -> tuple[int, int]:
     """Height and width in pixels."""
     top, bottom, left, right = inner_box(image, meta)
     return tuple(meta.get('ori_shape', (bottom - top, right - left))[:2])
+
+
+def with_num_classes(head: dict | list[dict] | None, num_classes: int | None) -> dict | list[dict] | None:
+    """The config of a head, or of several, each with a number of classes: its own, or else this one."""
+    if head is None or num_classes is None:
+        return head
+    if isinstance(head, Mapping):
+        return {'num_classes': num_classes, **head}
+    return [with_num_classes(one, num_classes) for one in head]
 
 
 def new_logits(image: WindowedImage, meta: dict, num_classes: int | None = None) -> Tensor:

@@ -13,6 +13,7 @@ from tests.label_stores import write_store
 from tests.reference.class_map import dense_mapped
 from tests.reference.targets import dense_maps
 from tokenlabel.data.images import LabeledImages
+from tokenlabel.data.sampler import SampleIndex
 from tokenlabel.errors import UserError
 from tokenlabel.transforms.image import EvalTransform, TrainTransform
 from tokenlabel.transforms.view import View
@@ -55,7 +56,7 @@ def test_with_a_store_a_sample_carries_its_score_map_and_both_views(folder, tmp_
 
 def test_a_sample_s_augmentation_is_a_function_of_seed_epoch_and_index(folder):
     def sample(seed, epoch, index):
-        return LabeledImages(folder, TrainTransform(32), seed=seed)[epoch, index]['image']
+        return LabeledImages(folder, TrainTransform(32), seed=seed)[SampleIndex(index, epoch)]['image']
 
     torch.manual_seed(1)
     first = sample(0, 3, 2)
@@ -70,7 +71,7 @@ def test_reading_a_sample_leaves_the_global_random_states_alone(folder):
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
-    images[0, 0]
+    images[SampleIndex(0, 0)]
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -82,7 +83,7 @@ def test_a_transform_that_drafts_gets_jpeg_files_that_are_not_decoded(tmp_path):
 
     (tmp_path / 'cat').mkdir()
     Image.new('RGB', (64, 48)).save(tmp_path / 'cat/1.jpg')
-    sample = LabeledImages(tmp_path, Sizes(32, draft=True))[0, 0]
+    sample = LabeledImages(tmp_path, Sizes(32, draft=True))[0]
     assert sample['image'].shape == (3, 32, 32)
 
 

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from timm.data.distributed_sampler import RepeatAugSampler
 from torch.utils.data import DataLoader, Dataset
 
-from tokenlabel.data.sampler import EndlessSampler
+from tokenlabel.data.sampler import EndlessSampler, SampleIndex
 from tokenlabel.errors import UserError
 
 
 def first(sampler: EndlessSampler, count: int) -> list[tuple[int, int]]:
-    return list(islice(iter(sampler), count))
+    """Epoch and number of the samples."""
+    return [(number.epoch, int(number)) for number in islice(iter(sampler), count)]
 
 
 def test_an_epoch_holds_every_sample_once_and_the_next_is_shuffled_differently():
@@ -59,8 +60,8 @@ class Drawn(Dataset):
     def __len__(self) -> int:
         return 20
 
-    def __getitem__(self, which: tuple[int, int]) -> torch.Tensor:
-        return torch.tensor(which)
+    def __getitem__(self, number: SampleIndex) -> torch.Tensor:
+        return torch.tensor((number.epoch, number))
 
 
 class TestRepeatedAugmentation:

@@ -39,7 +39,7 @@ def test_the_recipe_is_the_published_one(config, variant):
     network = config.model.network
     assert (network.drop_path_rate, network.mix_token, network.num_classes) == (DROP_PATH[variant], True, 1000)
     assert config.optim_wrapper.optimizer == dict(
-        type='AdamW', lr=RATES[variant], betas=(0.9, 0.999), weight_decay=0.05
+        type='AdamW', lr=RATES[variant], betas=(0.9, 0.999), weight_decay=0.05, fused=True
     )
     assert config.auto_scale_lr == dict(enable=True, base_batch_size=1024)
     warmup, cosine = with_ends(config.param_scheduler, config.train_cfg)[0]
@@ -86,7 +86,7 @@ def test_a_model_of_real_size_takes_a_step_on_images_and_their_label_maps(config
     keys = [path.relative_to(images).as_posix() for path in images.rglob('*.jpg')]
     store = write_store(tmp_path / 'labels', keys, num_classes=1000, k=5, grid=18)
     dataset = LabeledImages(images, TrainTransform(224), store.path)
-    batch = torch.utils.data.default_collate([dataset[0, index] for index in range(2)])
+    batch = torch.utils.data.default_collate([dataset[index] for index in range(2)])
     model = MODELS.build(config.model).train()
     assert sum(x.numel() for x in model.parameters()) / 1e6 == pytest.approx(VARIANTS[variant], abs=0.01)
     wrapper = build_optim_wrapper(model, in_float32(config.optim_wrapper))

@@ -11,6 +11,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
+from mmseg_ext.checks.config_parts import heads_of
 from mmseg_ext.checks.datasets import check_datasets
 from tests.places import CONFIGS
 from tests.segmentation_layouts import LAYOUTS
@@ -111,8 +112,7 @@ def test_crops_classes_and_schedules_of_a_config_agree(name):
     assert crop == model.backbone.img_size == pipeline[3].crop_size
     if model.test_cfg.mode == 'slide':
         assert model.test_cfg.crop_size == crop
-    heads = [model.decode_head, *([model.auxiliary_head] if 'auxiliary_head' in model else [])]
-    assert [head.num_classes for head in heads] == [classes] * len(heads)
+    assert model.num_classes == classes and {head.num_classes for head, _ in heads_of(config)} == {classes}
     assert 'end' not in config.param_scheduler[-1]  # it ends with the training
 
 

@@ -59,6 +59,7 @@ def models(config: Config, args: argparse.Namespace) -> tuple[nn.Module, nn.Modu
     init_default_scope('mmseg')
     settings = copy.deepcopy(config.model)
     settings.pop('auxiliary_head', None)
+    settings.pop('num_classes', None)
     settings.backbone.pop('init_cfg', None)
     settings.decode_head.num_classes = args.classes
     torch.manual_seed(0)

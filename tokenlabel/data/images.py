@@ -127,10 +127,9 @@ class LabeledImages(Dataset):
     def __len__(self) -> int:
         return len(self._images)
 
-    def __getitem__(self, which: int | tuple[int, int]) -> dict:
-        """Sample `index`, or `(epoch, index)`: augmented anew in each epoch."""
-        epoch, index = which if isinstance(which, tuple) else (0, which)
-        with self._read(index) as image, random_state_of(self.seed, epoch, index):
+    def __getitem__(self, index: int) -> dict:
+        """Sample number `index`; a `SampleIndex` has it augmented anew in each epoch."""
+        with self._read(index) as image, random_state_of(self.seed, getattr(index, 'epoch', 0), index):
             pixels, view = self.transform(image)
         sample = {'image': pixels, 'label': int(self.numbering.targets[self._images[index]]), 'index': int(index)}
         if self.labels is not None:

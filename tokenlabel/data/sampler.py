@@ -9,17 +9,34 @@ from torch.utils.data import Sampler
 from tokenlabel.errors import UserError
 
 
+class SampleIndex(int):
+    """Number of a sample in its dataset, and the epoch it is read in: what a sample's augmentation is a function of.
+
+    To a dataset that knows nothing of epochs it is a plain number.
+    """
+
+    epoch: int
+
+    def __new__(cls, index: int, epoch: int) -> 'SampleIndex':
+        number = super().__new__(cls, index)
+        number.epoch = epoch
+        return number
+
+    def __reduce__(self) -> tuple:
+        return SampleIndex, (int(self), self.epoch)
+
+
 class EndlessSampler(Sampler):
     """Epoch after epoch, each a permutation given by (seed, epoch), dealt out to the processes one by one.
 
-    Yields `(epoch, index)`, so that a dataset can make a sample's augmentation a function of (seed, epoch, index).
+    Yields `SampleIndex`, so that a dataset can make a sample's augmentation a function of (seed, epoch, index).
     All processes together read one endless stream; process `rank` takes positions rank, rank + world_size, ...
     Resuming is arithmetic: `skip(n)` moves on without touching a sample.
 
     With repeated augmentation (Hoffer et al. 2020) the copies of an image follow each other, so that they share a batch
     or a step of several processes. An epoch keeps its length: it shows a part of the images, another in each epoch. The
-    order is that of timm's `RepeatAugSampler`. What is yielded is then `(epoch * repeats + copy, index)`, so that each
-    copy is augmented in its own way.
+    order is that of timm's `RepeatAugSampler`. The epoch of a copy is `epoch * repeats + copy`, so that each
+    is augmented in its own way.
 
     Args:
         dataset: anything with a length, in samples.
@@ -58,7 +75,7 @@ class EndlessSampler(Sampler):
         )
         self.num_skipped = 0
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[SampleIndex]:
         position = self.num_skipped * self.world_size + self.rank
         current, order = -1, torch.empty(0)
         while True:
@@ -66,7 +83,7 @@ class EndlessSampler(Sampler):
             if epoch != current:
                 current, order = epoch, self._order(epoch)
             which, copy = divmod(offset, self.repeats)
-            yield epoch * self.repeats + copy, int(order[which])
+            yield SampleIndex(int(order[which]), epoch * self.repeats + copy)
             position += self.world_size
 
     def __len__(self) -> int:

@@ -125,7 +125,9 @@ def optimizer_state_bytes(model: nn.Module, optimizer: dict) -> int:
     ]
     for parameter in parameters:
         parameter.grad = torch.empty_like(parameter)
-    built = OPTIMIZERS.build({**optimizer, 'params': parameters})
+    # which keeps what it keeps without fused steps, and these want a device
+    options = {key: value for key, value in optimizer.items() if key != 'fused'}
+    built = OPTIMIZERS.build({**options, 'params': parameters})
     try:
         built.step()
     except (RuntimeError, TypeError) as error:
@@ -297,7 +299,7 @@ def _memory(config: Config, model: nn.Module, processes: int) -> list[str]:
     batch, size = config.train_dataloader.batch_size, _input_size(config)
     if size is None:
         return [*lines, f'{_mib(sum(parts.values()))}  in all, and the activations: the size of the input is not known']
-    mixed = config.optim_wrapper.get('type') == 'AmpOptimWrapper'
+    mixed = config.optim_wrapper.get('type') in ('AmpOptimWrapper', 'SkippingAmpOptimWrapper')
     network = model.model if isinstance(model, TokenLabelClassifier) else model
     try:
         per_image, per_step = activation_bytes(network.train(), size, mixed, _input_channels(config))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import mmengine.runner
 import torch
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import get_rank, is_distributed, master_only
-from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from tokenlabel.checkpoints.weights import refuse_other_kinds
 from tokenlabel.engine.classes import resolve_classes
 from tokenlabel.engine.config.custom_keys import warning_of_unmatched
+from tokenlabel.engine.config.substitution import substitute
 from tokenlabel.engine.distributed.idle_threads import wait_for_idle_threads
 from tokenlabel.engine.hooks.non_finite_steps import RefuseNonFiniteWeights
 from tokenlabel.engine.initial_weights import load_initial_weights
@@ -33,7 +34,6 @@ from tokenlabel.engine.optim.global_batch import (
     kept_accumulation,
     validation_between_steps,
 )
-from tokenlabel.engine.optim.optim_wrapper import FUSED
 from tokenlabel.engine.resuming.checkpoint_files import newest_checkpoint
 from tokenlabel.engine.resuming.checkpoint_hook import FinalValidationHook, checkpoint_folder
 from tokenlabel.engine.resuming.completeness import RefuseIncomplete
@@ -48,9 +48,6 @@ from tokenlabel.engine.resuming.sole_run import sole_run
 from tokenlabel.engine.run_folder import folder_errors, raise_in_log_files
 from tokenlabel.errors import UserError
 from tokenlabel.files.writing import disk_errors, sync_folder, write_atomically
-
-# What the configs' OptimWrappers become.
-SKIPPING = {'OptimWrapper': 'SkippingOptimWrapper', 'AmpOptimWrapper': 'SkippingAmpOptimWrapper'}
 
 
 @RUNNERS.register_module(name='TokenLabelRunner')
@@ -79,6 +76,15 @@ class Runner(mmengine.runner.Runner):
         """
         with folder_errors(work_dir):
             super().__init__(model, work_dir, *args, **kwargs)
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> 'Runner':
+        """As MMEngine; types of MMEngine that ours extend are replaced, see `substitute`."""
+        replaced = substitute(cfg)
+        runner = super().from_cfg(cfg)
+        if replaced:
+            runner.logger.info(f'In the place of types that the config names run ours: {", ".join(replaced)}.')
+        return runner
 
     def setup_env(self, env_cfg: dict) -> None:
         """Starts the process group on gloo where there is no GPU; MMEngine's launchers want one."""
@@ -113,25 +119,22 @@ class Runner(mmengine.runner.Runner):
 
     def build_optim_wrapper(self, optim_wrapper: dict | OptimWrapper) -> OptimWrapper:
         """Mixed precision where there is a GPU, float32 elsewhere; steps that are not finite are skipped."""
-        mixed = isinstance(optim_wrapper, dict) and optim_wrapper.get('type') == 'AmpOptimWrapper'
-        if mixed and not torch.cuda.is_available():
+        if not isinstance(optim_wrapper, dict):
+            return super().build_optim_wrapper(optim_wrapper)
+        optim_wrapper = copy.deepcopy(optim_wrapper)
+        if optim_wrapper.get('type') == 'SkippingAmpOptimWrapper' and not torch.cuda.is_available():
             self.logger.warning('No GPU: training in float32 instead of mixed precision.')
-            amp_only = ('type', 'dtype', 'loss_scale', 'use_fsdp')
-            optim_wrapper = {key: value for key, value in optim_wrapper.items() if key not in amp_only}
-        name = optim_wrapper.get('optimizer', {}).get('type') if isinstance(optim_wrapper, dict) else None
+            optim_wrapper['type'] = 'SkippingOptimWrapper'
+            for of_mixed_precision in ('dtype', 'loss_scale', 'use_fsdp'):
+                optim_wrapper.pop(of_mixed_precision, None)
+        name = optim_wrapper.get('optimizer', {}).get('type')
         if isinstance(name, str) and OPTIMIZERS.get(name) is None:
             raise UserError(f'The config names an unknown optimizer `{name}` in optim_wrapper.optimizer.type.')
         counts = kept_accumulation(self.cfg, self.world_size)
-        if counts is not None and isinstance(optim_wrapper, dict):
-            optim_wrapper = {**optim_wrapper, 'accumulative_counts': counts}
-        if isinstance(optim_wrapper, dict):
-            optim_wrapper = copy.deepcopy(optim_wrapper)
-            kind = optim_wrapper.get('type', 'OptimWrapper')
-            optim_wrapper['type'] = SKIPPING.get(kind, kind)
-            if name in FUSED:
-                optim_wrapper['optimizer'].setdefault('fused', True)
-            if warning := warning_of_unmatched(getattr(self.model, 'module', self.model), optim_wrapper):
-                self.logger.warning(warning)
+        if counts is not None:
+            optim_wrapper['accumulative_counts'] = counts
+        if warning := warning_of_unmatched(getattr(self.model, 'module', self.model), optim_wrapper):
+            self.logger.warning(warning)
         return super().build_optim_wrapper(optim_wrapper)
 
     def build_param_scheduler(self, scheduler: dict | list) -> list | dict:
@@ -197,12 +200,6 @@ class Runner(mmengine.runner.Runner):
         super().call_hook(fn_name, **kwargs)
         if fn_name == 'after_run':
             self._hooks_met = False
-
-    def register_hook(self, hook: Hook | dict, priority: int | str | None = None) -> None:
-        """Registers a hook; ours where MMEngine's CheckpointHook is asked for."""
-        if isinstance(hook, dict) and hook.get('type') == 'CheckpointHook':
-            hook = {**hook, 'type': 'ResumableCheckpointHook'}
-        super().register_hook(hook, priority)
 
     def train(self) -> torch.nn.Module:
         """Trains, listening to signals; returns the trained model.

@@ -4,43 +4,31 @@
 `*_gtFine_labelTrainIds.png` that are read.
 """
 
+_base_ = ['crops_512.py']
+
 crop_size = (768, 768)
 test_scale = (2048, 1024)
 
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadLabelMap', num_classes=19),
+    *_base_.load,
     dict(type='RandomResize', scale=test_scale, ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs'),
+    *_base_.augment,
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=test_scale, keep_ratio=True),
-    # After the resize: predictions are compared at the annotation's own size.
-    dict(type='LoadLabelMap', num_classes=19),
-    dict(type='PackSegInputs'),
+    *_base_.annotate,
 ]
+tta_scales = [(round(test_scale[0] * ratio), round(test_scale[1] * ratio)) for ratio in _base_.tta_ratios]
 tta_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(
         type='TestTimeAug',
         transforms=[
-            [
-                dict(type='Resize', scale=(1024, 512), keep_ratio=True),
-                dict(type='Resize', scale=(1536, 768), keep_ratio=True),
-                dict(type='Resize', scale=(2048, 1024), keep_ratio=True),
-                dict(type='Resize', scale=(2560, 1280), keep_ratio=True),
-                dict(type='Resize', scale=(3072, 1536), keep_ratio=True),
-                dict(type='Resize', scale=(3584, 1792), keep_ratio=True),
-            ],
-            [
-                dict(type='RandomFlip', prob=0.0, direction='horizontal'),
-                dict(type='RandomFlip', prob=1.0, direction='horizontal'),
-            ],
-            [dict(type='LoadLabelMap', num_classes=19)],
+            [dict(type='Resize', scale=scale, keep_ratio=True) for scale in tta_scales],
+            [dict(type='RandomFlip', prob=prob, direction='horizontal') for prob in (0.0, 1.0)],
+            [dict(type='LoadLabelMap')],
             [dict(type='PackSegInputs')],
         ],
     ),
@@ -48,9 +36,6 @@ tta_pipeline = [
 
 train_dataloader = dict(
     batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
         type='CityscapesDataset',
         data_root='data/cityscapes',
@@ -59,18 +44,11 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
     dataset=dict(
         type='CityscapesDataset',
         data_root='data/cityscapes',
         data_prefix=dict(img_path='leftImg8bit/val', seg_map_path='gtFine/val'),
         pipeline=test_pipeline,
-    ),
+    )
 )
 test_dataloader = val_dataloader
-
-val_evaluator = dict(type='StreamingIoU', iou_metrics=['mIoU'])
-test_evaluator = val_evaluator

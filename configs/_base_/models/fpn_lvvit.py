@@ -4,10 +4,10 @@ _base_ = ['lvvit_s.py']
 
 embed_dim = 384
 fpn_channels = 256
-num_classes = 150
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 
 model = dict(
+    num_classes=150,
     neck=dict(
         type='TokenPyramidFPN',
         pyramid=dict(in_channels=embed_dim, out_channels=embed_dim, norm_cfg=norm_cfg),
@@ -20,7 +20,6 @@ model = dict(
         feature_strides=[4, 8, 16, 16],
         channels=128,
         dropout_ratio=0.1,
-        num_classes=num_classes,
         norm_cfg=norm_cfg,
         align_corners=False,
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),

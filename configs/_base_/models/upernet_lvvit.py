@@ -4,10 +4,10 @@ _base_ = ['lvvit_s.py']
 
 embed_dim = 384
 top_channels = 2048
-num_classes = 150
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 
 model = dict(
+    num_classes=150,
     neck=dict(type='TokenPyramid', in_channels=embed_dim, out_channels=top_channels, norm_cfg=norm_cfg),
     decode_head=dict(
         type='UPerHead',
@@ -16,7 +16,6 @@ model = dict(
         pool_scales=(1, 2, 3, 6),
         channels=256,
         dropout_ratio=0.1,
-        num_classes=num_classes,
         norm_cfg=norm_cfg,
         align_corners=False,
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
@@ -29,7 +28,6 @@ model = dict(
         num_convs=1,
         concat_input=False,
         dropout_ratio=0.1,
-        num_classes=num_classes,
         norm_cfg=norm_cfg,
         align_corners=False,
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4),

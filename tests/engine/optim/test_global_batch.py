@@ -92,10 +92,10 @@ def test_what_does_not_go_with_it_is_refused(changes, message):
 def test_checkpoints_fall_between_steps():
     hooks = {
         'logger': {'type': 'LoggerHook', 'interval': 50},
-        'checkpoint': {'type': 'CheckpointHook', 'interval': 5000},
+        'checkpoint': {'type': 'ResumableCheckpointHook', 'interval': 5000},
     }
     changed = checkpoints_between_steps(hooks, 3)
-    assert changed == hooks | {'checkpoint': {'type': 'CheckpointHook', 'interval': 5001}}
+    assert changed == hooks | {'checkpoint': {'type': 'ResumableCheckpointHook', 'interval': 5001}}
     assert hooks['checkpoint']['interval'] == 5000
 
 

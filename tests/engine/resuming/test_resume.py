@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from tests.engine.resuming.interruptions import RANDOM, EndAt, Ended, differences
 from tests.training_processes import overridden
 from tokenlabel.data.images import LabeledImages
+from tokenlabel.data.sampler import SampleIndex
 from tokenlabel.engine.resuming.checkpoint_files import newest_checkpoint
 from tokenlabel.engine.resuming.random_states import random_numbers_used_twice
 from tokenlabel.errors import UserError
@@ -82,8 +83,8 @@ def test_a_run_without_a_seed_of_its_own_goes_on_in_its_order(run, monkeypatch):
     original = LabeledImages.__getitem__
 
     def recorded(self, which):
-        if isinstance(which, tuple):
-            seen.append((which[1], self.seed))
+        if isinstance(which, SampleIndex):
+            seen.append((int(which), self.seed))
         return original(self, which)
 
     monkeypatch.setattr(LabeledImages, '__getitem__', recorded)

@@ -6,6 +6,7 @@ from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 from PIL import Image
 
+from mmseg_ext.checks.config_parts import steps_of
 from tests import tiny_segmentation
 from tests.places import CONFIGS
 from tests.segmentation_layouts import ade20k
@@ -53,6 +54,9 @@ def test_an_id_that_is_no_class_ends_the_run_with_the_name_of_the_file(config, t
     for path in (tmp_path / 'ade/annotations/training').iterdir():
         Image.new('L', Image.open(path).size, 151).save(path)
     config.train_dataloader.num_workers = workers
+    for step, _ in steps_of(config.train_dataloader.dataset.pipeline):
+        if step.type == 'LoadLabelMap':
+            step.num_classes = 150  # as `prepare_training` sets it
     with pytest.raises(UserError, match=r'annotations/training/.*\.png holds id 151 in'):
         Runner.from_cfg(config).train()
 

@@ -65,7 +65,7 @@ def checkpoints_between_steps(hooks: dict | None, counts: int) -> dict | None:
     """Default hooks whose checkpoints fall between two steps of `counts` iterations, where no gradient is under way."""
     hooks = copy.deepcopy(hooks)
     for hook in (hooks or {}).values():
-        saves = isinstance(hook, dict | ConfigDict) and hook.get('type') == 'CheckpointHook'
+        saves = isinstance(hook, dict | ConfigDict) and hook.get('type') == 'ResumableCheckpointHook'
         if saves and hook.get('interval', -1) > 0:
             hook['interval'] += -hook['interval'] % counts
     return hooks

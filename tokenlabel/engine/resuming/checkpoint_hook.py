@@ -21,9 +21,9 @@ from tokenlabel.files.writing import write_atomically
 
 @HOOKS.register_module()
 class ResumableCheckpointHook(CheckpointHook):
-    """MMEngine's CheckpointHook, which our Runner puts in its place.
+    """MMEngine's CheckpointHook, with the random states of every process in the checkpoint.
 
-    With the random states of every process in the checkpoint; an old checkpoint goes once the new one is on disk.
+    An old checkpoint goes once the new one is on disk.
     Checkpoints and `last_checkpoint` name files of their own folder, without it, so that a copied folder stands for
     itself. Only files that this run wrote, or a run in the same folder that it resumes, are removed, and never folders:
     of a checkpoint from elsewhere the run neither knows the best score nor the checkpoints to be removed.

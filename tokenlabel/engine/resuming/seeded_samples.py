@@ -6,8 +6,8 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.registry import DATASETS
 from torch.utils.data import DataLoader, Dataset
 
-from tokenlabel.data.images import random_state_of
-from tokenlabel.data.sampler import EndlessSampler
+from tokenlabel.data.images import LabeledImages, random_state_of
+from tokenlabel.data.sampler import EndlessSampler, SampleIndex
 from tokenlabel.errors import UserError
 
 ENDLESS = (InfiniteSampler, EndlessSampler)
@@ -29,11 +29,10 @@ class SeededSamples(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, which: tuple[int, int]) -> Any:
-        """Sample `(epoch, index)`, as `EndlessSampler` names it."""
-        epoch, index = which
-        with random_state_of(self.seed, epoch, index):
-            return self.dataset[index]
+    def __getitem__(self, index: SampleIndex) -> Any:
+        """A sample, as `EndlessSampler` numbers it."""
+        with random_state_of(self.seed, index.epoch, index):
+            return self.dataset[int(index)]
 
     def __getattr__(self, name: str) -> Any:
         if name == 'dataset':  # not there yet, in a copy that is being made
@@ -42,15 +41,17 @@ class SeededSamples(Dataset):
 
 
 def with_seeded_samples(dataloader: dict, seed: int) -> dict:
-    """The config of a loader, with ours in place of MMEngine's InfiniteSampler; of other loaders as it is.
+    """The config of a loader, its dataset as `SeededSamples` where the sampler names epochs; of others as it is.
 
-    MMEngine's workers draw augmentations from generators of their own, which no checkpoint knows.
+    MMEngine's workers draw augmentations from generators of their own, which no checkpoint knows. `LabeledImages` seeds
+    its samples itself.
     """
-    sampler = dataloader.get('sampler')
-    if not isinstance(sampler, dict) or sampler.get('type') not in ('InfiniteSampler', InfiniteSampler):
+    sampler, dataset = dataloader.get('sampler'), dataloader['dataset']
+    if not isinstance(sampler, dict) or sampler.get('type') not in ('EndlessSampler', EndlessSampler):
         return dataloader
-    dataset = {'type': 'SeededSamples', 'dataset': dataloader['dataset'], 'seed': seed}
-    return {**dataloader, 'dataset': dataset, 'sampler': {**sampler, 'type': 'EndlessSampler'}}
+    if isinstance(dataset, LabeledImages) or dataset.get('type') in ('LabeledImages', LabeledImages):
+        return dataloader
+    return {**dataloader, 'dataset': {'type': 'SeededSamples', 'dataset': dataset, 'seed': seed}}
 
 
 def check_ends(loader: DataLoader, split: str) -> None:
