@@ -12,8 +12,8 @@ from torch import Tensor
 from tests.fixtures_io import cases, load
 from tests.reference import targets as reference
 from tokenlabel.errors import UserError
-from tokenlabel.objective.targets import distillation_targets, image_targets, token_targets
-from tokenlabel.transforms.view import View
+from tokenlabel.objective.targets import distillation_targets, image_targets, sample_counts, token_targets
+from tokenlabel.transforms.view import View, compose, invert
 
 CASES = cases()['targets']
 
@@ -171,6 +171,25 @@ class TestDefinition:
 
         result = token_targets(scores.double(), classes, views, grid, 11, 0.1).dense()
         torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
+
+    @given(
+        st.integers(1, 9),
+        st.integers(1, 24),
+        st.integers(1, 16),
+        st.integers(1, 40),
+        st.integers(0, 300),
+        st.booleans(),
+    )
+    def test_boxes_of_a_whole_number_of_cells_get_as_many_samples(self, cells, size, rows, pixels, border, flips):
+        """A map of `size` cells, and a crop in which each of `rows` tokens covers `cells` of them."""
+        image, annotated, crop = size * pixels + border, size * pixels, cells * rows * pixels
+        map_view = View.crop(border / 2 / image, border / 3 / image, annotated / image, annotated / image)
+        view = View.crop(7 / image, 3 / image, crop / image, crop / image)
+        if flips:
+            view = view @ View.flip() @ View.pixel_affine([[0, -1, 31], [1, 0, 0]], (31, 31))
+        to_map = compose(invert(batched(map_view)), batched(view))
+        sides = to_map[0, :, :2].T * size / rows
+        assert sample_counts(sides).tolist() == [cells, cells]
 
     @settings(max_examples=25)
     @given(any_views, grids, st.integers(1, 8))

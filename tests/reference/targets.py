@@ -35,8 +35,8 @@ def token_scores(dense_map: Tensor, matrix: Tensor, grid: tuple[int, int]) -> Te
     height, width = dense_map.shape[1:]
     (a, b, x0), (c, d, y0) = matrix.tolist()
     rows, cols = grid
-    num_u = max(1, math.ceil(math.hypot(a * width, c * height) / cols * (1 - 1e-6)))
-    num_v = max(1, math.ceil(math.hypot(b * width, d * height) / rows * (1 - 1e-6)))
+    num_u = max(1, math.ceil(math.hypot(a * width, c * height) / cols * (1 - 1e-9)))
+    num_v = max(1, math.ceil(math.hypot(b * width, d * height) / rows * (1 - 1e-9)))
     tokens = []
     for row in range(rows):
         for col in range(cols):

@@ -36,10 +36,10 @@ def benchmark_loss(args: argparse.Namespace) -> None:
     classes = torch.rand(batch, num_classes, args.cells, args.cells, device=device).topk(args.k, 1).indices
     image = Image.new('RGB', (500, 375))
     crops = [RandomResizedCropAndInterpolation.get_params(image, (0.08, 1), (3 / 4, 4 / 3)) for _ in range(batch)]
-    top, left, height, width = torch.tensor(crops).float().div(torch.tensor([375.0, 500, 375, 500])).unbind(1)
+    top, left, height, width = (torch.tensor(crops).double() / torch.tensor([375.0, 500, 375, 500])).unbind(1)
     zero = torch.zeros(batch)
     view = torch.stack([torch.stack([width, zero, left], -1), torch.stack([zero, height, top], -1)], 1)
-    boxes = torch.stack([left, top, left + width, top + height], 1).to(device)
+    boxes = torch.stack([left, top, left + width, top + height], 1).float().to(device)
     dtype = getattr(torch, args.dtype)
     shapes = [(batch, num_classes), (batch, args.grid**2, num_classes)]
     drawn = [torch.randn(shape, device=device, dtype=dtype) for shape in shapes]

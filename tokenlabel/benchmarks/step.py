@@ -15,6 +15,7 @@ from torchvision.ops import roi_align
 
 from tokenlabel.benchmarks.loss import SMOOTHING, smoothed_softmax
 from tokenlabel.benchmarks.timing import report, seconds, versions
+from tokenlabel.data.sample import Batch
 from tokenlabel.engine import SteppedEMA, TokenLabelClassifier
 from tokenlabel.models.token_logits import TokenLogits
 
@@ -54,7 +55,7 @@ def benchmark_step(args: argparse.Namespace) -> None:
     print(f'{flops / 1e12:.2f} TFLOP a step, {flops / step / 1e12:.2f} TFLOP/s{used}')
 
 
-def seeded(way: 'Ours | Straightforward', batch: dict[str, Tensor]) -> Tensor:
+def seeded(way: 'Ours | Straightforward', batch: Batch) -> Tensor:
     """The loss of a step that draws the same random numbers both ways, unless the network is compiled."""
     torch.manual_seed(1)
     return way.step(batch)
@@ -78,12 +79,12 @@ class Ours:
         self.wrapper = build_optim_wrapper(self.classifier, {**kind, 'optimizer': optimizer})
         self.average = SteppedEMA(self.classifier, momentum=MOMENTUM, gamma=9)
 
-    def step(self, batch: dict[str, Tensor]) -> Tensor:
+    def step(self, batch: Batch) -> Tensor:
         losses = self.classifier.train_step(batch, self.wrapper)
         self.average.update_parameters(self.classifier, self.wrapper.stepped)
         return losses['loss']
 
-    def supervision(self, batch: dict[str, Tensor]):
+    def supervision(self, batch: Batch):
         """Targets, losses and the gradient of the logits alone, to be called."""
         with self.wrapper.optim_context(self.classifier):
             data = self.classifier.data_preprocessor(batch, training=True)['batch']
@@ -105,7 +106,7 @@ class Straightforward:
         mean, std = network.pretrained_cfg['mean'], network.pretrained_cfg['std']
         self.mean, self.std = (255 * torch.tensor(v, device=args.device).view(1, 3, 1, 1) for v in (mean, std))
 
-    def step(self, batch: dict[str, Tensor]) -> Tensor:
+    def step(self, batch: Batch) -> Tensor:
         self.optimizer.zero_grad()
         images = (batch['image'].to(self.mean.device).float() - self.mean) / self.std
         with self.mixed:
@@ -118,7 +119,7 @@ class Straightforward:
                 average.lerp_(weight, MOMENTUM)
         return loss.detach()
 
-    def loss(self, logits: TokenLogits, batch: dict[str, Tensor]) -> Tensor:
+    def loss(self, logits: TokenLogits, batch: Batch) -> Tensor:
         cls, tokens = logits.cls.float(), logits.tokens.float()
         classes = batch['classes'].to(cls.device).long()
         maps = cls.new_zeros(len(cls), cls.shape[1], CELLS, CELLS)
@@ -139,11 +140,11 @@ def network_arguments(args: argparse.Namespace) -> dict:
     return {'model_name': args.model, 'drop_path_rate': args.drop_path, 'mix_token': True} | size
 
 
-def batch_on(device: str, num_images: int, size: int, num_classes: int) -> tuple[dict[str, Tensor], Tensor]:
+def batch_on(device: str, num_images: int, size: int, num_classes: int) -> tuple[Batch, Tensor]:
     """A batch of noise with label maps and Views of crops as on ImageNet; the crops as boxes in [0, 1]."""
     image = Image.new('RGB', (500, 375))
     crops = [RandomResizedCropAndInterpolation.get_params(image, (0.08, 1), (3 / 4, 4 / 3)) for _ in range(num_images)]
-    top, left, height, width = torch.tensor(crops).float().div(torch.tensor([375.0, 500, 375, 500])).unbind(1)
+    top, left, height, width = (torch.tensor(crops).double() / torch.tensor([375.0, 500, 375, 500])).unbind(1)
     zero = torch.zeros(num_images)
     batch = {
         'image': torch.randint(0, 256, (num_images, 3, size, size), dtype=torch.uint8).to(device),
@@ -153,7 +154,7 @@ def batch_on(device: str, num_images: int, size: int, num_classes: int) -> tuple
         'view': torch.stack([torch.stack([width, zero, left], -1), torch.stack([zero, height, top], -1)], 1),
     }
     batch['map_view'] = torch.eye(3)[:2].repeat(num_images, 1, 1)
-    return batch, torch.stack([left, top, left + width, top + height], 1).to(device)
+    return batch, torch.stack([left, top, left + width, top + height], 1).float().to(device)
 
 
 def forward_flops(args: argparse.Namespace) -> float:

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from tokenlabel.data.readers import open_images
+from tokenlabel.data.sample import Sample
 from tokenlabel.errors import UserError
 from tokenlabel.files.folder_walk import report
-from tokenlabel.image_files.reading import decode, open_image
+from tokenlabel.image_files.reading import open_image
 from tokenlabel.image_files.unreadable import named
 from tokenlabel.labels.class_map import class_numbers, map_classes, match_classes, read_class_map
 from tokenlabel.labels.store import LabelStore, image_keys
@@ -43,18 +44,16 @@ class Numbering(NamedTuple):
 class LabeledImages(Dataset):
     """Images with their class, and with their score maps where there is a label store.
 
-    A sample is a dict: `image` uint8 [3, H, W]; `label` int, -1 where the image has none; `index` int, by which `key`
-    names the image; with a store also `view` float32 [2, 3] (model input -> source image), `scores` float16 [k, S, S],
-    `classes` int32 [k, S, S] and `map_view` float32 [2, 3] (map -> source image). Score maps are passed on as stored,
-    or through the class map: they are looked up once per batch, on the training device.
+    Score maps are passed on as stored, or through the class map: they are looked up once per batch, on the training
+    device.
 
     Labels are numbered as the store numbers its classes, if the names or else the counts of both tell how; otherwise
     images have no labels here. See `match_classes`, for folders named by numbers as well.
 
     Args:
         root: images in any layout that `open_images` reads, such as a folder of class folders.
-        transform: PIL RGB image -> (uint8 [3, H, W], View); see `tokenlabel.transforms.image`. One with a true
-            attribute `draft` gets JPEG files undecoded, see `tokenlabel.image_files.reading.open_image`.
+        transform: Pillow image, as `tokenlabel.image_files.reading.open_image` returns it -> (uint8 [3, H, W], View);
+            see `tokenlabel.transforms.image`. It calls `decode` for RGB pixels, or has JPEG files decoded smaller.
         label_store: folder written by `tokenlabel annotate` for `root`; None to train with image labels.
         seed: together with epoch and index it decides every random choice of a sample.
         class_map: file that names the image class of each annotator class that counts, see
@@ -127,11 +126,12 @@ class LabeledImages(Dataset):
     def __len__(self) -> int:
         return len(self._images)
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: int) -> Sample:
         """Sample number `index`; a `SampleIndex` has it augmented anew in each epoch."""
         with self._read(index) as image, random_state_of(self.seed, getattr(index, 'epoch', 0), index):
             pixels, view = self.transform(image)
-        sample = {'image': pixels, 'label': int(self.numbering.targets[self._images[index]]), 'index': int(index)}
+        label = int(self.numbering.targets[self._images[index]])
+        sample = Sample(image=pixels, label=label, index=int(index))
         if self.labels is not None:
             label_map = self.labels[int(self._rows[index])]
             scores, classes = label_map.scores, label_map.classes
@@ -182,13 +182,12 @@ class LabeledImages(Dataset):
 
     @contextmanager
     def _read(self, index: int) -> Iterator[Image.Image]:
-        """The image as the transform wants it; where it cannot be read, now or by the transform, its name is told."""
+        """The open image; where it cannot be read, now or by the transform, the error names it."""
         row = int(self._images[index])
         with named(self.reader.filename(row, absolute=True)):
             stream, _ = self.reader[row]
             with stream:
-                image = open_image(stream)
-                yield image if getattr(self.transform, 'draft', False) else decode(image)
+                yield open_image(stream)
 
     def _where_labels_are_missing(self) -> str:
         example = self.reader.filename(int(np.argmin(self.reader.targets)))

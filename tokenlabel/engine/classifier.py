@@ -15,6 +15,7 @@ from torch import Tensor
 from tokenlabel.argument_checks import checked
 from tokenlabel.checkpoints.reading import read_checkpoint
 from tokenlabel.checkpoints.weights import load_checkpoint
+from tokenlabel.data.sample import Batch
 from tokenlabel.engine.compilation import compiled_for_training
 from tokenlabel.engine.preprocessor import ImagePreprocessor
 from tokenlabel.engine.token_targets import AnnotatorTokenLabels
@@ -143,7 +144,7 @@ class TokenLabelClassifier(BaseModel):
     def init_weights(self) -> None:
         """Leaves the network as timm made it; MMEngine calls this before training and would draw new weights."""
 
-    def forward(self, batch: dict[str, Tensor], mode: str = 'tensor') -> dict | list | Tensor | TokenLogits:
+    def forward(self, batch: Batch, mode: str = 'tensor') -> dict | list | Tensor | TokenLogits:
         """MMEngine's three modes: 'loss' (losses by name), 'predict' (class scores beside labels), 'tensor' (raw).
 
         Beside the losses stands `token_accuracy`, how often a token's best class is that of its target.
@@ -157,7 +158,7 @@ class TokenLabelClassifier(BaseModel):
             return [{'scores': output.float(), 'labels': batch['label']}]
         return output
 
-    def _losses(self, output: TokenLogits | Tensor, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _losses(self, output: TokenLogits | Tensor, batch: Batch) -> dict[str, Tensor]:
         logits = output if isinstance(output, TokenLogits) else TokenLogits(output, None, None, None)
         with torch.autocast(batch['image'].device.type, enabled=False), torch.no_grad():
             targets = self.targets_of(batch, logits.grid)
@@ -167,7 +168,7 @@ class TokenLabelClassifier(BaseModel):
         self.grid = logits.grid
         return losses
 
-    def targets_of(self, batch: dict[str, Tensor], grid: tuple[int, int] | None) -> TokenTargets:
+    def targets_of(self, batch: Batch, grid: tuple[int, int] | None) -> TokenTargets:
         """What a batch is trained towards. Where its images were mixed, so are their targets, each token's by its area.
 
         An annotator that labels what the network sees has seen the mixture.

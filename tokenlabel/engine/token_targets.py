@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tokenlabel.argument_checks import Count, Positive, Rate, checked
+from tokenlabel.data.sample import Batch
 from tokenlabel.errors import UserError
 from tokenlabel.labels.annotator import Annotator, load_annotator
 from tokenlabel.objective.targets import Geometry, TokenTargets, distillation_targets, image_targets, token_targets
@@ -49,7 +50,7 @@ class TokenLabels:
         self.k = k
         self.temperature = temperature
 
-    def __call__(self, batch: dict[str, Tensor], grid: tuple[int, int], num_classes: int) -> TokenTargets:
+    def __call__(self, batch: Batch, grid: tuple[int, int], num_classes: int) -> TokenTargets:
         return token_targets(
             batch['scores'],
             batch['classes'],
@@ -116,7 +117,7 @@ class AnnotatorTokenLabels:
         """Itself: copies of the model, such as its average, share the annotator."""
         return self
 
-    def __call__(self, batch: dict[str, Tensor], grid: tuple[int, int], num_classes: int) -> TokenTargets:
+    def __call__(self, batch: Batch, grid: tuple[int, int], num_classes: int) -> TokenTargets:
         if self.num_classes > num_classes:
             raise UserError(
                 f'The annotator has {self.num_classes} classes but the network {num_classes}: set '
@@ -176,7 +177,7 @@ class ImageLabels:
         self.smoothing = smoothing
         self.trains_tokens = on_tokens
 
-    def __call__(self, batch: dict[str, Tensor], grid: tuple[int, int], num_classes: int) -> TokenTargets:
+    def __call__(self, batch: Batch, grid: tuple[int, int], num_classes: int) -> TokenTargets:
         return image_targets(
             batch['label'], grid if self.trains_tokens else None, num_classes, smoothing=self.smoothing
         )
@@ -201,7 +202,7 @@ class AnnotatorImageLabels:
         self.k = k
         self.temperature = temperature
 
-    def __call__(self, batch: dict[str, Tensor], grid: tuple[int, int], num_classes: int) -> TokenTargets:
+    def __call__(self, batch: Batch, grid: tuple[int, int], num_classes: int) -> TokenTargets:
         return distillation_targets(
             batch['scores'],
             batch['classes'],

@@ -21,8 +21,8 @@ from tokenlabel.transforms.view import compose, invert
 
 Geometry = Literal['exact', 'released']
 
-# Composed float32 matrices carry rounding errors; without slack they change how many samples a box gets.
-_SLACK = 1e-6
+# Of composed float64 matrices; without it their rounding errors change how many samples a box gets.
+_SLACK = 1e-9
 MAX_SAMPLES = 4096  # of a token along one of its sides
 
 
@@ -109,7 +109,7 @@ def token_targets(
     Args:
         scores: [B, k, S, S], top-k scores (logits) of each cell, best first; other than square maps work too.
         classes: [B, k, S, S], class ids of these scores.
-        view: [B, 2, 3], from the model input to the source image (`View.tensor`).
+        view: float64 [B, 2, 3], from the model input to the source image (`View.tensor`).
         grid: (rows, cols) of tokens.
         num_classes: C.
         smoothing: label smoothing s; a target t becomes t (1 - s + s / C) + s / C, as in the release.
@@ -309,7 +309,7 @@ def _cell_weights(
     in_cells = to_map * size[:, None]
     # The two sides of a token's box in cells, [B, side, xy], the side along u first.
     sides = in_cells[..., :2].transpose(1, 2) / torch.tensor([grid[1], grid[0]])[:, None]
-    counts = (sides.norm(dim=-1) * (1 - _SLACK)).ceil().clamp(min=1)
+    counts = sample_counts(sides)
     span = (sides.abs() * (1 - 1 / counts[..., None])).sum(1)
     window = torch.minimum((span.amax(0) * (1 - _SLACK)).ceil().long() + 2, size)
     if counts.max() > MAX_SAMPLES:
@@ -342,6 +342,11 @@ def _cell_weights(
         weights += tent_y.double().transpose(2, 3) @ tent_x.double()
     cells = y_BNW[..., :, None] * map_size[1] + x_BNW[..., None, :]
     return cells.flatten(2).long(), weights.flatten(2)
+
+
+def sample_counts(sides: Tensor) -> Tensor:
+    """How many samples lie along the sides of boxes, [...], for sides in cells of the map, float64 [..., (x, y)]."""
+    return (sides.norm(dim=-1) * (1 - _SLACK)).ceil().clamp(min=1)
 
 
 def _tent(position: Tensor, cells: Tensor) -> Tensor:

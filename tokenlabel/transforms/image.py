@@ -37,7 +37,7 @@ _RANDOM_INTERPOLATION = (InterpolationMode.BILINEAR, InterpolationMode.BICUBIC)
 
 
 class TrainTransform:
-    """Random resized crop, flip, RandAugment: Pillow RGB image -> (uint8 tensor [3, H, W], View).
+    """Random resized crop, flip, RandAugment: Pillow image, decoded or not -> (uint8 tensor [3, H, W], View).
 
     Args:
         size: of the result in pixels, one number or (height, width).
@@ -49,7 +49,7 @@ class TrainTransform:
             None for none. Unlike timm's it also applies after RandAugment.
         interpolation: of the crop: 'random' (bilinear or bicubic), or a name that timm knows.
         draft: decode, resize and warp by quicker ways, JPEG files at a half, a quarter or an eighth where the crop
-            stays at least as large as the result. Images may then come as `open_image` returns them. See `draft_crop`.
+            stays at least as large as the result. See `draft_crop`.
 
     Raises:
         UserError: an argument out of its range; as `rand_augment`. An image that comes undecoded raises OSError where
@@ -87,7 +87,7 @@ class TrainTransform:
         if self.draft:
             viewed = draft_crop(image, View.identity(), top, left, height, width, self.size, interpolation)
         else:
-            viewed = resized_crop(image, View.identity(), top, left, height, width, self.size, interpolation)
+            viewed = resized_crop(decode(image), View.identity(), top, left, height, width, self.size, interpolation)
         if self.hflip > 0 and torch.rand(1) < self.hflip:
             viewed = horizontal_flip(*viewed)
         if self.rand_augment is not None:
@@ -99,7 +99,7 @@ class TrainTransform:
 
 
 class EvalTransform:
-    """Resize the shorter side, crop the centre, as timm evaluates: Pillow RGB image -> (uint8 tensor [3, H, W], View).
+    """Resize the shorter side, crop the centre, as timm evaluates: Pillow image -> (uint8 tensor [3, H, W], View).
 
     Args:
         size: of the result in pixels, one number or (height, width).
@@ -121,6 +121,7 @@ class EvalTransform:
     def __call__(self, image: Image.Image) -> tuple[Tensor, View]:
         if max(self.resized) ** 2 * max(image.size) > MAX_PIXELS * min(image.size):
             raise UnreadableImage(f'{image.width} x {image.height} pixels are too thin to resize', 'cut it to pieces')
+        image = decode(image)
         if self.resized[0] == self.resized[1]:
             image = F.resize(image, self.resized[0], self.interpolation)
         else:

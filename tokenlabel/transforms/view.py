@@ -76,8 +76,8 @@ class View:
         return np.asarray(points) @ self.matrix[:, :2].T + self.matrix[:, 2]
 
     def tensor(self) -> Tensor:
-        """The matrix as float32 [2, 3]."""
-        return torch.tensor(self.matrix, dtype=torch.float32)
+        """The matrix as float64 [2, 3]."""
+        return torch.tensor(self.matrix)
 
 
 def compose(a: Tensor, b: Tensor) -> Tensor:

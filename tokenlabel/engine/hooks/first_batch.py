@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from tokenlabel.argument_checks import Count, checked
+from tokenlabel.data.sample import Batch
 from tokenlabel.engine.classifier import classifier_of
 from tokenlabel.engine.resuming.random_states import random_numbers_used_twice
 from tokenlabel.pictures.labels import save_figure, token_labels_figure
@@ -30,7 +31,7 @@ class FirstBatchPicture(Hook):
     @checked
     def __init__(self, num_images: Count = 8) -> None:
         self.num_images = num_images
-        self._batch: dict[str, Tensor] | None = None
+        self._batch: Batch | None = None
 
     @master_only
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
