@@ -102,14 +102,6 @@ class TestTars:
         assert contents(reader) == PICTURES
         assert reader.class_to_idx == {'cat': 0, 'dog': 1} and classes(reader)['dog/0.png'] == 1
 
-    def test_a_tar_of_tars_reads_as_the_unpacked_tree(self, tmp_path):
-        inner = {}
-        for name in ('cat', 'dog'):
-            files = {key.partition('/')[2]: data for key, data in PICTURES.items() if key.startswith(name)}
-            inner[f'{name}.tar'] = write_tar(tmp_path / f'{name}.tar', files).read_bytes()
-        reader = open_images(write_tar(tmp_path / 'all.tar', inner))
-        assert contents(reader) == PICTURES and classes(reader)['dog/0.png'] == 1
-
     def test_classes_and_images_are_those_of_timm(self, tmp_path):
         path = write_tar(tmp_path / 'images.tar', PICTURES)
         ours, timms = open_images(path), create_reader('', str(path))

@@ -9,7 +9,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,26 +26,30 @@ _said: set[str] = set()
 
 
 class Skipped:
-    """What is passed over, by reason: how many, and the first by name. True if anything is."""
+    """What is passed over, by reason: how many, and the first by name. True if anything is.
 
-    def __init__(self) -> None:
-        self._reasons: dict[str, tuple[int, str]] = {}
+    Attributes:
+        counts: reason -> how many, and the first by name.
+    """
+
+    def __init__(self, counts: Mapping[str, tuple[int, str]] | None = None) -> None:
+        self.counts = dict(counts or {})
 
     def add(self, reason: str, name: str, count: int = 1) -> None:
         """Count a file or folder."""
-        before, first = self._reasons.get(reason, (0, name))
-        self._reasons[reason] = before + count, min(first, name)
+        before, first = self.counts.get(reason, (0, name))
+        self.counts[reason] = before + count, min(first, name)
 
     def update(self, others: 'Skipped', folder: str = '') -> None:
         """Add the counts of others, whose names lie below a folder."""
-        for reason, (count, first) in others._reasons.items():
+        for reason, (count, first) in others.counts.items():
             self.add(reason, f'{folder}/{first}' if folder else first, count)
 
     def __bool__(self) -> bool:
-        return bool(self._reasons)
+        return bool(self.counts)
 
     def __str__(self) -> str:
-        return ', '.join(f'{count} {reason} (such as {first})' for reason, (count, first) in self._reasons.items())
+        return ', '.join(f'{count} {reason} (such as {first})' for reason, (count, first) in self.counts.items())
 
 
 class Found(NamedTuple):

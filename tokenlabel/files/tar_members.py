@@ -1,26 +1,23 @@
 """What lies where in tar files, so that any member of theirs can be read at once.
 
-Python's `tarfile` keeps an archive open, whose position forked workers would share, and takes several times as long,
-minutes for the millions of members of ImageNet's shards. Here a member is an offset and a length, read by position.
-Nothing that a header says is taken on trust: neither sizes nor lengths of names.
+Python's `tarfile` reads the headers. It keeps one position per open archive, which forked workers would share; here a
+member is an offset and a length, read by position.
 """
 
 import errno
 import os
-import re
+import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from tokenlabel.files.reading import open_regular
 
 _BLOCK = 512
-_REGULAR = (b'0', b'\0', b'7')
-_LINKS = (b'1', b'2')
-# links, devices and folders, which have no contents whatever their size says
-_EMPTY = (*_LINKS, b'3', b'4', b'5', b'6')
 _MAX_HEADER = 2**20  # bytes of a pax header or a long name
-_MAX_NAME = 4096  # bytes; a longer one could not be unpacked anywhere
+_MAX_NAME = 4096  # characters; a longer one could not be unpacked anywhere
+# What a damaged header makes `tarfile` raise, chains of headers for one member included.
+_DAMAGE = (tarfile.TarError, ValueError, LookupError, OverflowError, RecursionError)
 
 
 class Member(NamedTuple):
@@ -39,68 +36,72 @@ class Link(NamedTuple):
     is_symbolic: bool
 
 
-def members(descriptor: int, begin: int, end: int) -> Iterator[Member]:
-    """Regular files of a tar that lies from `begin` to `end` in an open file; ustar, GNU and pax headers.
-
-    Raises:
-        ValueError: it is cut off or damaged.
-    """
-    return (entry for entry in entries(descriptor, begin, end) if isinstance(entry, Member))
-
-
-def entries(descriptor: int, begin: int, end: int, ended: bool = False) -> Iterator[Member | Link]:
-    """As `members`, with the links.
+def entries(path: Path, ended: bool = False) -> Iterator[Member | Link]:
+    """Regular files and links of a tar, in its order; ustar, GNU and pax headers.
 
     Args:
-        descriptor: of the file.
-        begin, end: of the tar in it.
-        ended: the block of zeros after the last member may not be missing.
+        path: The file, not compressed.
+        ended: The block of zeros after the last member may not be missing.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is cut off or damaged, or holds what is neither file, folder, link nor device.
     """
-    longer_name = longer_target = size_to_come = None
-    while begin < end:
-        header = os.pread(descriptor, min(_BLOCK, end - begin), begin)
-        if len(header) < _BLOCK:
-            raise ValueError('it is cut off')
-        if not header.strip(b'\0'):
-            return
-        kind, size = header[156:157], 0 if header[156:157] in _EMPTY else _number(header[124:136], begin)
-        if sum(header) - sum(header[148:156]) + 8 * ord(' ') != _number(header[148:156], begin):
-            raise ValueError(f'no header where one belongs, at byte {begin}')
-        if size_to_come is not None and kind not in (b'x', b'g', b'L', b'K', *_EMPTY):
-            size = size_to_come
-        offset = begin + _BLOCK
-        following = offset + -(-size // _BLOCK) * _BLOCK
-        if following > end:
-            raise ValueError('it is cut off')
-        if kind in (b'x', b'L', b'K'):
-            if size > _MAX_HEADER:
-                raise ValueError(f'a header of {size} bytes, at byte {begin}')
-            contents = os.pread(descriptor, size, offset)
-            if kind == b'L':
-                longer_name = _text(contents)
-            elif kind == b'K':
-                longer_target = _text(contents)
-            else:
-                records = _pax_records(contents, begin)
-                if any(key.startswith('GNU.sparse') for key in records):
-                    raise ValueError('it holds sparse files')
-                longer_name = records.get('path', longer_name)
-                longer_target = records.get('linkpath', longer_target)
-                size_to_come = _decimal(records['size'], begin) if 'size' in records else None
-        elif kind != b'g':
-            name = longer_name or _name(header)
-            if len(name) > _MAX_NAME:
-                raise ValueError(f'a name of {len(name)} characters, at byte {begin}')
-            if kind in _LINKS:
-                yield Link(name, longer_target or _text(header[157:257]), kind == b'2')
-            elif kind in _REGULAR and not name.endswith('/'):  # as tars of old wrote folders
-                yield Member(name, offset, size)
-            elif kind not in (*_REGULAR, *_EMPTY):
-                raise ValueError(f'it holds a file of kind {kind!r}')
-            longer_name = longer_target = size_to_come = None
-        begin = following
-    if ended:
+    with open_regular(path) as file:
+        end = os.fstat(file.fileno()).st_size
+        try:
+            with tarfile.open(fileobj=_Headers(file), mode='r:') as archive:
+                while (member := archive.next()) is not None:
+                    archive.members.clear()  # which would hold millions
+                    yield from _entry(member, end)
+                _check_end(file, archive.offset, ended)
+        except _DAMAGE as error:
+            cut_off = any(words in str(error) for words in ('unexpected end of data', 'truncated', 'empty header'))
+            reason = 'it is cut off' if cut_off else str(error) if type(error) is ValueError else f'damaged, {error}'
+            raise ValueError(reason) from error
+
+
+def _entry(member: tarfile.TarInfo, end: int) -> Iterator[Member | Link]:
+    # `tarfile` would go on with a negative size, for ever
+    if member.size < 0 or member.offset_data + (member.size if member.isreg() else 0) > end:
+        raise ValueError('it is cut off')
+    if not 0 < len(member.name) <= _MAX_NAME:
+        raise ValueError(f'a name of {len(member.name)} characters, at byte {member.offset}')
+    if member.issparse():
+        raise ValueError('it holds sparse files')
+    if member.islnk() or member.issym():
+        yield Link(member.name, member.linkname, member.issym())
+    elif member.isreg():
+        yield Member(member.name, member.offset_data, member.size)
+    elif not (member.isdir() or member.isdev()):
+        raise ValueError(f'it holds a file of kind {member.type!r}')
+
+
+def _check_end(file: BinaryIO, offset: int, ended: bool) -> None:
+    """Makes sure that `tarfile`, which ends without a word at a damaged header, has come to the end.
+
+    Raises:
+        ValueError: It has not.
+    """
+    block = os.pread(file.fileno(), _BLOCK, offset)
+    if len(block) == _BLOCK and block.strip(b'\0'):
+        raise ValueError(f'no header where one belongs, at byte {offset}')
+    if 0 < len(block) < _BLOCK:
+        raise ValueError('it is cut off')
+    if ended and not block:
         raise ValueError('its end is missing')
+
+
+class _Headers:
+    """A file of which no more is read at once than a header may be long, whatever a header says."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.seek, self.tell = file, file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _MAX_HEADER:
+            raise ValueError(f'a header of {size} bytes, at byte {self.tell()}')
+        return self.file.read(size)
 
 
 class TarFiles:
@@ -145,44 +146,3 @@ class OpenFile:
     def __del__(self) -> None:
         if hasattr(self, 'descriptor'):
             self.close()
-
-
-def _name(header: bytes) -> str:
-    name = _text(header[:100])
-    # other magics use the prefix's place for other things
-    return f'{_text(header[345:500])}/{name}' if header[257:263] == b'ustar\0' and header[345] else name
-
-
-def _text(field: bytes) -> str:
-    return field.partition(b'\0')[0].decode('utf-8', 'surrogateescape')
-
-
-def _number(field: bytes, place: int) -> int:
-    """Octal digits, or from 8 GB on a binary number behind a set top bit."""
-    if field[0] & 0x80:
-        return int.from_bytes(field, 'big') & ~(0x80 << 8 * (len(field) - 1))
-    digits = field.strip(b' \0') or b'0'
-    if not re.fullmatch(b'[0-7]+', digits):
-        raise ValueError(f'no header where one belongs, at byte {place}')
-    return int(digits, 8)
-
-
-def _decimal(digits: str | bytes, place: int) -> int:
-    """A number in a pax header, which is neither negative nor beyond what files can be."""
-    if not re.fullmatch('[0-9]{1,18}', digits if isinstance(digits, str) else digits.decode('latin-1')):
-        raise ValueError(f'a damaged pax header, at byte {place}')
-    return int(digits)
-
-
-def _pax_records(data: bytes, place: int) -> dict[str, str]:
-    """Lines of `length key=value`, the length counting the line itself."""
-    records = {}
-    while data.strip(b'\0'):
-        digits, space, _ = data.partition(b' ')
-        length = _decimal(digits, place)
-        if not space or not len(digits) + 1 < length <= len(data):
-            raise ValueError(f'a damaged pax header, at byte {place}')
-        key, _, value = data[len(digits) + 1 : length].rstrip(b'\n').partition(b'=')
-        records[key.decode('utf-8', 'surrogateescape')] = value.decode('utf-8', 'surrogateescape')
-        data = data[length:]
-    return records

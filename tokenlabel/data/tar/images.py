@@ -14,7 +14,8 @@ from typing import BinaryIO
 import numpy as np
 
 from tokenlabel.data.image_reader import ImageReader, folder_classes, label_classes
-from tokenlabel.data.tar.index import TarIndex, index_tar, sample_key
+from tokenlabel.data.tar.cache import cached_index
+from tokenlabel.data.tar.index import TarIndex, sample_key
 from tokenlabel.errors import UserError
 from tokenlabel.files.folder_walk import IMAGE_SUFFIXES, Skipped, is_hidden, natural_key, report, report_skipped
 from tokenlabel.files.reading import explained, read_json, relative_name
@@ -45,13 +46,13 @@ def open_tars(source: str, tars: Sequence[Path], split: str, shards: bool = Fals
     Raises:
         UserError: as `open_images`.
     """
-    indices = {tars[0]: index_tar(tars[0], IMAGE_SUFFIXES)}
+    indices = {tars[0]: cached_index(tars[0], IMAGE_SUFFIXES)}
     shards = shards or bool(indices[tars[0]].labels)
     if shards and len(tars) > 1:
         tars = _of_split(tars, split)
     rest = [tar for tar in tars if tar not in indices]
     with ThreadPoolExecutor() as pool:
-        indices |= zip(rest, pool.map(lambda tar: index_tar(tar, IMAGE_SUFFIXES), rest), strict=True)
+        indices |= zip(rest, pool.map(lambda tar: cached_index(tar, IMAGE_SUFFIXES), rest), strict=True)
     indices = {tar: indices[tar] for tar in tars}
     skipped = Skipped()
     for tar, index in indices.items():

@@ -4,19 +4,15 @@ import json
 import os
 import posixpath
 from collections.abc import Collection
-from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 from tokenlabel.errors import UserError
 from tokenlabel.files.folder_walk import Skipped, is_hidden
 from tokenlabel.files.reading import explained, relative_name
-from tokenlabel.files.tar_members import Link, Member, OpenFile, entries, members
-
-__all__ = ['LABEL_SUFFIXES', 'TarIndex', 'index_tar', 'members', 'sample_key']
+from tokenlabel.files.tar_members import Link, Member, entries
 
 LABEL_SUFFIXES = ('.cls', '.json')
-_MAX_DEPTH = 8  # of tars in tars
 _MAX_LABEL = 2**24  # bytes of a file with a label
 _MAX_LABEL_TEXT = 1000  # characters
 
@@ -25,7 +21,7 @@ class TarIndex(NamedTuple):
     """The images of one tar, in the order of the archive.
 
     Attributes:
-        names: posix path of each image below the tar; a tar within the tar counts as a folder of its name.
+        names: posix path of each image below the tar.
         offsets, sizes: of each image in the file, in bytes.
         labels: what `key.cls`, or `label` in `key.json`, says of the image `key.jpg`, as WebDataset pairs them; by key.
         skipped: what was passed over.
@@ -52,13 +48,12 @@ def index_tar(path: Path, suffixes: Collection[str]) -> TarIndex:
         suffixes: of images, lower case with their dot.
 
     Raises:
-        UserError: the file is missing, compressed, damaged, holds a label that cannot be read, or a name that leads out
-            of the tar.
+        UserError: the file is missing, compressed, damaged, holds tars, a label that cannot be read, or a name that
+            leads out of the tar.
     """
     index = TarIndex([], [], [], {}, Skipped())
     try:
-        with closing(OpenFile(path)) as file:
-            _Reading(path, file.descriptor, index, suffixes).read()
+        _Reading(path, index, suffixes).read()
     except OSError as error:
         raise UserError(f'{path} cannot be read {explained(error)}.') from error
     except UserError:
@@ -80,47 +75,42 @@ def sample_key(name: str) -> str:
 class _Reading:
     """One reading of a tar, into its index."""
 
-    def __init__(self, path: Path, descriptor: int, index: TarIndex, suffixes: Collection[str]) -> None:
-        self.path, self.descriptor, self.index, self.suffixes = path, descriptor, index, suffixes
+    def __init__(self, path: Path, index: TarIndex, suffixes: Collection[str]) -> None:
+        self.path, self.index, self.suffixes = path, index, suffixes
         self.links: list[tuple[str, str]] = []
-        self.labels_with_dots: list[tuple[str, Member]] = []
+        self.labels: list[Member] = []
 
     def read(self) -> None:
         """Read all of it."""
-        self._add('', 0, os.fstat(self.descriptor).st_size, 0)
+        for entry in entries(self.path):
+            self._add(entry)
         if self.links:
             self._add_links()
-        stems = {posixpath.splitext(name)[0] for name in self.index.names} if self.labels_with_dots else ()
-        for key, label in self.labels_with_dots:
-            if key in stems:
-                self._add_label(key, label)
+        if self.labels:
+            self._add_labels()
 
-    def _add(self, folder: str, begin: int, end: int, depth: int) -> None:
-        """Add the members of a tar that lies from `begin` to `end` in the file, as those of `folder`."""
-        for entry in entries(self.descriptor, begin, end):
-            suffix = posixpath.splitext(entry.name)[1].lower()
-            is_image = suffix in self.suffixes
-            if not is_image and suffix != '.tar' and suffix not in LABEL_SUFFIXES:
-                if isinstance(entry, Member) and not is_hidden(entry.name):
-                    self.index.skipped.add('of other kinds', entry.name)
-                continue
-            name = relative_name(entry.name, self.path)
-            hidden, name = is_hidden(name), f'{folder}/{name}' if folder else name
-            if hidden:
-                self.index.skipped.add('hidden', name)
-            elif isinstance(entry, Link):
-                if is_image:
-                    self.links.append((name, _target(entry, folder)))
-            elif is_image:
-                self.index.add(name, entry.offset, entry.size)
-            elif suffix == '.tar':
-                if depth == _MAX_DEPTH:
-                    raise ValueError(f'tars lie in tars more than {_MAX_DEPTH} deep')
-                self._add(posixpath.splitext(name)[0], entry.offset, entry.offset + entry.size, depth + 1)
-            elif (key := posixpath.splitext(name)[0]) == sample_key(name):
-                self._add_label(key, entry._replace(name=name))
-            else:
-                self.labels_with_dots.append((key, entry._replace(name=name)))
+    def _add(self, entry: Member | Link) -> None:
+        suffix = posixpath.splitext(entry.name)[1].lower()
+        is_image, is_label = suffix in self.suffixes, suffix in LABEL_SUFFIXES
+        if not is_image and not is_label and suffix != '.tar':
+            if isinstance(entry, Member) and not is_hidden(entry.name):
+                self.index.skipped.add('of other kinds', entry.name)
+            return
+        name = relative_name(entry.name, self.path)
+        if is_hidden(name):
+            self.index.skipped.add('hidden', name)
+        elif isinstance(entry, Link):
+            if is_image:
+                self.links.append((name, _target(entry)))
+        elif is_image:
+            self.index.add(name, entry.offset, entry.size)
+        elif is_label:
+            self.labels.append(entry._replace(name=name))
+        else:
+            raise UserError(
+                f'{self.path} holds tars, such as {name}: unpack it once (tar -xf {self.path.name} -C FOLDER) and name '
+                'the folder, in which each tar is a class.'
+            )
 
     def _add_links(self) -> None:
         """Add the images that links lead to, under the links' names."""
@@ -131,19 +121,24 @@ class _Reading:
             else:
                 self.index.skipped.add('links to what is not there', name)
 
-    def _add_label(self, key: str, label: Member) -> None:
-        suffix = posixpath.splitext(label.name)[1].lower()
-        if label.size > _MAX_LABEL:
-            raise ValueError(f'its label {label.name} has {label.size} bytes')
-        text = _label(os.pread(self.descriptor, label.size, label.offset), suffix, label.name)
-        if text is not None and (suffix == '.cls' or key not in self.index.labels):
-            self.index.labels[key] = text
+    def _add_labels(self) -> None:
+        stems = {posixpath.splitext(name)[0] for name in self.index.names}
+        with self.path.open('rb') as file:
+            for label in self.labels:
+                key, suffix = posixpath.splitext(label.name)
+                if key != sample_key(label.name) and key not in stems:
+                    continue
+                if label.size > _MAX_LABEL:
+                    raise ValueError(f'its label {label.name} has {label.size} bytes')
+                text = _label(os.pread(file.fileno(), label.size, label.offset), suffix.lower(), label.name)
+                if text is not None and (suffix.lower() == '.cls' or key not in self.index.labels):
+                    self.index.labels[key] = text
 
 
-def _target(link: Link, folder: str) -> str:
+def _target(link: Link) -> str:
     """The name that a link leads to, as the index has it."""
     base = posixpath.dirname(link.name) if link.is_symbolic else ''
-    return posixpath.normpath(posixpath.join(folder, base, link.target))
+    return posixpath.normpath(posixpath.join(base, link.target))
 
 
 def _label(content: bytes, suffix: str, name: str) -> str | None:
