@@ -1,4 +1,4 @@
-"""Imports MMSegmentation without its remarks on optional parts that nothing here uses."""
+"""Imports MMSegmentation without its remarks on optional parts that nothing here uses: three lines in every command."""
 
 import contextlib
 import io

@@ -12,6 +12,7 @@ from hypothesis import settings
 from mmengine.registry import DefaultScope
 from PIL import Image
 
+from tests.commands import process_of_its_own, run_command
 from tests.label_stores import write_store
 from tests.places import ROOT
 from tokenlabel.data.digit_scenes import CLASSES, write_digit_scenes
@@ -67,5 +68,19 @@ def run_tool() -> Callable[..., subprocess.CompletedProcess]:
         settings = {'PYTHON': sys.executable, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1', **environment}
         words = [sys.executable] * str(command[0]).endswith('.py') + [str(word) for word in command]
         return subprocess.run(words, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True, timeout=600)
+
+    return run
+
+
+@pytest.fixture
+def run_here(capfd, monkeypatch) -> Callable[..., subprocess.CompletedProcess]:
+    """Runs a command of the project from its root in this process: `run_here('train', CONFIG, ...)`."""
+    monkeypatch.chdir(ROOT)
+
+    def run(name: str, *arguments: object) -> subprocess.CompletedProcess:
+        capfd.readouterr()
+        with process_of_its_own():
+            status = run_command(name, *arguments)
+        return subprocess.CompletedProcess(name, status, *capfd.readouterr())
 
     return run

@@ -3,9 +3,9 @@
 import re
 
 
-def test_every_way_of_loading_is_compared_with_the_usual_one(run_tool):
+def test_every_way_of_loading_is_compared_with_the_usual_one(run_here):
     sizes = ('--images', '4', '--batch', '2', '--width', '150', '--height', '120', '--img-size', '32', '--runs', '1')
-    done = run_tool('tools/benchmark.py', 'loader', '--device', 'cpu', *sizes)
+    done = run_here('benchmark', 'loader', '--device', 'cpu', *sizes)
     assert done.returncode == 0, done.stderr
     assert '4 JPEG files of 150 x 120' in done.stdout
     names = re.findall(r'^(.+): .* times faster', done.stdout, re.MULTILINE)

@@ -5,9 +5,9 @@ import re
 SIZES = ('--height', '50', '--width', '70', '--classes', '5', '--images', '2', '--batch', '2', '--runs', '1')
 
 
-def test_batched_windows_are_compared_with_the_original_on_equal_results(run_tool):
+def test_batched_windows_are_compared_with_the_original_on_equal_results(run_here):
     options = ('--config', 'configs/demo/upernet.py', '--windows-per-batch', '2')
-    done = run_tool('tools/benchmark.py', 'segment', '--device', 'cpu', *options, *SIZES)
+    done = run_here('benchmark', 'segment', '--device', 'cpu', *options, *SIZES)
     assert done.returncode == 0, done.stderr
     assert float(re.search(r'logits within (\S+) of the largest', done.stdout)[1]) < 1e-4
     assert 'the metrics are equal' in done.stdout

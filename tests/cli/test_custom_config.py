@@ -9,8 +9,7 @@ from tests.segmentation_layouts import own_data, write_pair
 pytestmark = pytest.mark.distributions
 
 
-@pytest.mark.slow
-def test_a_copy_with_three_lines_changed_trains_and_tests(run_tool, tmp_path):
+def test_a_copy_with_three_lines_changed_trains_and_tests(run_here, tmp_path):
     own_data(tmp_path / 'data')
     text = (ROOT / 'configs/custom.py').read_text()
     for old, new in (
@@ -25,12 +24,12 @@ def test_a_copy_with_three_lines_changed_trains_and_tests(run_tool, tmp_path):
     (tmp_path / 'tiny.py').write_text(f"_base_ = ['mine.py']\n{tiny_segmentation.TEXT}")
     work_dir = tmp_path / 'run'
 
-    done = run_tool('tools/train.py', tmp_path / 'tiny.py', '--work-dir', work_dir)
+    done = run_here('train', tmp_path / 'tiny.py', '--work-dir', work_dir)
     assert done.returncode == 0, done.stdout + done.stderr
     assert all(name in done.stdout for name in ('mIoU', 'wall', 'floor', 'door'))
 
     write_pair(tmp_path / 'data/images/val/a.png', tmp_path / 'data/masks/val/a.png', (3,), 0, (20, 20))
-    done = run_tool('tools/test.py', tmp_path / 'tiny.py', work_dir / 'iter_1.pth', '--work-dir', work_dir)
+    done = run_here('test', tmp_path / 'tiny.py', work_dir / 'iter_1.pth', '--work-dir', work_dir)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(
         f'error: Annotation {tmp_path}/data/masks/val/a.png holds id 3 in 400'

@@ -23,7 +23,7 @@ def flat(scenes) -> Path:
 
 
 @pytest.fixture
-def annotator(scenes, run_tool, tmp_path) -> Path:
+def annotator(scenes, run_here, tmp_path) -> Path:
     """A checkpoint of `configs/annotator.py`, of a small network."""
     network = ['model_name=resnet10t', 'num_classes=10', 'pretrained=False', f'channels={RESNET[0].split("=")[1]}']
     network += [RESNET[1], 'drop_path_rate=0.0']
@@ -31,20 +31,17 @@ def annotator(scenes, run_tool, tmp_path) -> Path:
     for loader, split in (('train', 'train'), ('val', 'val')):
         options += [f'{loader}_dataloader.dataset.root={scenes}/imagenet/{split}']
         options += [f'{loader}_dataloader.dataset.transform.size=64']
-    done = run_tool(
-        'tools/train.py', 'configs/annotator.py', '--work-dir', tmp_path / 'annotator', '--cfg-options', *options
-    )
+    done = run_here('train', 'configs/annotator.py', '--work-dir', tmp_path / 'annotator', '--cfg-options', *options)
     assert done.returncode == 0, done.stdout + done.stderr
     return next((tmp_path / 'annotator').glob('best_top1_iter_*.pth'))
 
 
-@pytest.mark.slow
 def test_an_annotator_of_one_s_own_classes_labels_a_flat_folder_for_training(
-    annotator, flat, scenes, run_tool, tmp_path
+    annotator, flat, scenes, run_here, tmp_path
 ):
     labels = tmp_path / 'labels'
-    done = run_tool(
-        *['tools/annotate.py', flat, labels, '--annotator', 'resnet10t', '--checkpoint', annotator],
+    done = run_here(
+        *['annotate', flat, labels, '--annotator', 'resnet10t', '--checkpoint', annotator],
         *['--model-kwargs', *RESNET, '--img-size', '64', '--workers', '0'],
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -52,19 +49,19 @@ def test_an_annotator_of_one_s_own_classes_labels_a_flat_folder_for_training(
     options = [f'train_dataloader.dataset.root={flat}', f'train_dataloader.dataset.label_store={labels}']
     options += ['train_dataloader.batch_size=8', 'train_cfg.max_iters=2', 'train_cfg.val_interval=2']
     without = ['val_cfg=None', 'val_dataloader=None', 'val_evaluator=None']
-    done = run_tool(
-        *['tools/pretrain.sh', 'configs/demo/pretrain.py', '1', '--work-dir', tmp_path / 'run'],
+    done = run_here(
+        *['train', 'configs/demo/pretrain.py', '--work-dir', tmp_path / 'run'],
         *['--cfg-options', *options, *without],
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / 'run/iter_2.pth').is_file()
 
 
-def test_validation_images_of_other_classes_are_one_sentence(flat, scenes, label_store, run_tool, tmp_path):
+def test_validation_images_of_other_classes_are_one_sentence(flat, scenes, label_store, run_here, tmp_path):
     options = [f'train_dataloader.dataset.root={scenes}/imagenet/train', 'train_dataloader.batch_size=8']
     options += [f'train_dataloader.dataset.label_store={label_store}', f'val_dataloader.dataset.root={flat}']
-    done = run_tool(
-        *['tools/train.py', 'configs/demo/pretrain.py', '--work-dir', tmp_path],
+    done = run_here(
+        *['train', 'configs/demo/pretrain.py', '--work-dir', tmp_path],
         *['--cfg-options', *options, 'train_cfg.max_iters=2'],
     )
     assert done.returncode == 2

@@ -63,12 +63,12 @@ def test_two_processes_fine_tune_and_score_as_one_does(run_tool, scenes, tmp_pat
         assert (tmp_path / 'test1/report' / file).read_bytes() == (tmp_path / 'test2/report' / file).read_bytes(), file
 
 
-def test_pretraining_resumes_from_the_newest_checkpoint(run_tool, scenes, label_store, tmp_path):
+def test_pretraining_resumes_from_the_newest_checkpoint(run_here, scenes, label_store, tmp_path):
     options = pretraining_options(scenes, label_store)
-    command = ['tools/pretrain.sh', 'configs/demo/pretrain.py', '1', '--work-dir', tmp_path]
-    assert run_tool(*command, '--cfg-options', *options).returncode == 0
+    command = ['train', 'configs/demo/pretrain.py', '--work-dir', tmp_path]
+    assert run_here(*command, '--cfg-options', *options).returncode == 0
     longer = [*options, 'train_cfg.max_iters=3', 'train_cfg.val_interval=3']
-    done = run_tool(*command, '--resume', '--cfg-options', *longer)
+    done = run_here(*command, '--resume', '--cfg-options', *longer)
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'resumed epoch: 0, iter: 2' in done.stdout
     assert (tmp_path / 'iter_3.pth').is_file()
@@ -90,31 +90,27 @@ def test_pretraining_without_data_says_what_is_missing(run_tool):
     fails_with(run_tool('tools/pretrain.sh'), 'No image folder at data/imagenet/train')
 
 
-def test_a_missing_store_is_said_with_the_command_that_makes_it(run_tool, scenes, tmp_path):
+def test_a_missing_store_is_said_with_the_command_that_makes_it(run_here, scenes, tmp_path):
     options = pretraining_options(scenes, tmp_path / 'labels')
-    done = run_tool(
-        'tools/pretrain.sh', 'configs/demo/pretrain.py', '1', '--work-dir', tmp_path, '--cfg-options', *options
-    )
+    done = run_here('train', 'configs/demo/pretrain.py', '--work-dir', tmp_path, '--cfg-options', *options)
     fails_with(done, f'No label store at {tmp_path}/labels', 'tokenlabel annotate')
 
 
-def test_a_corrupt_image_is_named_though_a_worker_reads_it(run_tool, scenes, tmp_path):
+def test_a_corrupt_image_is_named_though_a_worker_reads_it(run_here, scenes, tmp_path):
     shutil.copytree(scenes / 'imagenet', tmp_path / 'imagenet')
     for path in (tmp_path / 'imagenet/train').rglob('*.jpg'):
         path.write_bytes(path.read_bytes()[:300])
     options = [*pretraining_options(tmp_path, None), 'model.targets.type=ImageLabels']
-    done = run_tool(
-        'tools/pretrain.sh', 'configs/demo/pretrain.py', '1', '--work-dir', tmp_path, '--cfg-options', *options
-    )
+    done = run_here('train', 'configs/demo/pretrain.py', '--work-dir', tmp_path, '--cfg-options', *options)
     fails_with(done, '.jpg cannot be read as an image', 'replace or remove it')
 
 
-def test_a_corrupt_segmentation_image_is_named(run_tool, scenes, tmp_path):
+def test_a_corrupt_segmentation_image_is_named(run_here, scenes, tmp_path):
     shutil.copytree(scenes / 'ade', tmp_path / 'ade')
     for path in (tmp_path / 'ade/images/training').iterdir():
         path.write_bytes(b'not an image')
-    command = ['tools/dist_train.sh', 'configs/demo/fpn.py', '1', '--work-dir', tmp_path / 'run']
-    fails_with(run_tool(*command, '--cfg-options', *segmentation_options(tmp_path)), '.jpg cannot be read as an image')
+    command = ['train', 'configs/demo/fpn.py', '--work-dir', tmp_path / 'run']
+    fails_with(run_here(*command, '--cfg-options', *segmentation_options(tmp_path)), '.jpg cannot be read as an image')
 
 
 @pytest.mark.parametrize(
@@ -127,9 +123,9 @@ def test_a_corrupt_segmentation_image_is_named(run_tool, scenes, tmp_path):
         ('optim_wrapper.optimizer.type=AdmW', 'AdmW is not in the'),
     ],
 )
-def test_a_misspelt_option_is_named(run_tool, scenes, label_store, tmp_path, option, words):
+def test_a_misspelt_option_is_named(run_here, scenes, label_store, tmp_path, option, words):
     options = [*pretraining_options(scenes, label_store), option]
-    done = run_tool('tools/train.py', 'configs/demo/pretrain.py', '--work-dir', tmp_path, '--cfg-options', *options)
+    done = run_here('train', 'configs/demo/pretrain.py', '--work-dir', tmp_path, '--cfg-options', *options)
     fails_with(done, words)
 
 
@@ -137,15 +133,15 @@ def test_a_number_of_processes_that_is_none_is_refused(run_tool):
     fails_with(run_tool('tools/dist_train.sh', 'configs/upernet_lvvit.py', 'many'), "whole number, not 'many'")
 
 
-def test_test_time_augmentation_needs_its_config(run_tool, scenes, tmp_path):
-    done = run_tool('tools/test.py', 'configs/demo/pretrain.py', tmp_path / 'none.pth', '--tta')
+def test_test_time_augmentation_needs_its_config(run_here, scenes, tmp_path):
+    done = run_here('test', 'configs/demo/pretrain.py', tmp_path / 'none.pth', '--tta')
     fails_with(done, 'has no tta_model and tta_pipeline')
 
 
-def test_a_missing_checkpoint_is_named(run_tool, scenes, tmp_path):
+def test_a_missing_checkpoint_is_named(run_here, scenes, tmp_path):
     options = pretraining_options(scenes, None)
-    command = ['tools/test.py', 'configs/demo/pretrain.py', tmp_path / 'none.pth', '--work-dir', tmp_path]
-    fails_with(run_tool(*command, '--cfg-options', *options), 'none.pth')
+    command = ['test', 'configs/demo/pretrain.py', tmp_path / 'none.pth', '--work-dir', tmp_path]
+    fails_with(run_here(*command, '--cfg-options', *options), 'none.pth')
 
 
 def test_images_are_scenes_of_the_size_that_the_demo_configs_say(scenes):
@@ -168,7 +164,7 @@ def test_a_dry_run_for_several_gpus_needs_neither_gpus_nor_data_and_writes_nothi
 
 
 def test_an_evaluation_scores_labels_and_reassessed_labels_as_the_checkpoint_numbers_classes(
-    run_tool, scenes, tmp_path
+    run_here, scenes, tmp_path
 ):
     """A model whose classes are those of ImageNet backwards, and that always answers with its last."""
     network = {'num_classes': 1000, 'img_size': 32, 'patch_size': 16, 'embed_dim': 8, 'depth': 1, 'num_heads': 1}
@@ -183,9 +179,9 @@ def test_an_evaluation_scores_labels_and_reassessed_labels_as_the_checkpoint_num
     (tmp_path / 'real.json').write_text(json.dumps([[3, 0], [], [999]]))
     options = [f'model.network.{name}={value}' for name, value in network.items()]
     options += [f'test_dataloader.dataset.root={tmp_path}/val', 'test_dataloader.dataset.transform.size=32']
-    command = ['tools/test.py', 'configs/demo/pretrain.py', tmp_path / 'model.pth', '--work-dir', tmp_path / 'run']
+    command = ['test', 'configs/demo/pretrain.py', tmp_path / 'model.pth', '--work-dir', tmp_path / 'run']
     command += ['--real', tmp_path / 'real.json', '--out', tmp_path / 'metrics.json']
-    done = run_tool(*command, '--cfg-options', *options, 'model.network.stem_width=8')
+    done = run_here(*command, '--cfg-options', *options, 'model.network.stem_width=8')
     assert done.returncode == 0, done.stdout + done.stderr
     metrics = json.loads((tmp_path / 'metrics.json').read_text())
     assert metrics == {'top1': 100.0, 'top5': 100.0, 'real/top1': 50.0}

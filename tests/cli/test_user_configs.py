@@ -60,12 +60,12 @@ default_hooks = dict(checkpoint=dict(interval=1))
 
 @pytest.mark.slow
 @pytest.mark.parametrize('text', [INHERITS_OURS, INHERITS_MMSEG], ids=['ours', 'mmseg::'])
-def test_a_config_of_a_user_trains_and_tests_at_several_scales(text, run_tool, ade20k, tmp_path):
+def test_a_config_of_a_user_trains_and_tests_at_several_scales(text, run_here, ade20k, tmp_path):
     config, work_dir = tmp_path / 'mine.py', tmp_path / 'run'
     config.write_text((text + SMALL).replace('{configs}', str(CONFIGS)).replace('{ade}', str(ade20k)))
-    done = run_tool('tools/dist_train.sh', config, '1', '--work-dir', work_dir)
+    done = run_here('train', config, '--work-dir', work_dir)
     assert done.returncode == 0, done.stdout + done.stderr
-    command = ['tools/dist_test.sh', config, work_dir / 'iter_1.pth', '1', '--tta', '--out', tmp_path / 'metrics.json']
-    done = run_tool(*command, '--work-dir', work_dir)
+    command = ['test', config, work_dir / 'iter_1.pth', '--tta', '--out', tmp_path / 'metrics.json']
+    done = run_here(*command, '--work-dir', work_dir)
     assert done.returncode == 0, done.stdout + done.stderr
     assert 'mIoU' in (tmp_path / 'metrics.json').read_text()

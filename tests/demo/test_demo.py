@@ -9,10 +9,10 @@ from tokenlabel.demo.stages import SMALLEST, Stages
 from tokenlabel.errors import UserError
 
 
-def test_a_work_dir_that_holds_something_else_is_refused(run_tool, tmp_path):
+def test_a_work_dir_that_holds_something_else_is_refused(run_here, tmp_path):
     (tmp_path / 'scenes').mkdir()
     (tmp_path / 'scenes' / 'other').touch()
-    done = run_tool('tools/demo.py', '--smallest', '--work-dir', tmp_path)
+    done = run_here('demo', '--smallest', '--work-dir', tmp_path)
     assert done.returncode == 2
     assert 'holds no digit scenes' in done.stderr
 
