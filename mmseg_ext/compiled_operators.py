@@ -1,8 +1,8 @@
 """MMSegmentation without mmcv's compiled operators, which nothing here uses.
 
 The original mmsegmentation imports some of them unconditionally, and mmcv-lite has none; the maintained distribution
-does without them by itself. Where the import fails for want of them, stand-ins take their place: what uses one is told
-which operator it wants, and what to install.
+does without them by itself. Where the import fails for want of them, stand-ins take their place: using one
+raises an error that names the operator and what to install.
 """
 
 import importlib

@@ -16,7 +16,7 @@ def checked_indices(out_indices: Sequence[int], count: int) -> tuple[int, ...]:
     """`out_indices` as a tuple.
 
     Args:
-        out_indices: Blocks or levels whose output is wanted.
+        out_indices: Blocks or levels whose output is returned.
         count: How many there are.
 
     Raises:

@@ -19,7 +19,7 @@ from tokenlabel.argument_checks import Natural, Rate, Size, checked
 from tokenlabel.errors import UserError
 
 PYRAMID_STRIDES = (4, 8, 16, 32)
-# How timm's families are told the size of their input, the most flexible first.
+# How timm's families take the size of their input, the most flexible first.
 SIZE_ARGUMENTS = (
     lambda size: dict(img_size=size, dynamic_img_size=True),  # plain transformers
     lambda size: dict(img_size=size, strict_img_size=False),  # Swin

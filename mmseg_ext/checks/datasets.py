@@ -207,7 +207,7 @@ def _reads_as_stored(pipeline: list[dict]) -> bool:
     for name in (step.get('type') for step in pipeline):
         kind = TRANSFORMS.get(name) if isinstance(name, str) else None
         if kind is None or kind.__module__.split('.')[0] not in ('mmcv', 'mmseg', 'mmseg_ext'):
-            return False  # someone's own may make ids of anything
+            return False  # a transform from elsewhere may make ids of anything
         if name.startswith('Load') and name not in LOADERS:
             return False
     return True

@@ -77,7 +77,7 @@ def read_label_map(
         path: Picture of one channel: ids in 8 or 16 bits, or indices of a palette.
         num_classes: Ids that count, after `reduce_zero_label`; None for up to 255.
         reduce_zero_label: A stored 0 is ignored and the classes count from 1.
-        label_map: Class in the file -> class wanted (or 255 for none), for data sets of which some classes are chosen
+        label_map: Class in the file -> class (or 255 for none), for data sets of which some classes are chosen
             or whose files number them otherwise.
         shape: Height and width that it must have, those of its image, in pixels.
         backend_args: File backend, as MMEngine configures it.

@@ -49,7 +49,7 @@ def worst_first(images: Sequence[Mapping]) -> list[Mapping]:
 def segment_again(runner: Runner, images: Sequence[Mapping]) -> list[Example]:
     """Loads images of the test set and segments them, one by one, as the test did.
 
-    Keeping the predictions of a whole test would take its size in memory; the few that are wanted are made anew.
+    Keeping the predictions of a whole test would take its size in memory; the few that are drawn are predicted again.
 
     Args:
         runner: One that has tested.

@@ -28,11 +28,11 @@ class Interpolation:
 
     @classmethod
     def between(cls, inputs: int, outputs: int, align_corners: bool) -> 'Interpolation':
-        """From a number of pixels to another.
+        """Between two numbers of pixels.
 
         Args:
-            inputs: there are.
-            outputs: wanted.
+            inputs: pixels of the input.
+            outputs: pixels of the output.
             align_corners: the outer pixels' centres, rather than their outer edges, fall on each other.
         """
         position = torch.arange(outputs, dtype=torch.float32)

@@ -36,7 +36,7 @@ class TokenPyramid(BaseModule):
         norm_cfg: Normalisation layer, as MMSegmentation configures it.
         init_cfg: None, or `dict(type='Pretrained', checkpoint=...)` with a segmentation model to take the pyramid from.
         strides: Of the four levels for a patch of 16 pixels: (4, 8, 16, 16) as released, or (4, 8, 16, 32). A head that
-            is told strides (`FPNHead.feature_strides`) needs the same ones.
+            takes strides (`FPNHead.feature_strides`) needs the same ones.
 
     Raises:
         UserError: The strides are none of the two.

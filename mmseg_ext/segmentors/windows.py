@@ -71,7 +71,7 @@ class WindowedImage:
         Args:
             classes: Which channels.
             align_corners: How logits are enlarged.
-            size: Height and width of the part wanted, from the top left, in pixels: the image without its padding.
+            size: Height and width of the part to return, from the top left, in pixels: the image without its padding.
             out: Where to put it.
         """
         if out is None:

@@ -205,7 +205,7 @@ def resample_pos_embed(
 
     Args:
         pos_embed: `[1, P + rows * cols, D]`, the prefix tokens' entries first; these are kept.
-        new_grid: Rows and columns wanted.
+        new_grid: Rows and columns of the result.
         old_grid: Rows and columns there are.
         num_prefix_tokens: P.
 

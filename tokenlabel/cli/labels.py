@@ -131,7 +131,7 @@ def export_release(args: argparse.Namespace) -> int:
 
 def check_geometry(args: argparse.Namespace) -> int:
     """Annotate some images anew to find out whether a store's maps are upright or transposed, and of the whole image or
-    its centre crop; exit status 1 if that cannot be told, or if the store's record says otherwise."""
+    its centre crop; exit status 1 if that is not known, or if the store's record says otherwise."""
     store = LabelStore(args.store)
     reader = open_images(args.images, args.split)
     annotator = annotator_of(args, store.view_rule.size)

@@ -20,7 +20,7 @@ def real_labels(
 ) -> list[list[int]]:
     """The right classes of each image of `dataset`, in the numbers of a model's classes.
 
-    Images are told by their names, ILSVRC2012_val_00000001 and on, in whatever layout they lie.
+    Images are known by their names, ILSVRC2012_val_00000001 and on, in whatever layout they lie.
 
     Args:
         dataset: images of ImageNet's validation set, all or some.
@@ -65,7 +65,7 @@ def _read(file: str | Path | None) -> list[list[int]]:
 
     if not isinstance(labels, list) or not all(map(are_classes, labels)):
         raise UserError(
-            f'{file} holds no ReaL labels: a JSON list is wanted that has, for each image, the list of its classes, 0 '
+            f'{file} holds no ReaL labels: give a JSON list that has, for each image, the list of its classes, 0 '
             f'to {NUM_CLASSES - 1}.'
         )
     return labels

@@ -160,7 +160,7 @@ def as_markdown(result: dict) -> str:
 
 
 def difference(ones: Sequence[float], others: Sequence[float]) -> str:
-    """`mean - mean`, followed by `(=)` where seeds alone differ as much; a dash where it cannot be told."""
+    """`mean - mean`, followed by `(=)` where seeds alone differ as much; a dash where there are too few seeds."""
     if min(len(ones), len(others)) < 2:
         return '-'
     value = mean(ones) - mean(others)

@@ -54,7 +54,7 @@ class TokenLabelClassifier(BaseModel):
 
     Raises:
         UserError: an unknown architecture, one for images that are not RGB, token targets for a network that cannot
-            have a token head, an annotator that is told another mean and std than the images have, CutMix or Mixup
+            have a token head, an annotator with another mean and std than the images, CutMix or Mixup
             beside what does not go with them, a network without gradient checkpointing, or an unknown backend to
             compile with.
     """

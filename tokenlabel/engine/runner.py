@@ -190,7 +190,7 @@ class Runner(mmengine.runner.Runner):
         self.register_hook(RefuseNonFiniteWeights())
 
     def call_hook(self, fn_name: str, **kwargs) -> None:
-        """As MMEngine; a hook meets the runner once before a run, and finds weights under `state_dict` in any file."""
+        """As MMEngine; `before_run` is called once a run, and weights of any file are under `state_dict`."""
         if fn_name == 'before_run':
             if self._hooks_met:
                 return
@@ -350,7 +350,7 @@ class Runner(mmengine.runner.Runner):
     def load_checkpoint(self, filename: str, map_location='cpu', strict: bool = True, **kwargs) -> dict:
         """As MMEngine, but a weight that is missing, left over, or of another shape or kind is an error.
 
-        Hooks that have a say in it, such as `EMAHook`, meet the runner first.
+        `before_run` is called first: hooks such as `EMAHook` change what is loaded.
 
         Raises:
             UserError: as `load_from_local`, or the checkpoint belongs to another model.

@@ -62,7 +62,7 @@ def entries(path: Path, ended: bool = False) -> Iterator[Member | Link]:
 
 
 def _entry(member: tarfile.TarInfo, end: int) -> Iterator[Member | Link]:
-    # `tarfile` would go on with a negative size, for ever
+    # `tarfile` would read a negative size for ever
     if member.size < 0 or member.offset_data + (member.size if member.isreg() else 0) > end:
         raise ValueError('it is cut off')
     if not 0 < len(member.name) <= _MAX_NAME:

@@ -58,7 +58,7 @@ class TokenLabelLoss:
         Args:
             logits: a model's output in training, of any floating dtype; computed in float32 at least.
             targets: of the same images, not mixed.
-            labels: int64 [B], image labels; wanted with `ground_truth`.
+            labels: int64 [B], image labels; needed with `ground_truth`.
 
         Returns:
             `loss_cls` and, unless `dense_weight` is 0, `loss_tokens`: scalars whose sum is the loss.

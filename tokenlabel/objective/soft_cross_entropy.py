@@ -49,7 +49,7 @@ def kernel_is_faster(logits: Tensor, ids: Tensor) -> bool:
     """Whether the Triton kernel is there and does less than the passes of plain PyTorch.
 
     It reads the logits once and writes their gradient, so a GPU moves a fraction of the bytes. Not so where no
-    gradient is wanted, and where a target lists many classes, all of which it compares with each other: that of the
+    gradient is needed, and where a target lists many classes, all of which it compares with each other: that of the
     class token lists every class, and is 1 / N of the logits.
     """
     needs_gradient = logits.requires_grad and torch.is_grad_enabled()

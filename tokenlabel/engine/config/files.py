@@ -114,7 +114,7 @@ def _files_of(path: Path, heirs: tuple[Path, ...]) -> Iterator[Path]:
 
 
 def _bases(path: Path, text: str) -> list[Path]:
-    """What `_base_` names, as far as that can be told without running the file."""
+    """What `_base_` names, as far as it is known without running the file."""
     if path.suffix == '.py':
         named = _literal_base(path, text)
     else:

@@ -66,7 +66,7 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
 
     Names that a config uses while it is read (`crop_size = ...`) are allowed in files; one that nearly spells a key
     that is read is taken for a mistake. An option on the command line has to start with a key that is read. A loader
-    without workers is told to keep none.
+    without workers loses the settings of workers.
 
     Raises:
         UserError: the file is missing or cannot be read, a key is misspelt, an option would have no effect, or a value

@@ -1,4 +1,4 @@
-"""What may be told to what a config names: read from signatures, and from the source where there are none."""
+"""Which keys a class or function of a config takes: from its signature, or from its source where it has none."""
 
 import ast
 import functools

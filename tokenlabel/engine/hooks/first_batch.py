@@ -49,7 +49,7 @@ class FirstBatchPicture(Hook):
 
     @master_only
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
-        """Draws it, now that the model has told its grid."""
+        """Draws it, now that the model knows its grid."""
         if self._batch is None:
             return
         classifier, batch, self._batch = classifier_of(runner), self._batch, None

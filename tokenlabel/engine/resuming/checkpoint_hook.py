@@ -23,7 +23,7 @@ from tokenlabel.files.writing import write_atomically
 class ResumableCheckpointHook(CheckpointHook):
     """MMEngine's CheckpointHook, with the random states of every process in the checkpoint.
 
-    An old checkpoint goes once the new one is on disk.
+    An old checkpoint is removed once the new one is on disk.
     Checkpoints and `last_checkpoint` name files of their own folder, without it, so that a copied folder stands for
     itself. Only files that this run wrote, or a run in the same folder that it resumes, are removed, and never folders:
     of a checkpoint from elsewhere the run neither knows the best score nor the checkpoints to be removed.
@@ -90,7 +90,7 @@ class ResumableCheckpointHook(CheckpointHook):
         self._remove_oldest(runner, kept)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        """As MMEngine; the former best goes once the new one is on disk.
+        """As MMEngine; the former best is removed once the new one is on disk.
 
         Raises:
             UserError: validation does not measure what `save_best` names.
@@ -173,7 +173,7 @@ def checkpoint_folder(runner: Runner) -> Path:
 
 @contextmanager
 def failing_together() -> Iterator[None]:
-    """Raises in every process the first UserError that one of them meets in the block.
+    """Raises the first UserError of any process in every process.
 
     Raises:
         UserError: as said.

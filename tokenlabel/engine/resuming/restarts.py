@@ -10,8 +10,8 @@ from mmengine.runner import Runner
 def go_on_after_restart(runner: Runner) -> None:
     """Lets training resume from its newest checkpoint where torchrun has started these processes a second time.
 
-    Whatever the run was told to start from then gives way. Checkpoints older than the launch (`LAUNCHED_AT`, in seconds
-    since 1970) are those of another run: without a newer one, training starts as it was told to.
+    Whatever the command starts from then gives way. Checkpoints older than the launch (`LAUNCHED_AT`, in seconds
+    since 1970) are those of another run: without a newer one, training starts as the command says.
     """
     restarts = max(all_gather_object(int(os.environ.get('TORCHELASTIC_RESTART_COUNT', 0))))
     if restarts:

@@ -34,7 +34,7 @@ def restore(runner: Runner, checkpoint: dict, filename: str) -> None:
 
     In place of the second half of MMEngine's `Runner.resume`, which executes the config that a checkpoint holds, and
     lets it override learning rate, schedules, seed and all settings of the optimizer. Here they are those of the
-    config; schedules are computed anew up to the iteration. All that differs is told in one line.
+    config; schedules are computed anew up to the iteration. One line lists all that differs.
 
     Args:
         runner: with loop, optimizers and schedules as they were built from the config.

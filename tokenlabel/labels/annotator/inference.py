@@ -123,7 +123,7 @@ class Inference:
 
 @contextmanager
 def _full_fp32() -> Iterator[None]:
-    """No TF32, which PyTorch allows in convolutions unless told otherwise."""
+    """No TF32, which PyTorch allows in convolutions by default."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     saved = matmul.allow_tf32, cudnn.allow_tf32
     matmul.allow_tf32 = cudnn.allow_tf32 = False

@@ -188,7 +188,7 @@ def _size_errors(name: str, size: int) -> Iterator[None]:
 
 
 def _is_made_with(name: str, model_kwargs: dict[str, Any]) -> bool:
-    """Whether a model takes these arguments; without a connection that cannot be told of one on the hub."""
+    """Whether a model takes these arguments; without a connection this is not known of a model on the hub."""
     try:
         return ':' in name or bool(timm.create_model(name, pretrained=False, **model_kwargs))
     except Exception:

@@ -62,7 +62,7 @@ def import_release(
             `class/image.JPEG` and records no sizes, which is enough where a map covers the whole image.
         transposed: the maps have rows and columns exchanged; they are put upright.
         workers: processes that read maps and image headers; 0 reads here.
-        on_batch: told (images, images in all) when a batch is on disk, first for those of earlier attempts; from a
+        on_batch: called with (images, images in all) when a batch is on disk, first for those of earlier attempts; from a
             thread.
 
     Raises:
