@@ -70,7 +70,7 @@ class AnnotatorTokenLabels:
     """Token labeling without a store: the annotator labels the very view of each image that the student sees.
 
     That is the augmented view, erased rectangles included. The annotator runs in every step, in bfloat16 on a GPU and
-    in float32 elsewhere, so choose a small one. It is no part of the model: it is neither trained nor saved and has no EMA.
+    in float32 elsewhere, so choose a small one. It is no part of the model: neither trained nor saved.
 
     Args:
         annotator: arguments of `tokenlabel.labels.annotator.load_annotator`, such as `name` and `checkpoint`. Where

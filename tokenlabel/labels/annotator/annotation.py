@@ -113,8 +113,8 @@ def annotate(
         workers: processes that decode images; 0 decodes here.
         labels: the annotator's class of each class of the reader, -1 where it has none, for its accuracy.
         wait_for_others: return only once no other process is at work, and take over from one that dies.
-        on_unreadable: called with the path of an image that cannot be read, and why; the image goes without a map. None makes
-            it an error.
+        on_unreadable: called with the path of an image that cannot be read, and why; the image goes without a map.
+            None makes it an error.
         on_batch: called after every batch with the progress of this process, and about once a second while it waits.
 
     Returns:

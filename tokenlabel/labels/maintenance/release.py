@@ -62,8 +62,8 @@ def import_release(
             `class/image.JPEG` and records no sizes, which is enough where a map covers the whole image.
         transposed: the maps have rows and columns exchanged; they are put upright.
         workers: processes that read maps and image headers; 0 reads here.
-        on_batch: called with (images, images in all) when a batch is on disk, first for those of earlier attempts; from a
-            thread.
+        on_batch: called with (images, images in all) when a batch is on disk, first for those of earlier attempts;
+            from a thread.
 
     Raises:
         UserError: images without map or maps without image, two images of one map, a map of another kind or shape, an
