@@ -40,7 +40,7 @@ from tokenlabel.engine.resuming.completeness import RefuseIncomplete
 from tokenlabel.engine.resuming.optimizer_state import OptimizerStateHook
 from tokenlabel.engine.resuming.preemption import StopOnSignal, start_worker
 from tokenlabel.engine.resuming.random_states import RandomStateHook
-from tokenlabel.engine.resuming.restarts import go_on_after_restart
+from tokenlabel.engine.resuming.restarts import resume_after_restart
 from tokenlabel.engine.resuming.restore import described, restore
 from tokenlabel.engine.resuming.schedules import rates_at
 from tokenlabel.engine.resuming.seeded_samples import check_ends, with_seeded_samples
@@ -212,7 +212,7 @@ class Runner(mmengine.runner.Runner):
         """
         with folder_errors(self.work_dir), sole_run(self.work_dir):
             self._write_config()
-            go_on_after_restart(self)
+            resume_after_restart(self)
             try:
                 with self._stop_on_signal.listening():
                     return super().train()

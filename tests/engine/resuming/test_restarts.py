@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tokenlabel.engine.resuming.restarts import go_on_after_restart
+from tokenlabel.engine.resuming.restarts import resume_after_restart
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def started(tmp_path):
         runner = SimpleNamespace(
             work_dir=str(tmp_path), logger=logging.getLogger('test'), _resume=False, _load_from='weights.pth'
         )
-        go_on_after_restart(runner)
+        resume_after_restart(runner)
         assert (runner._resume, runner._load_from) in [(True, None), (False, 'weights.pth')]
         return runner._resume
 

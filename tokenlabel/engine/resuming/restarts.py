@@ -7,7 +7,7 @@ from mmengine.dist import all_gather_object
 from mmengine.runner import Runner
 
 
-def go_on_after_restart(runner: Runner) -> None:
+def resume_after_restart(runner: Runner) -> None:
     """Lets training resume from its newest checkpoint where torchrun has started these processes a second time.
 
     Whatever the command starts from then gives way. Checkpoints older than the launch (`LAUNCHED_AT`, in seconds
