@@ -7,6 +7,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmseg_ext.checks.num_classes import settle_num_classes
 from tokenlabel.engine.config.run_config import load_config, register_imports
 
 
@@ -18,6 +19,7 @@ def config_sizes(name: str) -> tuple[float, float]:
     config = load_config(name)
     register_imports(config)
     if config.default_scope == 'mmseg':
+        settle_num_classes(config)
         return _segmentation(config.model)
     network = dict(config.model.network, pretrained=False)
     # timm builds other networks than ours with numbers that the meta device has not

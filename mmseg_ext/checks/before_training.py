@@ -7,6 +7,7 @@ from mmseg_ext.checkpoints.other_classes import start_from_one_file
 from mmseg_ext.checks.datasets import check_datasets
 from mmseg_ext.checks.ignore_index import settle_ignore_index
 from mmseg_ext.checks.model import check_model
+from mmseg_ext.checks.num_classes import settle_num_classes
 
 
 def prepare_training(config: Config, processes: int, dry_run: bool = False) -> None:
@@ -18,9 +19,10 @@ def prepare_training(config: Config, processes: int, dry_run: bool = False) -> N
         dry_run: Data that are not here are left alone, and the processes have a GPU each.
 
     Raises:
-        UserError: As `settle_ignore_index`, `check_datasets` and `check_model`.
+        UserError: As `settle_num_classes`, `settle_ignore_index`, `check_datasets` and `check_model`.
     """
     start_from_one_file(config)
+    settle_num_classes(config)
     settle_ignore_index(config)
     check_datasets(config, only_here=dry_run)
     check_model(config, processes, on_gpus=dry_run or torch.cuda.is_available())

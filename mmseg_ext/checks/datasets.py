@@ -11,7 +11,9 @@ from mmseg_ext.checks.config_parts import EDGE_HEADS, datasets_of, heads_of, mod
 from mmseg_ext.checks.crop import warning_of_large_crop
 from mmseg_ext.checks.ignore_index import settle_ignore_index
 from mmseg_ext.checks.learnable_labels import SampledLabels, check_learnable, many_for, warn
-from mmseg_ext.datasets.load_label_map import IGNORED, read_label_map, stored_ids
+from mmseg_ext.checks.num_classes import settle_num_classes
+from mmseg_ext.datasets.load_label_map import read_label_map, stored_ids
+from mmseg_ext.datasets.mask_classes import IGNORED, counted_classes
 from mmseg_ext.datasets.stored_files import open_stored
 from tokenlabel.errors import UserError
 from tokenlabel.image_files.reading import image_size
@@ -33,8 +35,8 @@ def check_datasets(config: Config, splits: tuple[str, ...] = ('train', 'val'), o
     those on another machine are left alone.
 
     Args:
-        config: A segmentation config whose `custom_imports` are done. What it leaves open of `ignore_index` and of
-            LoadLabelMap's `num_classes` is filled in, so that training reads what was looked at.
+        config: A segmentation config whose `custom_imports` are done. What it leaves open of `ignore_index`, of
+            the model's and of LoadLabelMap's `num_classes` is filled in, so that training reads what was looked at.
         splits: Which of the `train`, `val` and `test` data loaders to look at.
         only_here: Leave alone data sets whose folder of images or of annotations is not here.
 
@@ -43,6 +45,7 @@ def check_datasets(config: Config, splits: tuple[str, ...] = ('train', 'val'), o
             does not fit its image or the classes, the model's heads have another number of classes, data sets count
             their classes differently, or as `settle_ignore_index` and `check_learnable`.
     """
+    settle_num_classes(config)
     ignored = settle_ignore_index(config)
     classes = {}
     for split in splits:
@@ -156,9 +159,15 @@ def _read(found: SampledLabels, annotated: list[dict], dataset: dict, in_files: 
         more = few or (found.absent and number < MORE_SAMPLES and many_for(len(found.classes)) <= MORE_SAMPLES)
         if number >= len(spread[0]) and not more:
             break
-        reduces, chosen = found.reduce_zero_label, sample.get('label_map')
+        reduces, chosen, classes = found.reduce_zero_label, sample.get('label_map'), sample.get('mask_classes')
         shape = _shape(sample['img_path'])
-        labels = read_label_map(path, in_files, reduces, chosen, shape=shape, ignore_index=found.ignore_index)
+        counted = counted_classes(in_files, reduces, tuple((chosen or {}).items()), found.ignore_index)
+        labels = read_label_map(path, classes or counted, shape, ignore_index=found.ignore_index)
+        if keeps_255 and classes is not None and not classes.is_plain and not reduces:
+            raise UserError(
+                f'{found.place} names numbers or colours of its classes and reads {path} with LoadAnnotations, which '
+                'knows nothing of them: read it with LoadLabelMap.'
+            )
         found.add(path, labels)
         if keeps_255 and found.ignore_index != IGNORED and _gives_255(path, reduces, chosen):
             raise UserError(

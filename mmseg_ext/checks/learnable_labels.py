@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from mmengine.logging import print_log
 
-from mmseg_ext.datasets.load_label_map import IGNORED, stored_ids
+from mmseg_ext.datasets.load_label_map import stored_ids
+from mmseg_ext.datasets.mask_classes import IGNORED
 from tokenlabel.errors import UserError
 
 MOST_IGNORED = 0.99  # share of the pixels
@@ -133,11 +134,9 @@ def _nothing(sample: SampledLabels, stored: list[int], split: str) -> str:
     occurs = f'of the {len(sample.classes)} classes ' if sample.classes else ''
     occurs += f'{_names(sample, sample.present)} alone occurs' if sample.present else 'none occurs'
     what = 'learned from' if split == 'train' else 'scored by'
-    holding = 'which holds' if len(sample.files) == 1 else 'which hold'
-    return (
-        f'Nothing can be {what} {_looked_at(sample)}, {holding} {_listing(stored)} alone: {occurs}; '
-        f'{_remedy(sample, stored)}.'
-    )
+    hold = 'holds' if len(sample.files) == 1 else 'hold'
+    holding = f', which {hold} {_listing(stored)} alone' if stored else ''
+    return f'Nothing can be {what} {_looked_at(sample)}{holding}: {occurs}; {_remedy(sample, stored)}.'
 
 
 def _remedy(sample: SampledLabels, stored: list[int]) -> str:
@@ -159,7 +158,9 @@ def _remedy(sample: SampledLabels, stored: list[int]) -> str:
 
 def _mapped(sample: SampledLabels, label: int) -> str:
     number = label + sample.reduce_zero_label
-    key = f', or set {sample.place}.label_map={{255: {label}}}' if sample.kind == 'ImageMaskFolders' else ''
+    own = sample.kind == 'ImageMaskFolders'
+    numbers = [f'{name}={255 if number == label else number}' for number, name in enumerate(sample.classes)]
+    key = f', or name the numbers: classes=dict({", ".join(numbers[:NAMED])})' if own else ''
     return f'write {number} in its place{key if not sample.reduce_zero_label else ""}'
 
 

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
+from mmseg_ext.datasets.mask_classes import IGNORED, Value, mask_classes
 from tokenlabel.errors import UserError
 from tokenlabel.files.folder_walk import IMAGE_SUFFIXES, find_files, report_skipped
-from tokenlabel.files.reading import read_lines, read_names
-from tokenlabel.pictures.labels import class_palette
+from tokenlabel.files.reading import read_lines
 
 MASK_SUFFIXES = ('.png', '.tif', '.tiff', '.bmp')
 _LIST = ('The list of images', 'surrogateescape')  # names of files may be any bytes
@@ -23,12 +24,14 @@ class ImageMaskFolders(BaseSegDataset):
     folder of images can be a part of the data, such as a validation set, with the masks of all in one folder.
 
     Args:
-        classes: Names in the order of their ids, from 0 (with `reduce_zero_label` from 1); or a text file of them, one
-            a line, below `data_root`. As MMSegmentation's own data sets have it, `metainfo.classes` says the same.
-        palette: One RGB colour (0 to 255) per class, for pictures; distinct colours by default. `metainfo.palette`
-            says the same.
-        label_map: Id in the files -> id of the class, or 255 for what is not to be learned, where files number classes
-            otherwise: `{255: 1}` for masks of 0 and 255. Ids that it does not name stay what they are.
+        classes: Names in the order of their ids, from 0 (with `reduce_zero_label` from 1); names with their ids,
+            colours, or several of these: `dict(sky=0, road=[3, 4], car='#400080', foreground=255)`; or a text file
+            below `data_root`, see `mask_classes`. As MMSegmentation's own data sets have it, `metainfo.classes` says
+            the same.
+        ignore: Ids or colours that are not learned, beside 255, such as `[11]`.
+        others: What `classes` and `ignore` do not name: 'error', 'ignore', or the name of a class.
+        palette: One RGB colour (0 to 255) per class, for pictures. By default the classes' colours in the masks, or
+            distinct ones. `metainfo.palette` says the same.
         metainfo: Classes and palette, if they are not given by themselves, and what else the checkpoint should note.
         img_suffix: How the files of images may end, in any case. `'_photo.jpg'` is a suffix, too.
         seg_map_suffix: How the files of masks may end.
@@ -38,27 +41,35 @@ class ImageMaskFolders(BaseSegDataset):
         **kwargs: As mmseg's `BaseSegDataset`: `data_root`, `pipeline`, `reduce_zero_label`, `indices`...
 
     Raises:
-        UserError: A folder or list is missing, there are no images, one has no mask, two have one name, or the classes
-            are not 1 to 255 different names or given twice, or `label_map` names what is no class.
+        UserError: A folder or list is missing, there are no images, one has no mask, two have one name, or as
+            `mask_classes`.
     """
 
     def __init__(
         self,
-        classes: Sequence[str] | str | None = None,
+        classes: Sequence[str] | Mapping[str, Any] | str | None = None,
+        ignore: Sequence[Value] | Value = (),
+        others: str = 'error',
         palette: Sequence[Sequence[int]] | None = None,
-        label_map: Mapping[int, int] | None = None,
         metainfo: Mapping | None = None,
         img_suffix: str | Sequence[str] = IMAGE_SUFFIXES,
         seg_map_suffix: str | Sequence[str] = MASK_SUFFIXES,
         **kwargs,
     ) -> None:
         about = dict(metainfo or {})
-        names = class_names(_once('classes', classes, about.pop('classes', None)), kwargs.get('data_root'))
-        colours = _once('palette', palette, about.pop('palette', None)) or class_palette(len(names))
+        ignored = kwargs.get('ignore_index', IGNORED)
+        self.mask_classes = mask_classes(
+            _once('classes', classes, about.pop('classes', None)),
+            [*(ignore if isinstance(ignore, (list, tuple)) else [ignore]), *([ignored] if ignored != IGNORED else [])],
+            others,
+            kwargs.get('data_root'),
+            kwargs.get('reduce_zero_label', False),
+        )
+        names = self.mask_classes.names
+        colours = _once('palette', palette, about.pop('palette', None)) or self.mask_classes.palette()
         colours = [list(colour) for colour in colours]
         if len(colours) != len(names):
             raise UserError(f'palette has {len(colours)} colours for {len(names)} classes: give one for each, or none.')
-        self._class_of_id = _checked_map(label_map, len(names), kwargs.get('reduce_zero_label', False))
         super().__init__(
             metainfo=dict(about, classes=names, palette=colours),
             img_suffix=_suffixes(img_suffix),
@@ -78,10 +89,10 @@ class ImageMaskFolders(BaseSegDataset):
                 f'{folder} holds no images ({", ".join(self.img_suffix)}): put them there, or set img_suffix.'
             )
         shared = dict(
-            label_map=self._class_of_id,
+            mask_classes=self.mask_classes,
+            label_map=None,
             reduce_zero_label=self.reduce_zero_label,
             ignore_index=self.ignore_index,
-            num_classes=len(self._metainfo['classes']),
         )
         samples = [dict(img_path=str(path), seg_fields=[], **shared) for path in images.values()]
         mask_folder = self.data_prefix.get('seg_map_path')
@@ -108,46 +119,11 @@ class ImageMaskFolders(BaseSegDataset):
         return set(names)
 
 
-def class_names(classes: Sequence[str] | str | None, data_root: str | None = None) -> tuple[str, ...]:
-    """Names of classes, given as such or as a text file of one name a line.
-
-    Raises:
-        UserError: The file cannot be read, or they are not 1 to 255 different names.
-    """
-    if classes is None:
-        raise UserError('The data set has no classes: name them, classes=[...], in the order of their ids.')
-    if isinstance(classes, str):
-        classes = read_names(Path(data_root or '', classes), 'The list of classes')
-    repeated = sorted({name for name in classes if list(classes).count(name) > 1})
-    if repeated or not 1 <= len(classes) <= 255:
-        reason = f'{repeated[0]!r} is named twice' if repeated else f'there are {len(classes)}'
-        raise UserError(f'The data set wants 1 to 255 classes of different names, and {reason}: correct `classes`.')
-    return tuple(classes)
-
-
-def _once(key: str, given: Sequence | None, in_metainfo: Sequence | None) -> Sequence | None:
+def _once(key: str, given: Any, in_metainfo: Any) -> Any:
     """What is given, by itself or in `metainfo`."""
-    if given is None or in_metainfo is None or list(given) == list(in_metainfo):
+    if given is None or in_metainfo is None or given == in_metainfo or list(given) == list(in_metainfo):
         return in_metainfo if given is None else given
     raise UserError(f'The data set has {key} and other metainfo.{key}: state one of them.')
-
-
-def _checked_map(label_map: Mapping | None, num_classes: int, reduce_zero_label: bool) -> dict[int, int] | None:
-    if label_map is None:
-        return None
-    if reduce_zero_label:
-        raise UserError(
-            'The data set has both label_map and reduce_zero_label: leave the latter out, and let label_map say what '
-            'each id of the files is, {0: 255, 1: 0, 2: 1...}.'
-        )
-    for old, new in label_map.items():
-        of_files = isinstance(old, int) and 0 <= old <= 255
-        if not of_files or not isinstance(new, int) or not (0 <= new < num_classes or new == 255):
-            raise UserError(
-                f'label_map of the data set says {old!r}: {new!r}, where an id of 8 bits is mapped to a class, 0 to '
-                f'{num_classes - 1}, or to 255: correct it.'
-            )
-    return dict(label_map)
 
 
 def _suffixes(given: str | Sequence[str]) -> tuple[str, ...]:

@@ -1,19 +1,16 @@
 """Reading the class ids of an annotation, and saying so where they cannot be right."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
-import cv2
 import numpy as np
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
 
+from mmseg_ext.datasets.mask_classes import IGNORED, MaskClasses, counted_classes
 from mmseg_ext.datasets.stored_files import open_stored
 from tokenlabel.errors import UserError
-from tokenlabel.image_files.reading import read_numbers
+from tokenlabel.image_files.reading import read_numbers, read_pixels
 from tokenlabel.image_files.unreadable import because
-
-IGNORED = 255  # what MMSegmentation's losses and metrics leave out
 
 
 @TRANSFORMS.register_module()
@@ -44,14 +41,15 @@ class LoadLabelMap(LoadAnnotations):
         Raises:
             UserError: As `read_label_map`.
         """
+        ignored = results.get('ignore_index', IGNORED) if self.ignore_index is None else self.ignore_index
+        label_map = tuple((results.get('label_map') or {}).items())
         results['gt_seg_map'] = read_label_map(
             results['seg_map_path'],
-            self.num_classes or results.get('num_classes'),
-            results['reduce_zero_label'],
-            results.get('label_map'),
+            results.get('mask_classes')
+            or counted_classes(self.num_classes, results['reduce_zero_label'], label_map, ignored),
             shape=results.get('ori_shape'),
             backend_args=self.backend_args,
-            ignore_index=results.get('ignore_index', IGNORED) if self.ignore_index is None else self.ignore_index,
+            ignore_index=ignored,
         )
         results['seg_fields'].append('gt_seg_map')
 
@@ -64,9 +62,7 @@ class LoadLabelMap(LoadAnnotations):
 
 def read_label_map(
     path: str | Path,
-    num_classes: int | None = None,
-    reduce_zero_label: bool = False,
-    label_map: Mapping[int, int] | None = None,
+    classes: MaskClasses,
     shape: tuple[int, int] | None = None,
     backend_args: dict | None = None,
     ignore_index: int = IGNORED,
@@ -74,53 +70,52 @@ def read_label_map(
     """An annotation as the classes of its pixels, uint8 [H, W], with `ignore_index` where nothing is to be learned.
 
     Args:
-        path: Picture of one channel: ids in 8 or 16 bits, or indices of a palette.
-        num_classes: Ids that count, after `reduce_zero_label`; None for up to 255.
-        reduce_zero_label: A stored 0 is ignored and the classes count from 1.
-        label_map: Class in the file -> class (or 255 for none), for data sets of which some classes are chosen
-            or whose files number them otherwise.
+        path: Picture of one channel (ids in 8 or 16 bits, or indices of a palette), or in colours where the classes
+            have colours.
+        classes: What its numbers or colours stand for.
         shape: Height and width that it must have, those of its image, in pixels.
         backend_args: File backend, as MMEngine configures it.
-        ignore_index: Class in the file that is ignored, beside 255, and what is ignored in the result.
+        ignore_index: What is ignored in the result.
 
     Raises:
-        UserError: The file is missing or broken, in colours, of another size, or holds an id that is no class.
+        UserError: The file is missing or broken, of another size, in colours that no class has, or holds an id that is
+            no class.
     """
-    stored = _read(path, backend_args)
-    if stored.ndim != 2:
+    stored = _read(path, backend_args, in_colour=bool(classes.colours))
+    if stored.ndim != 2 and not classes.colours:
         raise UserError(
             f'Annotation {path} is a colour picture ({stored.shape[2]} channels) where one channel of class ids is '
-            'expected: convert its colours to ids.'
+            "expected: name the colours, classes=dict(road='#804080', ...), or convert it to ids."
         )
-    if shape is not None and stored.shape != tuple(shape[:2]):
+    if shape is not None and stored.shape[:2] != tuple(shape[:2]):
         raise UserError(
             f'Annotation {path} is {stored.shape[1]}x{stored.shape[0]} and its image {shape[1]}x{shape[0]} (width x '
             'height, as the image is shown): make the two of one size, or remove them.'
         )
-    table, is_known = _table(num_classes, reduce_zero_label, label_map, ignore_index)
-    if stored.dtype != np.uint8 and stored.max() > IGNORED:
-        _refuse(path, stored, is_known, num_classes, reduce_zero_label, ignore_index)
-    ids = stored.astype(np.uint8, copy=False)
-    if not cv2.LUT(ids, is_known).all():
-        _refuse(path, stored, is_known, num_classes, reduce_zero_label, ignore_index)
-    return cv2.LUT(ids, table)
+    labels = classes.labels(stored, path)
+    if ignore_index != IGNORED:
+        labels[labels == IGNORED] = ignore_index
+    return labels
 
 
 def stored_ids(path: str | Path, backend_args: dict | None = None) -> dict[int, int]:
-    """How many pixels of an annotation hold each id, as it is stored.
+    """How many pixels of an annotation of one channel hold each id, as it is stored; of one in colours none.
 
     Raises:
         UserError: As `read_label_map`, of a file that cannot be read.
     """
-    ids, counts = np.unique(_read(path, backend_args), return_counts=True)
+    stored = _read(path, backend_args)
+    ids, counts = np.unique(stored if stored.ndim == 2 else [], return_counts=True)
     return dict(zip(ids.tolist(), counts.tolist(), strict=True))
 
 
-def _read(path: str | Path, backend_args: dict | None) -> np.ndarray:
-    """Pixels of a picture as they are stored, uint8 or wider."""
+def _read(path: str | Path, backend_args: dict | None, in_colour: bool = False) -> np.ndarray:
+    """Pixels of a picture as they are stored, uint8 or wider; or RGB, uint8 [H, W, 3]."""
     try:
         with open_stored(path, backend_args) as stream:
             stored, lossy = read_numbers(stream)
+            if in_colour and lossy is None:
+                stored = read_pixels(stream)
     except FileNotFoundError as error:
         raise UserError(f'Annotation {path} is missing: add it, or remove its image.') from error
     except OSError as error:
@@ -131,47 +126,4 @@ def _read(path: str | Path, backend_args: dict | None) -> np.ndarray:
         )
     if stored.dtype.kind not in 'bui' or (stored.dtype.kind == 'i' and stored.min() < 0):
         raise UserError(f'Annotation {path} holds {stored.dtype} numbers where class ids from 0 on are expected.')
-    return stored
-
-
-def _table(
-    num_classes: int | None, reduce_zero_label: bool, label_map: Mapping[int, int] | None, ignore_index: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """For each id from 0 to 255: its class or `ignore_index`, uint8, and whether it may occur, uint8."""
-    classes = np.arange(256) - reduce_zero_label
-    classes[IGNORED] = IGNORED
-    is_class = (classes >= 0) & (classes < min(num_classes or IGNORED, IGNORED))
-    is_ignored = (classes == IGNORED) | (classes == ignore_index) | (classes < 0)
-    table = np.where(is_class, classes, ignore_index)
-    is_mapped = np.zeros(256, bool)
-    for old, new in (label_map or {}).items():
-        table[classes == old] = ignore_index if new == IGNORED else new
-        is_mapped |= classes == old
-    return table.astype(np.uint8), (is_class | is_ignored | is_mapped).astype(np.uint8)
-
-
-def _refuse(
-    path: str | Path,
-    stored: np.ndarray,
-    is_known: np.ndarray,
-    num_classes: int | None,
-    reduce_zero_label: bool,
-    ignore_index: int,
-) -> None:
-    ids, counts = np.unique(stored, return_counts=True)
-    is_wrong = (ids > IGNORED) | (is_known[np.minimum(ids, IGNORED)] == 0)
-    wrong = [str(number) for number in ids[is_wrong]]
-    first, last = int(reduce_zero_label), min(num_classes or IGNORED, IGNORED) - 1 + reduce_zero_label
-    ignored = {IGNORED, *([0, ignore_index + 1] if reduce_zero_label else [ignore_index])}
-    ignored = sorted(number for number in ignored if number <= IGNORED)
-    remedy = 'correct the file, or the classes of the data set, of LoadLabelMap and of the heads'
-    if wrong == [str(last + 1)] and not reduce_zero_label:
-        remedy += (
-            f'; where {last + 1} marks what is not labelled, set ignore_index={last + 1} for the data set; where the '
-            f'classes are 1 to {last + 1}, reduce_zero_label=True'
-        )
-    raise UserError(
-        f'Annotation {path} holds id {", ".join(wrong[:5])}{"..." * (len(wrong) > 5)} in {counts[is_wrong].sum()} '
-        f'pixels, but the classes are {first} to {last} ({" and ".join(map(str, ignored))} '
-        f'{"are" if len(ignored) > 1 else "is"} ignored): {remedy}.'
-    )
+    return stored.astype(np.uint8) if stored.dtype == bool else stored

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mmseg_ext.checkpoints.segmentation_weights import in_names_of, local_path, weights_of
 from mmseg_ext.checkpoints.strict_loading import load_all
+from mmseg_ext.checks.num_classes import settle_num_classes
 from mmseg_ext.inference.image_pixels import AnyImage, image_pixels
 from mmseg_ext.inference.peak_memory import peak_bytes
 from mmseg_ext.inference.segmentation import Segmentation
@@ -88,6 +89,7 @@ class Segmenter:
                 raise UserError(
                     f'Config {name or "given"} describes no segmentation model: give one with a backbone and heads.'
                 )
+            settle_num_classes(config)
             self.model = _build(config.model)
             self._pipeline = Compose(resizing_pipeline(config))
         self._is_grey = reads_grey(config)

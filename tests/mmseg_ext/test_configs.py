@@ -13,6 +13,7 @@ from mmseg.registry import MODELS
 
 from mmseg_ext.checks.config_parts import heads_of
 from mmseg_ext.checks.datasets import check_datasets
+from mmseg_ext.checks.num_classes import settle_num_classes
 from tests.places import CONFIGS
 from tests.segmentation_layouts import LAYOUTS
 from tokenlabel.engine.config.mmseg_scope import enable_mmseg_scope
@@ -105,6 +106,7 @@ def test_a_config_trains_and_validates_and_no_parameter_is_left_out(name, data, 
 @pytest.mark.parametrize('name', EXPERIMENTS)
 def test_crops_classes_and_schedules_of_a_config_agree(name):
     config = Config.fromfile(CONFIGS / name)
+    settle_num_classes(config)
     model, classes = config.model, CLASSES[EXPERIMENTS[name]]
     crop = model.data_preprocessor.size
     train = config.train_dataloader.dataset

@@ -9,6 +9,7 @@ from PIL import Image
 import mmseg_ext  # noqa: F401  (registers the names)
 from mmseg_ext.checks.ignore_index import settle_ignore_index
 from mmseg_ext.datasets.load_label_map import read_label_map
+from mmseg_ext.datasets.mask_classes import counted_classes
 from tokenlabel.errors import UserError
 
 PIPELINE = [
@@ -123,17 +124,11 @@ def test_a_label_that_no_mask_can_hold_is_refused(label):
 def test_what_is_ignored_is_read_as_the_label_to_ignore(tmp_path, reduce_zero_label):
     stored = np.array([[0, 1, 2, 255]], np.uint8) + np.uint8(reduce_zero_label) * np.array([[1, 1, 1, 0]], np.uint8)
     Image.fromarray(stored).save(tmp_path / 'a.png')
-    labels = read_label_map(tmp_path / 'a.png', 2, reduce_zero_label, ignore_index=2)
+    classes = [counted_classes(2, reduce_zero_label, ignore_index=number) for number in (2, 5)]
+    labels = read_label_map(tmp_path / 'a.png', classes[0], ignore_index=2)
     assert labels.tolist() == [[0, 1, 2, 2]]
     with pytest.raises(UserError, match='holds id'):
-        read_label_map(tmp_path / 'a.png', 2, reduce_zero_label, ignore_index=5)
-
-
-def test_a_map_of_labels_may_name_255_and_what_is_no_class(tmp_path):
-    Image.fromarray(np.array([[0, 255, 7]], np.uint8)).save(tmp_path / 'a.png')
-    assert read_label_map(tmp_path / 'a.png', 2, label_map={255: 1, 7: 255}).tolist() == [[0, 1, 255]]
-    with pytest.raises(UserError, match='holds id 7'):
-        read_label_map(tmp_path / 'a.png', 2, label_map={255: 1})
+        read_label_map(tmp_path / 'a.png', classes[1], ignore_index=5)
 
 
 def test_cross_entropy_takes_class_weights_with_every_average():

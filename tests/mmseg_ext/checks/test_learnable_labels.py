@@ -31,7 +31,7 @@ def config(folder: Path, classes=NAMES[:2], split: str = 'train', **changes) -> 
         type='ImageMaskFolders',
         data_root=str(folder),
         data_prefix=dict(img_path='images', seg_map_path='masks'),
-        classes=list(classes),
+        classes=classes,
         pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadLabelMap')],
     )
     return Config({f'{split}_dataloader': dict(dataset=dataset | changes)})
@@ -63,9 +63,9 @@ def warnings(caplog):
 def test_masks_of_0_and_255_are_refused_with_the_remedy(tmp_path, split):
     write(tmp_path, [[0, 255], [0, 0]], [[0, 0], [255, 0]])
     refused(
-        rf'the 2 masks in .*masks, which hold the numbers 0 and 255 alone: of the 2 classes background alone occurs; '
-        rf'255 is ignored: where it stands for leaf, write 1 in its place, or set {split}_dataloader\.dataset\.'
-        r'label_map=\{255: 1\}',
+        r'the 2 masks in .*masks, which hold the numbers 0 and 255 alone: of the 2 classes background alone occurs; '
+        r'255 is ignored: where it stands for leaf, write 1 in its place, or name the '
+        r'numbers: classes=dict\(background=0, leaf=255\)',
         tmp_path,
         split=split,
     )
@@ -73,7 +73,7 @@ def test_masks_of_0_and_255_are_refused_with_the_remedy(tmp_path, split):
 
 def test_the_remedy_makes_masks_of_0_and_255_good(tmp_path, warnings):
     write(tmp_path, [[0, 255], [0, 0]])
-    assert warnings(tmp_path, label_map={255: 1}) == []
+    assert warnings(tmp_path, classes=dict(background=0, leaf=255)) == []
 
 
 @pytest.mark.parametrize('split', ['train', 'val', 'test'])
@@ -123,7 +123,7 @@ def test_classes_that_never_occur_are_named(tmp_path, warnings):
 def test_255_that_may_stand_for_the_missing_class_is_named(tmp_path, warnings):
     write(tmp_path, [[0, 1], [255, 0]])
     [said] = warnings(tmp_path, NAMES)
-    assert '255 is ignored: where it stands for fruit, write 2 in its place, or set train_dataloader' in said
+    assert '255 is ignored: where it stands for fruit, write 2 in its place, or name the numbers: classes=dict(' in said
 
 
 def test_reduce_zero_label_on_masks_that_start_at_0_is_named(tmp_path, warnings):
@@ -141,8 +141,8 @@ def test_reduce_zero_label_on_masks_of_two_classes_is_refused(tmp_path):
 def test_masks_that_count_from_1_are_refused_with_both_remedies(tmp_path):
     write(tmp_path, [[1, 2], [3, 1]])
     refused(
-        r'holds id 3 in .* where 3 marks what is not labelled, set ignore_index=3 for the data set; where the classes '
-        'are 1 to 3, reduce_zero_label=True',
+        r'holds id 3 in .* where 3 marks what is not labelled, set ignore=\[3\] .*; where the classes are 1 to 3, '
+        'reduce_zero_label=True',
         tmp_path,
         NAMES,
     )

@@ -14,7 +14,7 @@ from tests.picture_files import COLOR, FAULTS, KINDS, encoded
 from tokenlabel.data.images import LabeledImages
 from tokenlabel.data.readers import open_images
 from tokenlabel.errors import UserError
-from tokenlabel.image_files.reading import rgb_pixels
+from tokenlabel.image_files.reading import decode, rgb_pixels
 from tokenlabel.labels.annotator.annotation import ViewedImages, _collate, _report
 from tokenlabel.labels.source_images import image_size, open_rgb
 from tokenlabel.transforms.view import View
@@ -24,19 +24,16 @@ class Whole:
     """A view rule, and a transform: the image as it is."""
 
     size = 1
-    draft = False
 
     def pixels(self, image):
         return pil_to_tensor(image)
 
     def __call__(self, image):
-        return pil_to_tensor(image), View.identity()
+        return pil_to_tensor(decode(image)), View.identity()
 
 
 class Undecoded(Whole):
     """A transform that decodes for itself, as the quick one does."""
-
-    draft = True
 
     def __call__(self, image):
         return torch_order(rgb_pixels(image)), View.identity()
