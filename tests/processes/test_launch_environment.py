@@ -1,9 +1,11 @@
 """What launchers say in the environment is read once, and nonsense is one sentence."""
 
+import os
+
 import pytest
 
 from tokenlabel.errors import UserError
-from tokenlabel.processes.launch_environment import Place, launched_place, own_place
+from tokenlabel.processes.launch_environment import Place, cores_per_process, launched_place, own_place
 
 TWO = {'RANK': '1', 'LOCAL_RANK': '1', 'WORLD_SIZE': '2', 'MASTER_ADDR': 'localhost', 'MASTER_PORT': '29500'}
 SLURM = {'SLURM_PROCID': '1', 'SLURM_LOCALID': '0', 'SLURM_NTASKS': '2', 'SLURM_NODELIST': 'n[1-2]'}
@@ -56,3 +58,10 @@ def test_other_launchers_are_checked_alike():
         launched_place('slurm', SLURM | {'SLURM_PROCID': 'x'})
     with pytest.raises(UserError, match=r'WORLD_SIZE to .x.'):
         launched_place('none', {'WORLD_SIZE': 'x'})
+
+
+def test_processes_of_one_machine_share_its_cores():
+    alone = cores_per_process({})
+    assert alone == len(os.sched_getaffinity(0))
+    assert cores_per_process({'LOCAL_WORLD_SIZE': '2'}) == max(1, alone // 2)
+    assert cores_per_process({'LOCAL_WORLD_SIZE': '1000'}) == 1

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from tokenlabel.cli.annotator_arguments import add_annotator_arguments, annotator_of
 from tokenlabel.cli.boundary import reports_errors
-from tokenlabel.cli.parser import Parser, batch_size, positive, share, worker_count
+from tokenlabel.cli.parser import Parser, add_workers, batch_size, positive, share
 from tokenlabel.data.readers import open_images
 from tokenlabel.errors import UserError, is_out_of_memory
 from tokenlabel.labels.annotator import (
@@ -25,12 +25,13 @@ from tokenlabel.labels.annotator import (
     map_side,
     read_class_names,
 )
-from tokenlabel.labels.annotator.annotation import annotate
+from tokenlabel.labels.annotator.annotation import Tally, annotate
 from tokenlabel.labels.annotator.inference import PRECISIONS, Inference
 from tokenlabel.labels.annotator.progress_bar import AnnotationBar
 from tokenlabel.labels.class_map import match_classes
 from tokenlabel.labels.store import LabelWriter, image_keys
 from tokenlabel.labels.view_rule import RULES, Squash, rule_record
+from tokenlabel.pictures.names import readable_names
 from tokenlabel.processes.launch_environment import own_place
 from tokenlabel.processes.signals import when_stopped
 
@@ -49,6 +50,12 @@ def run(args: argparse.Namespace) -> int:
     device = own_device(args.device, local_rank)
     precision = args.precision or ('bf16' if device.type == 'cuda' else 'fp32')
     annotator = annotator_of(args)
+    if not args.img_size and 'img_size' not in args.model_kwargs and annotator.size != annotator.native_size:
+        say(
+            rank == 0,
+            f'{args.annotator} sees {annotator.size} pixels instead of {annotator.native_size}, which its cells do not '
+            'divide.',
+        )
     view = annotator_view(annotator, args.view, args.crop_pct)
     dense = annotator.dense.to(device)
     side = map_side(dense, annotator.size, device)
@@ -102,6 +109,7 @@ def run(args: argparse.Namespace) -> int:
                 on_batch=bar.update,
             )
             bar.finish(tally)
+            say(leader and len(tally.labelled) > 1, accuracy(tally, names))
     except Exception as error:
         if is_out_of_memory(error):
             raise UserError(
@@ -152,7 +160,7 @@ def parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group('run')
     group.add_argument('--on-error', choices=['stop', 'skip'], default='stop', help='unreadable images (default: stop)')
     group.add_argument('--batch-size', type=batch_size, help='default: 64, or what the store was begun with')
-    group.add_argument('--workers', type=worker_count, default=4, help='processes that decode images (default: 4)')
+    add_workers(group, 'processes that decode images')
     group.add_argument('--precision', choices=sorted(PRECISIONS), help='default: bf16 on cuda, fp32 on cpu')
     group.add_argument(
         '--channels-last',
@@ -163,6 +171,15 @@ def parser() -> argparse.ArgumentParser:
         '--compile', action='store_true', help='compile the model: minutes at first, faster from then on'
     )
     return parser
+
+
+def accuracy(tally: Tally, names: Sequence[str] | None) -> str:
+    """What the annotator got right of the images that this process annotated, and its weakest classes."""
+    if not tally.labelled:
+        return ''
+    readable = readable_names(names or list(map(str, range(max(tally.labelled) + 1))))
+    weakest = ', '.join(f'{readable[label]} {score:.0f} %' for label, score in tally.weakest(3))
+    return f'top-1 {tally.top1:.1f} % of {tally.labelled.total():,} images; weakest: {weakest}'
 
 
 def own_device(device: torch.device, local_rank: int) -> torch.device:

@@ -9,7 +9,6 @@ tokenlabel benchmark step       # a training step, compiled or not, against the 
 
 import argparse
 import importlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,13 +17,13 @@ import torch
 from tokenlabel.cli.boundary import reports_errors
 from tokenlabel.cli.parser import (
     Parser,
+    add_workers,
     batch_size,
     device_name,
     fraction,
     positive,
     positive_real,
     side,
-    worker_count,
 )
 
 PRECISIONS = ('bf16', 'fp16', 'fp32')
@@ -55,7 +54,7 @@ def add_labels_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--images', type=positive, default=2048 if cuda else 192, help='annotated in each way')
     parser.add_argument('--precision', choices=sorted(PRECISIONS), default='bf16')
     parser.add_argument('--batch-size', type=batch_size, default=64)
-    parser.add_argument('--workers', type=worker_count, default=min(12, os.cpu_count() or 1))
+    add_workers(parser, 'processes that decode images')
     parser.add_argument('--maps', type=positive, default=4000, help='maps to read, from a store and from single files')
     parser.add_argument('--entries', type=positive, default=1_281_167, help='images of the store that is opened')
     parser.add_argument('--runs', type=positive, default=3, help='timed pairs')

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from tokenlabel.cli.annotator_arguments import add_annotator_arguments, annotator_of
 from tokenlabel.cli.boundary import reports_errors
-from tokenlabel.cli.parser import Parser, crop, positive, share, side, whole, worker_count
+from tokenlabel.cli.parser import Parser, add_workers, crop, positive, share, side, whole
 from tokenlabel.data.readers import open_images
 from tokenlabel.errors import UserError
 from tokenlabel.files.output_checks import check_output_file, check_output_folder
@@ -233,7 +233,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument('--crop-pct', type=share, default=1.0, help='of the centre crop (default: 1.0)')
     command.add_argument('--transposed', action='store_true', help='rows and columns of the maps are exchanged')
     command.add_argument('--num-classes', type=positive, default=1000, help='of the annotator (default: 1000)')
-    command.add_argument('--workers', type=worker_count, default=4, help='processes that read (default: 4)')
+    add_workers(command, 'processes that read')
 
     command = add(export_release)
     command.add_argument('store', type=Path)

@@ -13,6 +13,7 @@ import torch
 
 from tokenlabel.devices import usable_device
 from tokenlabel.errors import UserError
+from tokenlabel.processes.launch_environment import cores_per_process
 
 UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 # What no machine of today gets through; more is a slip of the finger, which would fill its memory first.
@@ -49,6 +50,12 @@ positive = whole(1)
 worker_count = whole(0, MAX_WORKERS)
 batch_size = whole(1, MAX_BATCH)
 side = whole(1, MAX_SIDE)
+
+
+def add_workers(parser: Any, what: str) -> None:
+    """`--workers`: by default one for each core of a process, 16 at most."""
+    usual = min(cores_per_process(), 16)
+    parser.add_argument('--workers', type=worker_count, default=usual, help=f'{what} (default: {usual}, by the cores)')
 
 
 def real(text: str) -> float:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from tokenlabel.errors import UserError
 from tokenlabel.files.writing import write_atomically
+from tokenlabel.pictures.names import readable_names
 
 Picture = Image.Image | np.ndarray | Tensor
 Palette = Sequence[tuple[int, int, int]]
@@ -229,7 +230,8 @@ def _cells_figure(title, row_name, images, cells, class_names, palette, captions
 
 def _draw_cells(axis: Axes, image: Picture, cells: Cells, class_names: Sequence[str], colors: np.ndarray) -> None:
     classes, confidence, extent = cells
-    shared = os.path.commonprefix(list(class_names))  # noqa: RUF071 - characters, not path parts
+    class_names = readable_names(class_names)
+    shared = os.path.commonprefix(class_names)  # noqa: RUF071 - characters, not path parts
     grey = _show(axis, _pixels(image).mean(-1) * 0.35, cmap='gray', vmin=0, vmax=255)
     overlay = np.concatenate([colors[classes] / 255, confidence[..., None] * 0.9], axis=-1)
     axis.imshow(overlay, extent=extent, interpolation='nearest')
@@ -305,7 +307,7 @@ def _show(axis: Axes, picture: np.ndarray, **options) -> AxesImage:
 def _legend(weights: np.ndarray, names: Sequence[str], colors: np.ndarray) -> list[Patch]:
     """Patches for the classes of greatest weight, in class order."""
     shown = np.sort([label for label in np.argsort(-weights, kind='stable')[:MAX_LEGEND] if weights[label] > 0])
-    clipped = [name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + '…' for name in map(str, names)]
+    clipped = [name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + '…' for name in readable_names(names)]
     return [Patch(color=colors[label] / 255, label=clipped[label]) for label in shown]
 
 

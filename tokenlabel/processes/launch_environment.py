@@ -55,6 +55,13 @@ def own_place(environment: Mapping[str, str] = os.environ) -> Place:
     return place
 
 
+def cores_per_process(environment: Mapping[str, str] = os.environ) -> int:
+    """Cores that this process may use, shared with those that a launcher started beside it; at least 1."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    number = environment.get(LOCAL_WORLD_SIZE, '1')
+    return max(1, allowed // max(1, int(number) if number.isdecimal() else 1))
+
+
 def launched_place(launcher: str, environment: Mapping[str, str] = os.environ) -> Place:
     """The place that a launcher gives this process, checked before anything is started by it.
 

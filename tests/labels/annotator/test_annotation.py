@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -141,16 +142,22 @@ def test_the_tally_counts_what_the_annotator_gets_right(folder, tmp_path, dense)
         tally = annotate(at_work(dense), reader, writer, labels=labels)
     pixels = torch.stack([Squash(96).pixels(Image.open(reader[i][0])) for i in range(10)])
     best = dense.model(normalised(pixels)).argmax(1).numpy()
-    correct = int((best == labels[[reader[i][1] for i in range(10)]]).sum())
-    assert tally == Tally(images=10, labelled=10, correct=correct)
-    assert tally.top1 == 10 * correct
+    expected = labels[[reader[i][1] for i in range(10)]].tolist()
+    right = [label for label, answer in zip(expected, best.tolist(), strict=True) if label == answer]
+    assert tally == Tally(images=10, labelled=Counter(expected), correct=Counter(right))
+    assert tally.top1 == 10 * len(right)
+
+
+def test_the_weakest_classes_come_first():
+    tally = Tally(labelled=Counter({7: 4, 2: 1, 5: 2}), correct=Counter({7: 3, 5: 2}))
+    assert tally.weakest(2) == [(2, 0.0), (7, 75.0)]
 
 
 def test_images_of_classes_that_the_annotator_does_not_have_do_not_count(folder, tmp_path, dense):
     reader = create_reader('', str(folder))
     with writer_for(tmp_path / 'store', reader) as writer:
         tally = annotate(at_work(dense), reader, writer, labels=np.array([-1, 0, -1]))
-    assert tally.labelled == sum(reader[i][1] == 1 for i in range(10))
+    assert tally.labelled.total() == sum(reader[i][1] == 1 for i in range(10))
     with writer_for(tmp_path / 'other', reader) as writer:
         assert annotate(at_work(dense), reader, writer, labels=np.full(3, -1)).top1 is None
 

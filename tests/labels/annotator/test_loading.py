@@ -99,6 +99,18 @@ def test_an_input_size_that_is_no_whole_number_of_cells_is_refused(make, said):
         map_side(DenseClassifier(make()), 80)
 
 
+@pytest.mark.parametrize(
+    ('name', 'native', 'size'),
+    [('tf_efficientnet_lite2', 260, 288), ('efficientnet_b1', 288, 288), ('tf_efficientnet_b5', 456, 480)],
+)
+def test_without_a_size_the_nearest_above_that_the_cells_divide_is_taken(tmp_path, name, native, size):
+    torch.save(timm.create_model(name).state_dict(), tmp_path / 'a.pth')
+    annotator = load_annotator(name, tmp_path / 'a.pth')
+    assert (annotator.native_size, annotator.size) == (native, size)
+    assert map_side(annotator.dense, size) == size // 32
+    assert load_annotator(name, tmp_path / 'a.pth', size=224).size == 224
+
+
 def test_class_names_are_the_folders_where_there_is_one_for_each_class(tmp_path):
     for name in ('class a', 'class b', 'class c'):
         (tmp_path / name).mkdir()

@@ -1,6 +1,7 @@
 """What is shown while images are being annotated."""
 
 import io
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -37,19 +38,19 @@ def test_the_bar_counts_what_every_process_has_written(tmp_path, often):
     with writer, other, AnnotationBar(writer, console) as bar:
         write(writer, next(writer.batches()))
         write(other, next(other.batches()))
-        bar.finish(Tally(images=2, labelled=2, correct=1))
+        bar.finish(Tally(images=2, labelled=Counter({3: 2}), correct=Counter({3: 1})))
     assert '4/8' in said.getvalue()
-    assert 'top-1 50.0 %' in said.getvalue()
+    assert 'top-1 50.0 % of 2 images' in said.getvalue()
 
 
 def test_a_log_file_gets_lines(tmp_path, often):
     said = io.StringIO()
     with open_writer(tmp_path / 'store') as writer, AnnotationBar(writer, Console(file=said, width=120)) as bar:
         write(writer, next(writer.batches()))
-        bar.update(Tally(images=2, labelled=2, correct=1))
+        bar.update(Tally(images=2, labelled=Counter({3: 2}), correct=Counter({3: 1})))
     line = said.getvalue().splitlines()[0]
     assert line.startswith('2 of 8 maps, ')
-    assert line.endswith('images/s top-1 50.0 %')
+    assert line.endswith('images/s top-1 50.0 % of 2 images')
 
 
 def test_the_other_processes_show_nothing(tmp_path, often):

@@ -1,9 +1,10 @@
 """From images to a label store: decode, annotate, write."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -78,19 +79,24 @@ class Tally:
     Attributes:
         images: whose maps this process has written.
         skipped: of these, images that could not be read.
-        labelled: of these, images whose class among the annotator's is known.
+        labelled: of these, images of each class of the annotator.
         correct: of these, images that the annotator classifies as their label says.
     """
 
     images: int = 0
     skipped: int = 0
-    labelled: int = 0
-    correct: int = 0
+    labelled: Counter[int] = field(default_factory=Counter)
+    correct: Counter[int] = field(default_factory=Counter)
 
     @property
     def top1(self) -> float | None:
         """The annotator's accuracy in percent; None before the first image with a label."""
-        return 100 * self.correct / self.labelled if self.labelled else None
+        return 100 * self.correct.total() / self.labelled.total() if self.labelled else None
+
+    def weakest(self, count: int) -> list[tuple[int, float]]:
+        """The classes of the least accuracy, each with that in percent."""
+        scores = [(label, 100 * self.correct[label] / images) for label, images in self.labelled.items()]
+        return sorted(scores, key=lambda score: (score[1], score[0]))[:count]
 
 
 def annotate(
@@ -169,8 +175,8 @@ def _count(tally: Tally, maps: Maps, targets: Tensor, sizes: Tensor, labels: np.
     tally.skipped += int((sizes[:, 0] == 0).sum())
     if labels is not None:
         expected = np.append(labels, -1)[targets.numpy()]  # -1 also where an image has no class
-        tally.labelled += int((expected >= 0).sum())
-        tally.correct += int((expected == maps.best.numpy()).sum())
+        tally.labelled.update(expected[expected >= 0].tolist())
+        tally.correct.update(expected[expected == maps.best.numpy()].tolist())
 
 
 def _batches(images: ViewedImages, writer: LabelWriter, workers: int, pin_memory: bool) -> Iterator[_Batch]:

@@ -31,6 +31,7 @@ class Annotator(NamedTuple):
         record: what identifies it in a label store: name, arguments, digest of the weights, mean and std.
         crop_pct: share of the image that timm evaluates it on, as of `CenterCrop`.
         class_names: of its classes in order, where its checkpoint tells them; else None.
+        native_size: side at which timm evaluates it, in pixels.
     """
 
     dense: DenseClassifier
@@ -40,6 +41,7 @@ class Annotator(NamedTuple):
     record: dict[str, Any]
     crop_pct: float = 1.0
     class_names: list[str] | None = None
+    native_size: int | None = None
 
 
 def load_annotator(
@@ -58,7 +60,8 @@ def load_annotator(
         checkpoint: weights; without one the pretrained weights of `name` are used, downloaded if need be.
         ema: take the checkpoint's EMA weights.
         num_classes: None takes the checkpoint's, or those of the pretrained weights.
-        size: input side in pixels; None takes the size at which timm evaluates the model.
+        size: input side in pixels; None takes the size at which timm evaluates the model, or the nearest above that
+            its cells divide.
         model_kwargs: further arguments of the model.
 
     Raises:
@@ -89,12 +92,13 @@ def load_annotator(
     data = timm.data.resolve_model_data_config(model, use_test_size=True)
     mean, std = tuple(data['mean']), tuple(data['std'])
     record = {'name': name, 'model_kwargs': model_kwargs, 'digest': weights_digest(model), 'mean': mean, 'std': std}
-    size = size or model_kwargs.get('img_size') or data['input_size'][-1]
+    native, cell = data['input_size'][-1], cell_side(model)
+    size = size or model_kwargs.get('img_size') or -(-native // cell) * cell
     built_for = getattr(getattr(model, 'patch_embed', None), 'img_size', None)
     if built_for not in (None, (size, size)) and hasattr(model, 'set_input_size'):
         with _size_errors(name, size):
             model.set_input_size(img_size=(size, size))
-    return Annotator(DenseClassifier(model), size, mean, std, record, data['crop_pct'], names)
+    return Annotator(DenseClassifier(model), size, mean, std, record, data['crop_pct'], names, native)
 
 
 def annotator_view(annotator: Annotator, name: str, crop_pct: float | None = None) -> ViewRule:
@@ -154,6 +158,12 @@ def weights_digest(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def cell_side(model: nn.Module) -> int:
+    """Pixels along a side of what one location of a classifier's feature map stands for; 1 where timm does not say."""
+    info = getattr(model, 'feature_info', None)
+    return info[-1].get('reduction', 1) if isinstance(info, list) and info else 1
+
+
 def map_side(dense: DenseClassifier, size: int, device: torch.device | str = 'cpu') -> int:
     """Cells per side S of the annotator's maps for `size` x `size` pixels.
 
@@ -165,8 +175,7 @@ def map_side(dense: DenseClassifier, size: int, device: torch.device | str = 'cp
     noise = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     with _size_errors(model_name(dense.model), size):
         side = dense(noise.to(device)).shape[-1]
-    info = getattr(dense.model, 'feature_info', None)
-    cell = info[-1].get('reduction', 1) if isinstance(info, list) and info else 1
+    cell = cell_side(dense.model)
     if size % cell:
         below, above = size // cell * cell, (size // cell + 1) * cell
         raise UserError(

@@ -62,5 +62,5 @@ class AnnotationBar:
         self._progress.stop()
 
     def _draw(self, tally: Tally) -> None:
-        top1 = '' if tally.top1 is None else f'top-1 {tally.top1:.1f} %'
+        top1 = '' if tally.top1 is None else f'top-1 {tally.top1:.1f} % of {tally.labelled.total():,} images'
         self._progress.update(self._task, completed=self.writer.num_done, top1=top1)
