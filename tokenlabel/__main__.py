@@ -11,6 +11,7 @@ from tokenlabel.errors import UserError
 
 COMMANDS = {
     'annotate': 'write the score maps of a machine annotator into a label store',
+    'inspect': 'show what the images and masks of a config hold',
     'train': 'pretrain with token labels, or fine-tune a segmentation model',
     'test': 'evaluate a checkpoint',
     'segment': 'segment images and videos with a trained model',

@@ -1,17 +1,26 @@
 """What is settled and looked at before a segmentation model trains."""
 
+import os
+from pathlib import Path
+
 import torch
 from mmengine.config import Config
 
 from mmseg_ext.checkpoints.other_classes import start_from_one_file
+from mmseg_ext.checks.config_parts import datasets_of
+from mmseg_ext.checks.data_report import write_data_report
 from mmseg_ext.checks.datasets import check_datasets
 from mmseg_ext.checks.ignore_index import settle_ignore_index
+from mmseg_ext.checks.learnable_labels import warn
 from mmseg_ext.checks.model import check_model
 from mmseg_ext.checks.num_classes import settle_num_classes
+from tokenlabel.files.writing import disk_errors
 
 
 def prepare_training(config: Config, processes: int, dry_run: bool = False) -> None:
     """Settles what a config says in several places, and makes sure that data and model fit together and can learn.
+
+    Of folders of your own (`ImageMaskFolders`) a report is written to the work dir, see `write_data_report`.
 
     Args:
         config: A segmentation config whose `custom_imports` are done; changed in place.
@@ -26,3 +35,11 @@ def prepare_training(config: Config, processes: int, dry_run: bool = False) -> N
     settle_ignore_index(config)
     check_datasets(config, only_here=dry_run)
     check_model(config, processes, on_gpus=dry_run or torch.cuda.is_available())
+    own = any(dataset.get('type') == 'ImageMaskFolders' for dataset, _, _ in datasets_of(config, 'train'))
+    if own and not dry_run and config.get('work_dir') and os.environ.get('RANK', '0') == '0':
+        folder = Path(config.work_dir)
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        for report in write_data_report(config, folder):
+            for remark in report.remarks:
+                warn(f'{report.split}: {remark}')

@@ -87,7 +87,7 @@ def is_stored_here(dataset: dict) -> bool:
 
 def _check(dataset: dict, place: str, config: Config, ignored: int) -> SampledLabels:
     """Makes sure that every image of a data set has an annotation, and that some annotations and the heads fit."""
-    built = _built(dataset, place)
+    built = built_dataset(dataset, place)
     samples = built.data_list
     images = built.data_prefix.get('img_path')
     if not samples:
@@ -112,8 +112,7 @@ def _check(dataset: dict, place: str, config: Config, ignored: int) -> SampledLa
         place, str(dataset['type']), folder, classes, ignored, built.reduce_zero_label, len(annotated)
     )
     pipelines = [dataset.get('pipeline', []), *([config.get('tta_pipeline')] if place.startswith('test') else [])]
-    # ids in the files count the classes of the data set's kind, of which a config may choose some
-    in_files = len(type(built).METAINFO.get('classes') or classes) or None
+    in_files = classes_in_files(built)
     _settle_num_classes(pipelines, in_files, dataset['type'])
     if _reads_as_stored(dataset.get('pipeline', [])):
         _read(found, annotated, dataset, in_files)
@@ -122,8 +121,16 @@ def _check(dataset: dict, place: str, config: Config, ignored: int) -> SampledLa
     return found
 
 
-def _built(dataset: dict, place: str) -> BaseSegDataset:
-    """The data set, with all that it lists."""
+def built_dataset(dataset: dict, place: str) -> BaseSegDataset:
+    """The data set of a config, with all that it lists.
+
+    Args:
+        dataset: Its config.
+        place: Of that in the config.
+
+    Raises:
+        UserError: It cannot be built, as of classes and colours that do not fit together.
+    """
     try:
         built = DATASETS.build(
             {**dataset, 'pipeline': [], 'lazy_init': True, 'test_mode': False, 'serialize_data': False}
@@ -134,6 +141,11 @@ def _built(dataset: dict, place: str) -> BaseSegDataset:
     except (ValueError, AssertionError) as error:  # classes or colours that do not fit together
         raise UserError(f'{place} cannot be built ({str(error)[:300]}): correct its classes and palette.') from error
     return built
+
+
+def classes_in_files(built: BaseSegDataset) -> int | None:
+    """How many classes the annotations count: those of the data set's kind, of which a config may choose some."""
+    return len(type(built).METAINFO.get('classes') or built.metainfo.get('classes') or ()) or None
 
 
 def _settle_num_classes(pipelines: Sequence, num_classes: int | None, kind: str) -> None:

@@ -81,7 +81,7 @@ def read_label_map(
         UserError: The file is missing or broken, of another size, in colours that no class has, or holds an id that is
             no class.
     """
-    stored = _read(path, backend_args, in_colour=bool(classes.colours))
+    stored = read_stored(path, backend_args, in_colour=bool(classes.colours))
     if stored.ndim != 2 and not classes.colours:
         raise UserError(
             f'Annotation {path} is a colour picture ({stored.shape[2]} channels) where one channel of class ids is '
@@ -104,13 +104,17 @@ def stored_ids(path: str | Path, backend_args: dict | None = None) -> dict[int, 
     Raises:
         UserError: As `read_label_map`, of a file that cannot be read.
     """
-    stored = _read(path, backend_args)
+    stored = read_stored(path, backend_args)
     ids, counts = np.unique(stored if stored.ndim == 2 else [], return_counts=True)
     return dict(zip(ids.tolist(), counts.tolist(), strict=True))
 
 
-def _read(path: str | Path, backend_args: dict | None, in_colour: bool = False) -> np.ndarray:
-    """Pixels of a picture as they are stored, uint8 or wider; or RGB, uint8 [H, W, 3]."""
+def read_stored(path: str | Path, backend_args: dict | None = None, in_colour: bool = False) -> np.ndarray:
+    """Pixels of an annotation as they are stored, uint8 or wider; or RGB, uint8 [H, W, 3].
+
+    Raises:
+        UserError: As `read_label_map`, of a file that cannot be read.
+    """
     try:
         with open_stored(path, backend_args) as stream:
             stored, lossy = read_numbers(stream)

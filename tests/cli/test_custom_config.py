@@ -27,6 +27,7 @@ def test_a_copy_with_three_lines_changed_trains_and_tests(run_here, tmp_path):
     done = run_here('train', tmp_path / 'tiny.py', '--work-dir', work_dir)
     assert done.returncode == 0, done.stdout + done.stderr
     assert all(name in done.stdout for name in ('mIoU', 'wall', 'floor', 'door'))
+    assert '| floor |' in (work_dir / 'data.md').read_text() and (work_dir / 'data.png').is_file()
 
     write_pair(tmp_path / 'data/images/val/a.png', tmp_path / 'data/masks/val/a.png', (3,), 0, (20, 20))
     done = run_here('test', tmp_path / 'tiny.py', work_dir / 'iter_1.pth', '--work-dir', work_dir)

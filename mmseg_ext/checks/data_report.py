@@ -1,0 +1,254 @@
+"""What a segmentation data set holds, as a person looks at it before training: `data.md` and `data.png`."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from mmengine.config import Config
+from mmseg.datasets import BaseSegDataset
+from PIL import Image
+
+from mmseg_ext.checks.config_parts import SPLITS, datasets_of
+from mmseg_ext.checks.datasets import built_dataset, classes_in_files, is_stored_here
+from mmseg_ext.checks.num_classes import settle_num_classes
+from mmseg_ext.datasets.load_label_map import read_stored
+from mmseg_ext.datasets.mask_classes import IGNORED, MaskClasses, counted_classes
+from mmseg_ext.datasets.stored_files import open_stored
+from tokenlabel.errors import UserError
+from tokenlabel.files.writing import write_atomically
+from tokenlabel.image_files.reading import image_size, read_pixels
+from tokenlabel.image_files.unreadable import named
+from tokenlabel.pictures.labels import save_figure, segmentation_figure
+
+MOST_MASKS = 2000  # of each split that are read, evenly spread
+FEW_IMAGES = 3  # from so many on a class can be learned at all
+NUM_SHOWN = 8  # images in the picture
+NUM_NAMED = 3  # files in a warning
+SHOWN_SIDE = 512  # pixels
+
+
+@dataclass
+class SplitReport:
+    """What the images and masks of a split hold.
+
+    Attributes:
+        split: `train`, `val` or `test`.
+        folder: Of the images.
+        classes: Their names.
+        palette: An RGB colour for each.
+        mask_classes: What the masks hold.
+        num_images: How many images there are.
+        files: (image, mask) pairs that were read, evenly spread over the split.
+        pixels: Pixels of each class, int64 [C], and last those that are ignored.
+        images: How many masks each class occurs in, int64 [C].
+        ignored: Numbers or colours in the masks that are ignored, with their pixels.
+        sizes: (width, height) of the images.
+        faults: What is wrong with a mask, a sentence each.
+        shared: Images that are also in the split trained on.
+    """
+
+    split: str
+    folder: str
+    classes: tuple[str, ...]
+    palette: list[tuple[int, int, int]]
+    mask_classes: MaskClasses
+    num_images: int
+    files: list[tuple[str, str]]
+    pixels: np.ndarray
+    images: np.ndarray
+    ignored: Counter[str] = field(default_factory=Counter)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+    shared: list[str] = field(default_factory=list)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a person should look at."""
+        said = [*self.faults[:NUM_NAMED]]
+        if len(self.faults) > NUM_NAMED:
+            said.append(f'{len(self.faults) - NUM_NAMED} more masks cannot be read as they should.')
+        occurring = np.flatnonzero(self.images)
+        if len(occurring) == 1 and len(self.classes) > 1:
+            said.append(f'Every mask holds {self.classes[occurring[0]]} alone.')
+        absent = [name for name, count in zip(self.classes, self.images, strict=True) if not count]
+        if absent:
+            said.append(f'In no mask: {", ".join(absent)}.')
+        if self.split == 'train':
+            rare = [name for name, count in zip(self.classes, self.images, strict=True) if 0 < count < FEW_IMAGES]
+            if rare:
+                said.append(f'In fewer than {FEW_IMAGES} images, too few to learn from: {", ".join(rare)}.')
+        share = self.pixels[-1] / max(self.pixels.sum(), 1)
+        if share > 0.5:
+            said.append(f'{100 * share:.0f} % of the pixels are ignored.')
+        if self.shared:
+            named = ', '.join(Path(path).name for path in self.shared[:NUM_NAMED])
+            said.append(f'{len(self.shared)} images are also trained on, such as {named}: scores on them say little.')
+        return said
+
+
+def data_report(config: Config) -> list[SplitReport]:
+    """Reads the masks of the folders that a config names.
+
+    Args:
+        config: A segmentation config whose `custom_imports` are done.
+
+    Raises:
+        UserError: As `settle_num_classes`, or no data set of it is here.
+    """
+    settle_num_classes(config)
+    reports, seen = [], []
+    for split in SPLITS:
+        for dataset, place, wraps in datasets_of(config, split):
+            key = [dataset.get(name) for name in ('type', 'data_root', 'data_prefix', 'ann_file')]
+            if wraps or key in seen or not is_stored_here(dataset):
+                continue
+            seen.append(key)
+            built = built_dataset(dataset, place)
+            if isinstance(built, BaseSegDataset) and built.data_list:
+                reports.append(_read(split, built))
+    if not reports:
+        raise UserError('None of the folders that the config names is here: put the data there, or correct the places.')
+    trained = [report for report in reports if report.split == 'train']
+    for report in reports:
+        if report.split != 'train':
+            report.shared = [path for one in trained for path in _shared(one.files, report.files)]
+    return reports
+
+
+def write_data_report(config: Config, folder: str | Path) -> list[SplitReport]:
+    """Writes `data.md` and `data.png` of a config's data; returns what they hold.
+
+    Raises:
+        UserError: As `data_report`, or the folder cannot be written to.
+    """
+    reports, folder = data_report(config), Path(folder)
+    write_atomically(folder / 'data.md', as_markdown(reports))
+    if figure := _figure(reports[0]):
+        save_figure(figure, folder / 'data.png')
+    return reports
+
+
+def as_markdown(reports: Sequence[SplitReport]) -> str:
+    """The tables, and what to look at."""
+    lines = ['# Data', '']
+    for report in reports:
+        read = len(report.files)
+        some = f', of which {read} were read' if read < report.num_images else ''
+        lines += [f'## {report.split}: {report.num_images} images in {report.folder}{some}', '']
+        sizes = ', '.join(f'{width}x{height} ({count})' for (width, height), count in report.sizes.most_common(5))
+        more = f' and {len(report.sizes) - 5} more sizes' if len(report.sizes) > 5 else ''
+        lines += [f'Width x height: {sizes}{more}.', '']
+        lines += [f'- **Look at this.** {remark}' for remark in report.remarks] + [''] * bool(report.remarks)
+        lines += ['| class | colour | pixels, % | images |', '|---|---|---:|---:|']
+        total = max(int(report.pixels.sum()), 1)
+        for name, colour, pixels, images in zip(
+            report.classes, report.palette, report.pixels, report.images, strict=False
+        ):
+            lines.append(f'| {name} | #{bytes(colour).hex()} | {100 * pixels / total:.2f} | {images} |')
+        values = ', '.join(value for value, _ in report.ignored.most_common(8))
+        lines += [f'| ignored{f" ({values})" if values else ""} | | {100 * report.pixels[-1] / total:.2f} | |', '']
+    return '\n'.join(lines)
+
+
+def _read(split: str, built: BaseSegDataset) -> SplitReport:
+    samples = [sample for sample in built.data_list if 'seg_map_path' in sample]
+    chosen = tuple((built.label_map or {}).items())
+    counted = counted_classes(classes_in_files(built), built.reduce_zero_label, chosen, built.ignore_index)
+    classes = getattr(built, 'mask_classes', counted)
+    names = tuple(built.metainfo.get('classes') or classes.names)
+    palette = [tuple(colour) for colour in built.metainfo.get('palette') or classes.palette()]
+    step = max(1, -(-len(samples) // MOST_MASKS))
+    files = [(sample['img_path'], sample['seg_map_path']) for sample in samples[::step]]
+    report = SplitReport(
+        split,
+        str(built.data_prefix.get('img_path')),
+        names,
+        palette,
+        classes,
+        len(built.data_list),
+        files,
+        np.zeros(len(names) + 1, np.int64),
+        np.zeros(len(names), np.int64),
+    )
+    with ThreadPoolExecutor() as pool:
+        for size, counts, ignored, fault in pool.map(lambda pair: _counted(*pair, classes, len(names)), files):
+            if fault:
+                report.faults.append(fault)
+                continue
+            report.sizes[size] += 1
+            report.pixels += counts
+            report.images += counts[:-1] > 0
+            report.ignored.update(ignored)
+    return report
+
+
+def _counted(image: str, mask: str, classes: MaskClasses, num_classes: int) -> tuple:
+    """Size of an image, pixels of each class in its mask and of what is ignored, and what is wrong with it."""
+    try:
+        with named(image), open_stored(image) as stream:
+            size = image_size(stream)
+        stored = read_stored(mask, in_colour=bool(classes.colours))
+        labels = classes.labels(stored, mask)
+        if labels.shape != size[::-1]:
+            return (
+                None,
+                None,
+                None,
+                (f'{mask} is {labels.shape[1]}x{labels.shape[0]} and its image {size[0]}x{size[1]} (width x height).'),
+            )
+    except UserError as error:
+        return None, None, None, str(error)
+    counts = np.bincount(labels.ravel(), minlength=256)
+    left_out = stored[labels == IGNORED]
+    if classes.colours:
+        left_out = (left_out.astype(np.int32) << (16, 8, 0)).sum(-1)
+    values, numbers = np.unique(left_out, return_counts=True)
+    words = [f'#{value:06x}' if classes.colours else str(value) for value in values.tolist()]
+    return size, np.append(counts[:num_classes], counts[IGNORED]), dict(zip(words, numbers.tolist(), strict=True)), None
+
+
+def _shared(trained: Sequence[tuple[str, str]], evaluated: Sequence[tuple[str, str]]) -> list[str]:
+    """Images of the second list whose files are also in the first, byte for byte."""
+    sizes = {Path(image).stat().st_size for image, _ in trained}
+    candidates = [image for image, _ in evaluated if Path(image).stat().st_size in sizes]
+    if not candidates:
+        return []
+    lengths = {Path(image).stat().st_size for image in candidates}
+    digests = {_digest(image) for image, _ in trained if Path(image).stat().st_size in lengths}
+    return [image for image in candidates if _digest(image) in digests]
+
+
+def _digest(path: str) -> bytes:
+    return hashlib.blake2b(Path(path).read_bytes()).digest()
+
+
+def _figure(report: SplitReport) -> Figure | None:
+    """Images with their masks in the colours of the classes; None where none can be read."""
+    pairs = list(_shown(report))
+    if not pairs:
+        return None
+    images, masks = zip(*pairs, strict=True)
+    return segmentation_figure(images, {}, masks, report.classes, report.palette)
+
+
+def _shown(report: SplitReport) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    step = max(1, len(report.files) // NUM_SHOWN)
+    classes = report.mask_classes
+    for image, mask in report.files[::step][:NUM_SHOWN]:
+        try:
+            with named(image), open_stored(image) as stream:
+                pixels = read_pixels(stream)
+            labels = classes.labels(read_stored(mask, in_colour=bool(classes.colours)), mask)
+        except UserError:
+            continue
+        shrink = max(1, max(pixels.shape[:2]) / SHOWN_SIDE)
+        size = (round(pixels.shape[1] / shrink), round(pixels.shape[0] / shrink))
+        yield (
+            np.asarray(Image.fromarray(pixels).resize(size)),
+            np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST)),
+        )
