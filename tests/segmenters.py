@@ -64,3 +64,11 @@ def write_checkpoint(config: Config, path: Path, rename: Callable[[str], str] = 
     state = {rename(name): x for name, x in model.state_dict().items()}
     torch.save({'meta': meta, 'state_dict': state}, path)
     return path
+
+
+def write_model(folder: Path) -> list[str]:
+    """A segmentation model of ten classes, and the arguments that name it."""
+    config = convolution_config(num_classes=10)
+    config.dump(folder / 'config.py')
+    checkpoint = write_checkpoint(config, folder / 'c.pth', dataset_meta=dict(classes=CLASSES, palette=None))
+    return ['--config', str(folder / 'config.py'), '--checkpoint', str(checkpoint), '--device', 'cpu']

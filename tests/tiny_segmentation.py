@@ -1,5 +1,13 @@
 """The UperNet configs with a network so small that it trains in seconds, on 64 x 64 crops and one process."""
 
+from pathlib import Path
+
+from mmengine.config import Config
+
+from tests.places import CONFIGS
+from tests.segmentation_layouts import ade20k
+from tokenlabel.engine.config.run_config import load_config
+
 # What a config has to say over `model` of `_base_/models/upernet_lvvit.py`.
 MODEL = dict(
     data_preprocessor=dict(size=(64, 64)),
@@ -32,3 +40,14 @@ tta_pipeline = _base_.tta_pipeline
 train_cfg = dict(max_iters=1, val_interval=1)
 default_hooks = dict(checkpoint=dict(interval=1))
 """
+
+
+def tiny_config(folder: Path) -> Config:
+    """The UperNet config at this size, on two images of 75 x 65 and 66 x 85 pixels below `folder`."""
+    ade20k(folder / 'ade')
+    (folder / 'tiny.py').write_text(f"_base_ = ['{CONFIGS}/upernet_lvvit_t.py']\n{TEXT}")
+    roots = {f'{split}_dataloader.dataset.data_root': f'{folder}/ade' for split in ('train', 'val', 'test')}
+    config = load_config(folder / 'tiny.py', roots | {'work_dir': str(folder / 'run'), 'log_level': 'WARNING'})
+    config.visualizer.vis_backends = []
+    config.experiment_name = folder.name
+    return config

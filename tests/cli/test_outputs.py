@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.commands import command
 from tests.full_disks import full_disk
-from tests.segmenters import CLASSES, convolution_config, write_checkpoint
+from tests.segmenters import CLASSES, write_model
 
 RNG = np.random.default_rng(0)
 
@@ -40,12 +40,7 @@ def sentence(capsys) -> str:
 
 @pytest.fixture(scope='module')
 def model(tmp_path_factory) -> list[str]:
-    """The arguments that name a segmentation model of ten classes."""
-    folder = tmp_path_factory.mktemp('model')
-    config = convolution_config(num_classes=10)
-    config.dump(folder / 'config.py')
-    checkpoint = write_checkpoint(config, folder / 'c.pth', dataset_meta=dict(classes=CLASSES, palette=None))
-    return ['--config', str(folder / 'config.py'), '--checkpoint', str(checkpoint), '--device', 'cpu']
+    return write_model(tmp_path_factory.mktemp('model'))
 
 
 @pytest.fixture

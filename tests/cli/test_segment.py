@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.commands import command
 from tests.places import ROOT
-from tests.segmenters import CLASSES, convolution_config, token_config, write_checkpoint
+from tests.segmenters import CLASSES, token_config, write_checkpoint, write_model
 
 TOOL = ROOT / 'tools/segment.py'
 RNG = np.random.default_rng(0)
@@ -19,18 +19,12 @@ RNG = np.random.default_rng(0)
 
 @pytest.fixture(scope='module')
 def tool():
-    module = command('segment')
-    return module
+    return command('segment')
 
 
 @pytest.fixture(scope='module')
 def model(tmp_path_factory) -> list[str]:
-    """The arguments that name a model of ten classes."""
-    folder = tmp_path_factory.mktemp('model')
-    config = convolution_config(num_classes=10)
-    config.dump(folder / 'config.py')
-    checkpoint = write_checkpoint(config, folder / 'c.pth', dataset_meta=dict(classes=CLASSES, palette=None))
-    return ['--config', str(folder / 'config.py'), '--checkpoint', str(checkpoint), '--device', 'cpu']
+    return write_model(tmp_path_factory.mktemp('model'))
 
 
 @pytest.fixture

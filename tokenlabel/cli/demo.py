@@ -4,6 +4,7 @@
     tokenlabel demo --smallest             # a few steps of each stage: shows that it runs, not how well
     tokenlabel demo --compare --seeds 5    # token labels against other ways to pretrain, hours
     tokenlabel demo --families --seeds 3   # image labels against token labels for six model families, an hour
+    tokenlabel demo --photos               # label maps of six photographs by EfficientNet-Lite0, half a minute
 
 Each stage prints the command it runs, and leaves its log and results in the work dir.
 """
@@ -21,6 +22,7 @@ from tokenlabel.cli.boundary import reports_errors
 from tokenlabel.cli.parser import Parser, positive
 from tokenlabel.demo.comparison import compare
 from tokenlabel.demo.families import compare_families
+from tokenlabel.demo.photographs import annotate_photographs
 from tokenlabel.demo.pictures import draw_pictures
 from tokenlabel.demo.stages import COMPARISON, FAMILIES, FULL, SMALLEST, Stages
 from tokenlabel.files.output_checks import check_output_folder
@@ -35,6 +37,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument('--compare', action='store_true', help='compare ways to pretrain instead')
     instead.add_argument('--families', action='store_true', help='compare labels for six families of networks instead')
+    instead.add_argument('--photos', action='store_true', help='annotate photographs instead (extra `photos`)')
     parser.add_argument('--seeds', type=positive, default=3, help='runs of every row of a comparison')
     parser.add_argument('--jobs', type=positive, default=2, help='runs of a comparison at a time, one thread each')
     return parser.parse_args(arguments)
@@ -88,6 +91,11 @@ def print_report(report: dict, work_dir: Path) -> None:
 @reports_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_arguments(arguments)
+    if args.photos:
+        work_dir = args.work_dir or Path('work_dirs/photos')
+        check_output_folder(work_dir)
+        print(annotate_photographs(Stages(work_dir, FULL)))
+        return 0
     if args.compare or args.families:
         run, name, budget = compare, 'comparison', COMPARISON
         if args.families:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from mmseg_ext import Segmenter
 from mmseg_ext.datasets.load_label_map import read_label_map
+from mmseg_ext.datasets.mask_classes import counted_classes
 from mmseg_ext.inference.image_pixels import image_pixels
 from tokenlabel.data.digit_scenes import CLASSES, PALETTE, SEGMENTATION_CLASSES
 from tokenlabel.demo.stages import Stages
@@ -55,7 +56,7 @@ def draw_segmentations(stages: Stages) -> Path:
     paths = sorted((stages.scenes / 'ade/images/validation').iterdir())[:NUM_EXAMPLES]
     images = [open_image(path) for path in paths]
     annotations = [stages.scenes / 'ade/annotations/validation' / f'{path.stem}.png' for path in paths]
-    truths = [read_label_map(path, reduce_zero_label=True) for path in annotations]
+    truths = [read_label_map(path, counted_classes(None, reduce_zero_label=True)) for path in annotations]
     predictions = {}
     for name, head in (('UperNet', 'upernet'), ('Semantic FPN', 'fpn')):
         segmenter = Segmenter(f'demo/{head}', stages.checkpoint(head), 'cpu')

@@ -86,6 +86,11 @@ class Stages:
         arguments += ['--checkpoint', self.checkpoint('annotator'), '--img-size', 64, '--batch-size', 100]
         self._run('annotate', [*arguments, '--workers', 1])
 
+    def annotate_images(self, images: Path, weights: Path, annotator: str, size: int) -> None:
+        """The score maps of other images by another annotator, in place of the demo's."""
+        arguments = ['annotate', images, self.labels, '--annotator', annotator, '--checkpoint', weights]
+        self._run('annotate', [*arguments, '--img-size', size, '--workers', 0])
+
     def pretrain(self, run: str = 'pretrain', options: Sequence[str] = (), config: str = 'demo/pretrain') -> dict:
         """The small LV-ViT, or what the config says; returns its metrics."""
         data = self._elsewhere([f'train_dataloader.dataset.label_store={self.labels}'])

@@ -11,10 +11,8 @@ from mmengine.hooks import EMAHook
 
 from mmseg_ext.checkpoints.evaluated_weights import load_trained_weights
 from mmseg_ext.checkpoints.other_classes import start_from_one_file
-from tests import tiny_segmentation
-from tests.places import CONFIGS
-from tests.segmentation_layouts import ade20k
-from tokenlabel.engine.config.run_config import load_config, register_imports
+from tests.tiny_segmentation import tiny_config
+from tokenlabel.engine.config.run_config import register_imports
 from tokenlabel.engine.runner import Runner
 from tokenlabel.errors import UserError
 
@@ -23,12 +21,7 @@ from tokenlabel.errors import UserError
 def config(tmp_path, monkeypatch) -> Config:
     """A tiny UperNet on two images; two steps, a checkpoint and a validation, with EMA weights."""
     monkeypatch.setitem(MODULE2PACKAGE, 'mmseg', MODULE2PACKAGE['mmseg'])
-    ade20k(tmp_path / 'ade')
-    (tmp_path / 'tiny.py').write_text(f"_base_ = ['{CONFIGS}/upernet_lvvit_t.py']\n{tiny_segmentation.TEXT}")
-    roots = {f'{split}_dataloader.dataset.data_root': f'{tmp_path}/ade' for split in ('train', 'val', 'test')}
-    config = load_config(tmp_path / 'tiny.py', roots | {'work_dir': str(tmp_path / 'run'), 'log_level': 'WARNING'})
-    config.visualizer.vis_backends = []
-    config.experiment_name = tmp_path.name
+    config = tiny_config(tmp_path)
     config.custom_hooks = [dict(type='EMAHook', momentum=0.5)]
     config.optim_wrapper.optimizer.lr = 0.01
     config.param_scheduler = []

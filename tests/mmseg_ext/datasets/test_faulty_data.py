@@ -7,10 +7,8 @@ from mmengine.config.utils import MODULE2PACKAGE
 from PIL import Image
 
 from mmseg_ext.checks.config_parts import steps_of
-from tests import tiny_segmentation
-from tests.places import CONFIGS
-from tests.segmentation_layouts import ade20k
-from tokenlabel.engine.config.run_config import load_config, register_imports
+from tests.tiny_segmentation import tiny_config
+from tokenlabel.engine.config.run_config import register_imports
 from tokenlabel.engine.runner import Runner
 from tokenlabel.errors import UserError
 
@@ -19,13 +17,8 @@ from tokenlabel.errors import UserError
 def config(tmp_path, monkeypatch) -> Config:
     """A tiny UperNet on two images of 75 x 65 and 66 x 85 pixels; one step and a validation."""
     monkeypatch.setitem(MODULE2PACKAGE, 'mmseg', MODULE2PACKAGE['mmseg'])
-    ade20k(tmp_path / 'ade')
-    (tmp_path / 'tiny.py').write_text(f"_base_ = ['{CONFIGS}/upernet_lvvit_t.py']\n{tiny_segmentation.TEXT}")
-    roots = {f'{split}_dataloader.dataset.data_root': f'{tmp_path}/ade' for split in ('train', 'val', 'test')}
-    config = load_config(tmp_path / 'tiny.py', roots | {'work_dir': str(tmp_path / 'run'), 'log_level': 'WARNING'})
+    config = tiny_config(tmp_path)
     config.default_hooks.checkpoint = dict(type='CheckpointHook', interval=-1, save_last=False)
-    config.visualizer.vis_backends = []
-    config.experiment_name = tmp_path.name
     register_imports(config)
     return config
 
