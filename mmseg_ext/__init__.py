@@ -9,16 +9,24 @@ A config that lists `custom_imports = dict(imports=['mmseg_ext'], allow_failed_i
 In Python, `Segmenter(config, checkpoint)(image)` segments images of any kind.
 """
 
-from mmseg_ext.quiet_import import import_quietly
+import contextlib
+import io
+import warnings
 
-import_quietly('mmseg.models', 'mmseg.datasets')
+from mmseg_ext.compiled_operators import import_without_operators
 
-from mmseg_ext import backbones as backbones  # noqa: E402
-from mmseg_ext import checkpoints as checkpoints  # noqa: E402
-from mmseg_ext import datasets as datasets  # noqa: E402
-from mmseg_ext import evaluation as evaluation  # noqa: E402
-from mmseg_ext import losses as losses  # noqa: E402
-from mmseg_ext import necks as necks  # noqa: E402
-from mmseg_ext import optim as optim  # noqa: E402
-from mmseg_ext import segmentors as segmentors  # noqa: E402
-from mmseg_ext.inference import Segmenter as Segmenter  # noqa: E402
+# MMSegmentation prints, and MMCV warns, that optional parts are missing which nothing here uses.
+with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
+    import_without_operators('mmseg.models')
+    import_without_operators('mmseg.datasets')
+
+from mmseg_ext import backbones as backbones
+from mmseg_ext import checkpoints as checkpoints
+from mmseg_ext import datasets as datasets
+from mmseg_ext import evaluation as evaluation
+from mmseg_ext import losses as losses
+from mmseg_ext import necks as necks
+from mmseg_ext import optim as optim
+from mmseg_ext import segmentors as segmentors
+from mmseg_ext.inference import Segmenter as Segmenter

@@ -48,6 +48,8 @@ def with_size(block: bytes, field: bytes) -> bytes:
         (b'path=a.jpg\n', ['x.jpg']),
         (b' \n', ['x.jpg']),
         (b'9' * 500, ['x.jpg']),
+        (b'12 size=1_0\n', ['x.jpg']),
+        (b'999 path=a.jpg\n', None),
         (b'14 size=-1024\n', None),
         (b'30 size=99999999999999999999\n', None),
     ],
@@ -59,6 +61,19 @@ def test_a_damaged_pax_header_ends_the_reading_or_says_nothing(tmp_path, record,
     else:
         with pytest.raises(UserError, match=r'x\.tar cannot be read as a tar'):
             index_tar(path, SUFFIXES)
+
+
+@pytest.mark.parametrize('kind', [b'x', b'L'])
+def test_chains_of_headers_are_refused(tmp_path, kind):
+    path = write(tmp_path / 'x.tar', *[header(kind, 0)] * 5000, header(b'0', 0))
+    with pytest.raises(UserError, match=r'x\.tar cannot be read as a tar \(maximum recursion depth'):
+        index_tar(path, SUFFIXES)
+
+
+def test_pax_headers_that_would_take_minutes_are_refused(tmp_path):
+    digits = b'9' * 2**20
+    with pytest.raises(UserError, match=rf'a header of {2**20} bytes'):
+        index_tar(write(tmp_path / 'x.tar', header(b'x', len(digits)), digits), SUFFIXES)
 
 
 @pytest.mark.parametrize('kind', [b'x', b'L', b'K'])

@@ -20,7 +20,7 @@ def open_images(source: str | Path, split: str = 'train') -> ImageReader:
 
     - a folder tree (see `tokenlabel.files.folder_walk`), the class of an image being the folder it lies in
       (`root/class/image.jpg`), numbered as by timm; where images lie in the root itself, there are no classes;
-    - a tar of such a tree, or a folder of tars, one per class (or a tar of tars): keys are those of the unpacked tree;
+    - a tar of such a tree, or a folder of tars, one per class: keys are those of the unpacked tree;
     - WebDataset shards: a folder, a tar or a pattern (`wds/shards-{000..031}.tar`) of tars that hold `key.jpg` beside
       `key.cls` or `key.json` (its `label`). They are recognised; `wds/PATH` insists. Keys are `shard/key.jpg`;
     - `hfds/NAME`: a dataset of the Hugging Face hub, or a local one by its path. Keys are the paths that it names, or

@@ -37,7 +37,8 @@ def write(path: Path, names=NAMES, **options) -> Path:
 
 
 def found(path: Path) -> list[tuple]:
-    return [tuple(entry) for entry in entries(path) if isinstance(entry, Member)]
+    with path.open('rb') as file:
+        return [tuple(entry) for entry in entries(file) if isinstance(entry, Member)]
 
 
 def expected(path: Path) -> list[tuple]:

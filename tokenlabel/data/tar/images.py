@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -97,10 +97,11 @@ def _tree_images(source: str, indices: dict[Path, TarIndex]) -> TarImages:
     """Classes are folders, or tars in whose root images lie; a single tar that was asked for by name is the root."""
     images = []
     for number, (tar, index) in enumerate(indices.items()):
-        folder = PurePosixPath('' if tar == Path(source) else tar.stem)
+        folder = '' if tar == Path(source) else f'{tar.stem}/'
         for name, *place in zip(index.names, index.offsets, index.sizes, strict=True):
-            images.append(((folder / name).as_posix(), number, *place))
-    targets, class_to_idx = folder_classes([PurePosixPath(image[0]).parent.name for image in images])
+            images.append((folder + name, number, *place))
+    folders = [posixpath.dirname(image[0]) for image in images]
+    targets, class_to_idx = folder_classes([posixpath.basename(folder) for folder in folders])
     return TarImages(source, list(indices), images, targets, class_to_idx)
 
 

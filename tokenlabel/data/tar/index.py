@@ -5,11 +5,11 @@ import os
 import posixpath
 from collections.abc import Collection
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from tokenlabel.errors import UserError
 from tokenlabel.files.folder_walk import Skipped, is_hidden
-from tokenlabel.files.reading import explained, relative_name
+from tokenlabel.files.reading import explained, open_regular, relative_name
 from tokenlabel.files.tar_members import Link, Member, entries
 
 LABEL_SUFFIXES = ('.cls', '.json')
@@ -53,7 +53,8 @@ def index_tar(path: Path, suffixes: Collection[str]) -> TarIndex:
     """
     index = TarIndex([], [], [], {}, Skipped())
     try:
-        _Reading(path, index, suffixes).read()
+        with open_regular(path) as file:
+            _Reading(path, file, index, suffixes).read()
     except OSError as error:
         raise UserError(f'{path} cannot be read {explained(error)}.') from error
     except UserError:
@@ -75,19 +76,21 @@ def sample_key(name: str) -> str:
 class _Reading:
     """One reading of a tar, into its index."""
 
-    def __init__(self, path: Path, index: TarIndex, suffixes: Collection[str]) -> None:
-        self.path, self.index, self.suffixes = path, index, suffixes
+    def __init__(self, path: Path, file: BinaryIO, index: TarIndex, suffixes: Collection[str]) -> None:
+        self.path, self.file, self.index, self.suffixes = path, file, index, suffixes
         self.links: list[tuple[str, str]] = []
-        self.labels: list[Member] = []
+        self.labels_with_dots: list[tuple[str, Member]] = []
 
     def read(self) -> None:
         """Read all of it."""
-        for entry in entries(self.path):
+        for entry in entries(self.file):
             self._add(entry)
         if self.links:
             self._add_links()
-        if self.labels:
-            self._add_labels()
+        stems = {posixpath.splitext(name)[0] for name in self.index.names} if self.labels_with_dots else ()
+        for key, label in self.labels_with_dots:
+            if key in stems:
+                self._add_label(key, label)
 
     def _add(self, entry: Member | Link) -> None:
         suffix = posixpath.splitext(entry.name)[1].lower()
@@ -105,7 +108,11 @@ class _Reading:
         elif is_image:
             self.index.add(name, entry.offset, entry.size)
         elif is_label:
-            self.labels.append(entry._replace(name=name))
+            key, label = posixpath.splitext(name)[0], entry._replace(name=name)
+            if key == sample_key(name):
+                self._add_label(key, label)
+            else:
+                self.labels_with_dots.append((key, label))
         else:
             raise UserError(
                 f'{self.path} holds tars, such as {name}: unpack it once (tar -xf {self.path.name} -C FOLDER) and name '
@@ -121,18 +128,13 @@ class _Reading:
             else:
                 self.index.skipped.add('links to what is not there', name)
 
-    def _add_labels(self) -> None:
-        stems = {posixpath.splitext(name)[0] for name in self.index.names}
-        with self.path.open('rb') as file:
-            for label in self.labels:
-                key, suffix = posixpath.splitext(label.name)
-                if key != sample_key(label.name) and key not in stems:
-                    continue
-                if label.size > _MAX_LABEL:
-                    raise ValueError(f'its label {label.name} has {label.size} bytes')
-                text = _label(os.pread(file.fileno(), label.size, label.offset), suffix.lower(), label.name)
-                if text is not None and (suffix.lower() == '.cls' or key not in self.index.labels):
-                    self.index.labels[key] = text
+    def _add_label(self, key: str, label: Member) -> None:
+        suffix = posixpath.splitext(label.name)[1].lower()
+        if label.size > _MAX_LABEL:
+            raise ValueError(f'its label {label.name} has {label.size} bytes')
+        text = _label(os.pread(self.file.fileno(), label.size, label.offset), suffix, label.name)
+        if text is not None and (suffix == '.cls' or key not in self.index.labels):
+            self.index.labels[key] = text
 
 
 def _target(link: Link) -> str:

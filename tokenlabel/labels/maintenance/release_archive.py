@@ -62,14 +62,15 @@ class TarArchive:
     def __init__(self, file: Path) -> None:
         self.file, self.names = file, []
         places, skipped = [], Skipped()
-        for entry in entries(file, ended=True):
-            if _is_map(entry.name, skipped):
-                name = relative_name(entry.name, file)
-                if isinstance(entry, Link):
-                    skipped.add('links', name)
-                    continue
-                self.names.append(name)
-                places.append((entry.offset, entry.size))
+        with open_regular(file) as opened:
+            for entry in entries(opened, ended=True):
+                if _is_map(entry.name, skipped):
+                    name = relative_name(entry.name, file)
+                    if isinstance(entry, Link):
+                        skipped.add('links', name)
+                        continue
+                    self.names.append(name)
+                    places.append((entry.offset, entry.size))
         self._places = np.array(places, dtype=np.int64)
         report_skipped(file, len(places), skipped, 'maps')
 
