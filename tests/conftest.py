@@ -12,7 +12,7 @@ from hypothesis import settings
 from mmengine.registry import DefaultScope
 from PIL import Image
 
-from tests.commands import process_of_its_own, run_command
+from tests.commands import run_command
 from tests.label_stores import write_store
 from tests.places import ROOT
 from tokenlabel.data.digit_scenes import CLASSES, write_digit_scenes
@@ -79,8 +79,7 @@ def run_here(capfd, monkeypatch) -> Callable[..., subprocess.CompletedProcess]:
 
     def run(name: str, *arguments: object) -> subprocess.CompletedProcess:
         capfd.readouterr()
-        with process_of_its_own():
-            status = run_command(name, *arguments)
+        status = run_command(name, *arguments)
         return subprocess.CompletedProcess(name, status, *capfd.readouterr())
 
     return run
