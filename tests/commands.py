@@ -1,10 +1,14 @@
-"""Commands in the tests' own process."""
+"""Commands in the tests' own process, which is afterwards as it was."""
 
 import importlib
+import multiprocessing
 import os
 import random
-from collections.abc import Iterator
+import signal
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import ModuleType
 
 import numpy as np
@@ -12,6 +16,12 @@ import torch
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 from mmengine.visualization import Visualizer
+from torch.backends import cudnn
+
+from tokenlabel.engine.resuming.preemption import SIGNALS
+
+# Of which MMEngine keeps all instances by name, and gives out the newest.
+KEPT = (DefaultScope, MessageHub, MMLogger, Visualizer)
 
 
 def command(name: str) -> ModuleType:
@@ -21,25 +31,53 @@ def command(name: str) -> ModuleType:
 
 def run_command(name: str, *arguments: object) -> int:
     """The exit status of a command."""
-    return command(name).main([str(argument) for argument in arguments])
+    with process_of_its_own():
+        return command(name).main([str(argument) for argument in arguments])
 
 
 @contextmanager
 def process_of_its_own() -> Iterator[None]:
-    """What a command leaves behind in its process is put back: environment, random states, what MMEngine keeps."""
-    instances = [kind._instance_dict for kind in (DefaultScope, MessageHub, MMLogger, Visualizer)]
-    saved = dict(os.environ), random.getstate(), np.random.get_state(), torch.get_rng_state()
-    kept = [dict(each) for each in instances]
+    """The block finds nothing of earlier runs, as a new process does, and what it leaves behind is undone.
+
+    That is the environment, warnings, signal handlers, random states, the settings of torch and of multiprocessing, and
+    MMEngine's loggers, message hubs, visualizers and default scope.
+    """
+    undo = undoing()
+    instances = [kind._instance_dict for kind in KEPT]
+    before = [dict(each) for each in instances]
     for each in instances:
         each.clear()
     try:
-        yield
+        with warnings.catch_warnings():
+            yield
     finally:
-        for each, before in zip(instances, kept, strict=True):
+        for handler in [handler for logger in MMLogger._instance_dict.values() for handler in logger.handlers]:
+            handler.close()
+        for each, earlier in zip(instances, before, strict=True):
             each.clear()
-            each.update(before)
+            each.update(earlier)
+        for step in undo:
+            step()
+
+
+def undoing() -> list[Callable[[], object]]:
+    """What puts the settings of the process back to what they are now."""
+    return [
+        partial(restore_environment, dict(os.environ)),
+        partial(random.setstate, random.getstate()),
+        partial(np.random.set_state, np.random.get_state()),
+        partial(torch.set_rng_state, torch.get_rng_state()),
+        partial(torch.set_num_threads, torch.get_num_threads()),
+        partial(torch.set_deterministic_debug_mode, torch.get_deterministic_debug_mode()),
+        partial(setattr, cudnn, 'deterministic', cudnn.deterministic),
+        partial(setattr, cudnn, 'benchmark', cudnn.benchmark),
+        partial(multiprocessing.set_start_method, multiprocessing.get_start_method(allow_none=True), force=True),
+        *(partial(signal.signal, number, signal.getsignal(number)) for number in SIGNALS),
+    ]
+
+
+def restore_environment(variables: dict[str, str]) -> None:
+    """Makes these the environment."""
+    if os.environ != variables:
         os.environ.clear()
-        os.environ.update(saved[0])
-        random.setstate(saved[1])
-        np.random.set_state(saved[2])
-        torch.set_rng_state(saved[3])
+        os.environ.update(variables)

@@ -1,5 +1,7 @@
 """What several test files need: tiny digit scenes, a label store for them, and how to run a tool."""
 
+import ast
+import gc
 import os
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from hypothesis import settings
 from mmengine.registry import DefaultScope
 from PIL import Image
 
-from tests.commands import process_of_its_own, run_command
+from tests.commands import run_command
 from tests.label_stores import write_store
 from tests.places import ROOT
 from tokenlabel.data.digit_scenes import CLASSES, write_digit_scenes
@@ -22,6 +24,20 @@ from tokenlabel.data.digit_scenes import CLASSES, write_digit_scenes
 settings.register_profile('repeatable', derandomize=True, deadline=None)
 settings.register_profile('search', deadline=None)
 settings.load_profile(os.environ.get('HYPOTHESIS_PROFILE', 'repeatable'))
+
+
+def pytest_collection_finish() -> None:
+    """Keeps what the tests import out of each search for garbage, of which MMEngine's data sets begin one."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope='session')
+def unformatted_configs():
+    """Configs are written with the line breaks that they have: to lay one out takes yapf longer than a tiny run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **_: (text, bool(ast.parse(text))))
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -79,8 +95,7 @@ def run_here(capfd, monkeypatch) -> Callable[..., subprocess.CompletedProcess]:
 
     def run(name: str, *arguments: object) -> subprocess.CompletedProcess:
         capfd.readouterr()
-        with process_of_its_own():
-            status = run_command(name, *arguments)
+        status = run_command(name, *arguments)
         return subprocess.CompletedProcess(name, status, *capfd.readouterr())
 
     return run

@@ -56,6 +56,14 @@ def test_a_command_without_arguments_is_one_sentence(capsys, name):
     assert 'required' in line and line.endswith('--help tells of all options.')
 
 
+# Those of `annotate` and `train` begin in the tests of their launchers.
+@pytest.mark.parametrize('name', sorted(set(COMMANDS) - {'annotate', 'train'}))
+def test_a_tool_is_a_process_without_a_warning(run_tool, name):
+    done = run_tool(f'tools/{name}.py', '--help')
+    assert (done.returncode, done.stderr) == (0, '')
+    assert done.stdout.startswith(f'usage: tokenlabel {name}')
+
+
 @pytest.mark.parametrize('name', COMMANDS)
 def test_a_command_shows_how_it_is_called(capsys, name):
     assert main([name, '--help']) == 0

@@ -1,11 +1,9 @@
-"""`tools/annotate.py` as a person runs it."""
+"""`tokenlabel annotate` as a person runs it."""
 
 import errno
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tarfile
 import time
 from pathlib import Path
@@ -16,12 +14,11 @@ import timm
 import torch
 from PIL import Image
 
-from tests.commands import command
-from tests.places import ROOT
+from tests.child_process import ForkedCommand
+from tests.commands import command, run_command
 from tests.two_processes import free_port
+from tokenlabel.labels.annotator.inference import Inference
 from tokenlabel.labels.store import LabelStore
-
-TOOL = ROOT / 'tools' / 'annotate.py'
 
 
 @pytest.fixture(scope='module')
@@ -52,9 +49,8 @@ def command_line(images: Path, store: Path, weights: Path, *more: str) -> list[s
 
 
 def run(*arguments: str) -> int:
-    """The tool's exit status, run in this process."""
-    tool = command('annotate')
-    return tool.main(list(arguments))
+    """The exit status of the command."""
+    return run_command('annotate', *arguments)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -93,18 +89,21 @@ def test_loader_workers_do_not_change_a_store(images, weights, tmp_path):
     assert contents(tmp_path / 'none') == contents(tmp_path / 'two')
 
 
-def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(weights, tmp_path):
-    images, random = tmp_path / 'images', np.random.default_rng(0)
-    images.mkdir()
-    for number in range(12):  # large enough to be killed between two
-        Image.fromarray(random.integers(0, 255, (1500, 1500, 3), dtype=np.uint8)).save(images / f'{number}.png')
-    line = command_line(images, tmp_path / 'killed', weights)
-    environment = os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    process = subprocess.Popen([sys.executable, TOOL, *line], env=environment, stderr=subprocess.DEVNULL)
-    progress = tmp_path / 'killed' / 'progress-00000'
-    while process.poll() is None and not (progress.exists() and progress.stat().st_size):
-        time.sleep(0.01)
-    process.kill()
+def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(images, weights, tmp_path, monkeypatch):
+    line, progress = command_line(images, tmp_path / 'killed', weights), tmp_path / 'killed/progress-00000'
+    real, batches = Inference.__call__, []
+
+    def stops_at_the_third(self, pixels, sizes):
+        batches.append(len(pixels))
+        if len(batches) == 3:
+            time.sleep(60)
+        return real(self, pixels, sizes)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Inference, '__call__', stops_at_the_third)
+        process = ForkedCommand(tmp_path, command('annotate').main, line)
+        process.wait_until(lambda: progress.exists() and progress.stat().st_size)
+        process.signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert run(*line) == 0
     run(*command_line(images, tmp_path / 'straight', weights))

@@ -1,4 +1,4 @@
-"""`tools/convert.py`: any layout into any other that can hold it, bit for bit, and in words."""
+"""`tokenlabel convert`: any layout into any other that can hold it, bit for bit, and in words."""
 
 import argparse
 import os
@@ -14,12 +14,10 @@ from torch import Tensor, nn
 
 import mmseg_ext  # noqa: F401  (registers the names)
 from mmseg_ext.checkpoints.segmentation_weights import load_backbone, released_to_ours
-from tests.commands import command
-from tests.places import ROOT
+from tests.commands import run_command
 from tests.released_segmentation import head_shapes, pyramid_shapes, random_weights, write_released
 from tokenlabel.models import LVViT, TokenLabelModel, load_checkpoint, read_checkpoint, state_dict_of
 
-TOOL = ROOT / 'tools/convert.py'
 TINY = dict(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2, stem_width=8)
 DEIT = dict(img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=2)
 CONFIG = """
@@ -48,16 +46,14 @@ model = dict(
 )
 """
 
-tool = command('convert')
-
 
 @pytest.fixture
 def convert(tmp_path, monkeypatch, capsys):
-    """Runs the tool in a folder of its own; returns the exit status and what it printed."""
+    """Runs the command in a folder of its own; returns the exit status and what it printed."""
     monkeypatch.chdir(tmp_path)
 
     def run(source: str, target: str, to: str, *options: str) -> tuple[int, str]:
-        status = tool.main([source, target, '--to', to, *options])
+        status = run_command('convert', source, target, '--to', to, *options)
         printed = capsys.readouterr()
         return status, printed.out + printed.err
 

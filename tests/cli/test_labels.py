@@ -1,4 +1,4 @@
-"""`tools/labels.py` as a person runs it."""
+"""`tokenlabel labels` as a person runs it."""
 
 import json
 import shutil
@@ -10,18 +10,15 @@ import timm
 import torch
 from PIL import Image
 
-from tests.commands import command
+from tests.commands import run_command
 from tests.label_stores import write_store
-from tests.places import ROOT
+from tokenlabel.cli.labels import crop_targets
 from tokenlabel.labels.store import LabelStore
 
-TOOL = ROOT / 'tools/labels.py'
 
-
-def run(*arguments) -> int:
-    """The tool's exit status, run in this process."""
-    tool = command('labels')
-    return tool.main([str(argument) for argument in arguments])
+def run(*arguments: object) -> int:
+    """The exit status of the command."""
+    return run_command('labels', *arguments)
 
 
 @pytest.fixture
@@ -51,13 +48,6 @@ def test_verify_finds_a_sound_store_sound(label_store, images, capsys):
 def test_verify_prints_problems_and_fails(label_store, scenes, capsys):
     assert run('verify', label_store, '--images', scenes / 'imagenet/val') == 1
     assert f'{label_store} has no maps of 23 images' in capsys.readouterr().out
-
-
-def test_the_tool_runs_as_a_command(run_tool, label_store):
-    result = run_tool('tools/labels.py', 'info', label_store)
-    assert result.returncode == 0, result.stderr
-    assert len(LabelStore(label_store)) == 40
-    assert 'images       40' in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -159,10 +149,9 @@ def checked(tmp_path_factory) -> dict[str, Path]:
         'files': folder / 'files',
         'vit': folder / 'vit.pth',
     }
-    annotate = command('annotate')
     line = [paths['images'], folder / 'store', '--annotator', 'test_resnet', '--checkpoint', paths['weights']]
     line += ['--img-size', 160, '--k', 2, '--workers', 0, '--device', 'cpu', '--precision', 'fp32']
-    assert annotate.main([str(word) for word in line]) == 0
+    assert run_command('annotate', *line) == 0
     assert run('export-release', folder / 'store', paths['files']) == 0
     return paths
 
@@ -193,9 +182,8 @@ def test_view_draws_maps_and_what_a_crop_gets(label_store, images, tmp_path, cap
 
 
 def test_the_targets_of_a_crop_are_those_of_its_cells(label_store):
-    tool = command('labels')
     label_map = LabelStore(label_store)[0]
-    targets = tool.crop_targets(label_map, (0.5, 0, 0.5, 0.5), 4, num_classes=10)
+    targets = crop_targets(label_map, (0.5, 0, 0.5, 0.5), 4, num_classes=10)
     assert targets.shape == (4, 4, 10)
     np.testing.assert_array_equal(targets.argmax(-1), label_map.classes[0, :4, 4:])
 

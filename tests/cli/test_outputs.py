@@ -10,21 +10,11 @@ import timm
 import torch
 from PIL import Image
 
-from tests.commands import command
+from tests.commands import command, run_command
 from tests.full_disks import full_disk
 from tests.segmenters import CLASSES, write_model
 
 RNG = np.random.default_rng(0)
-
-
-def load(tool: str):
-    module = command(tool)
-    return module
-
-
-def run(module, *arguments: object) -> int:
-    """The exit status of a tool, run in this process."""
-    return module.main([str(argument) for argument in arguments])
 
 
 def written(folder: Path) -> set[str]:
@@ -80,26 +70,26 @@ def occupy(out: Path, occupied: str) -> None:
 
 @pytest.mark.parametrize('occupied', ['areas.csv', 'overlays/', 'labels/', ''])
 def test_segment_tries_its_outputs_before_it_loads_a_model(model, images, tmp_path, capsys, monkeypatch, occupied):
-    tool, out = load('segment'), tmp_path / 'out'
+    out = tmp_path / 'out'
     occupy(out, occupied) if occupied else out.touch()
-    monkeypatch.setattr(tool, 'Segmenter', None)
-    assert run(tool, images, '--out', out, *model) == 2
+    monkeypatch.setattr(command('segment'), 'Segmenter', None)
+    assert run_command('segment', images, '--out', out, *model) == 2
     assert str(out) in sentence(capsys)
 
 
 @pytest.mark.parametrize('occupied', ['v.mp4', 'v.csv'])
 def test_segment_tries_the_outputs_of_a_video(model, video, tmp_path, capsys, monkeypatch, occupied):
-    tool, out = load('segment'), tmp_path / 'out'
+    out = tmp_path / 'out'
     occupy(out, occupied)
-    monkeypatch.setattr(tool, 'Segmenter', None)
-    assert run(tool, video, '--out', out, *model) == 2
+    monkeypatch.setattr(command('segment'), 'Segmenter', None)
+    assert run_command('segment', video, '--out', out, *model) == 2
     assert f'{occupied} is a folder, where a file is to be written' in sentence(capsys)
 
 
 def test_a_video_does_not_replace_itself(model, video, tmp_path, capsys):
     film = video.rename(tmp_path / 'v.mp4')
     before = film.read_bytes()
-    assert run(load('segment'), film, '--out', tmp_path, *model) == 2
+    assert run_command('segment', film, '--out', tmp_path, *model) == 2
     assert 'would replace the video itself' in sentence(capsys)
     assert film.read_bytes() == before
 
@@ -108,34 +98,33 @@ def test_a_video_does_not_replace_itself(model, video, tmp_path, capsys):
 def test_segment_on_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(
     model, images, tmp_path, capsys, largest
 ):
-    tool, out = load('segment'), tmp_path / 'out'
+    out = tmp_path / 'out'
     with full_disk(largest):
-        assert run(tool, images, '--out', out, *model) == 2
+        assert run_command('segment', images, '--out', out, *model) == 2
     assert sentence(capsys).startswith(f'error: Cannot write to {out}')
     assert written(out) <= {'labels/a.png'}
 
 
 def test_a_video_on_a_full_disk_is_one_sentence_although_opencv_says_nothing(model, video, tmp_path, capsys):
-    tool, out = load('segment'), tmp_path / 'out'
+    out = tmp_path / 'out'
     with full_disk(20_000):
-        assert run(tool, video, '--out', out, *model, '--classes', CLASSES[0]) == 2
+        assert run_command('segment', video, '--out', out, *model, '--classes', CLASSES[0]) == 2
     assert sentence(capsys).startswith(f'error: Cannot write to {out}/v.')
     assert written(out) == set()
 
 
 @pytest.mark.parametrize('target', ['', 'file/new.pth', 'n' * 256])
 def test_convert_tries_its_target_before_it_reads(weights, tmp_path, capsys, monkeypatch, target):
-    tool = load('convert')
     (tmp_path / 'file').touch()
-    monkeypatch.setattr(tool, 'read_weights', None)
-    assert run(tool, weights, tmp_path / target, '--to', 'timm') == 2
+    monkeypatch.setattr(command('convert'), 'read_weights', None)
+    assert run_command('convert', weights, tmp_path / target, '--to', 'timm') == 2
     assert str(tmp_path) in sentence(capsys)
 
 
 def test_convert_on_a_full_disk_is_one_sentence_and_keeps_what_was_there(weights, tmp_path, capsys):
     (tmp_path / 'new.pth').write_text('older')
     with full_disk(8192):
-        assert run(load('convert'), weights, tmp_path / 'new.pth', '--to', 'timm') == 2
+        assert run_command('convert', weights, tmp_path / 'new.pth', '--to', 'timm') == 2
     assert sentence(capsys).startswith(f'error: Cannot write to {tmp_path / "new.pth"} (File too large): make room')
     assert (tmp_path / 'new.pth').read_text() == 'older'
     assert os.listdir(tmp_path) == ['new.pth']
@@ -152,13 +141,12 @@ def test_convert_on_a_full_disk_is_one_sentence_and_keeps_what_was_there(weights
     ],
 )
 def test_view_tries_its_picture_before_it_reads(tmp_path, capsys, monkeypatch, out, said):
-    tool = load('labels')
     (tmp_path / 'file').touch()
     out = tmp_path / out if out else tmp_path / 'folder.png'
     if out.name == 'folder.png':
         out.mkdir()
-    monkeypatch.setattr(tool, 'LabelStore', None)
-    assert run(tool, 'view', 'store', 'a.jpg', '--images', 'images', '--out', out) == 2
+    monkeypatch.setattr(command('labels'), 'LabelStore', None)
+    assert run_command('labels', 'view', 'store', 'a.jpg', '--images', 'images', '--out', out) == 2
     assert said in sentence(capsys)
 
 
@@ -167,27 +155,27 @@ def test_view_on_a_full_disk_is_one_sentence(label_store, scenes, tmp_path, caps
 
     key, images = LabelStore(label_store).keys[0], scenes / 'imagenet/train'
     with full_disk(4096):
-        assert run(load('labels'), 'view', label_store, key, '--images', images, '--out', tmp_path / 'v.png') == 2
+        assert run_command('labels', 'view', label_store, key, '--images', images, '--out', tmp_path / 'v.png') == 2
     assert sentence(capsys).startswith(f'error: Cannot write to {tmp_path / "v.png"} (File too large)')
     assert written(tmp_path) == set()
 
 
 def test_an_export_to_a_file_is_told_before_it_begins(label_store, tmp_path, capsys):
     (tmp_path / 'file').touch()
-    assert run(load('labels'), 'export-release', label_store, tmp_path / 'file') == 2
+    assert run_command('labels', 'export-release', label_store, tmp_path / 'file') == 2
     assert 'file is a file, where a folder is needed' in sentence(capsys)
 
 
 def test_a_demo_tries_its_work_dir_before_it_begins(tmp_path, capsys):
     (tmp_path / 'file').touch()
     for more in ([], ['--compare'], ['--families']):
-        assert run(load('demo'), '--smallest', '--work-dir', tmp_path / 'file/demo', *more) == 2
+        assert run_command('demo', '--smallest', '--work-dir', tmp_path / 'file/demo', *more) == 2
         assert 'file is a file, where a folder is needed' in sentence(capsys)
 
 
 def test_demo_scenes_on_a_full_disk_are_one_sentence_and_leave_nothing(tmp_path, capsys):
     with full_disk(256):
-        assert run(load('demo'), '--smallest', '--work-dir', tmp_path / 'demo') == 2
+        assert run_command('demo', '--smallest', '--work-dir', tmp_path / 'demo') == 2
     assert sentence(capsys).startswith(f'error: Cannot write to {tmp_path / "demo"} (File too large)')
     assert written(tmp_path) == set()
 
@@ -196,5 +184,5 @@ def test_annotate_to_a_file_is_told(tmp_path, images, weights, capsys):
     (tmp_path / 'file').touch()
     line = ['--annotator', 'test_resnet', '--checkpoint', weights, '--img-size', 64, '--k', 2, '--device', 'cpu']
     for store in ('file', 'file/store'):
-        assert run(load('annotate'), images, tmp_path / store, *line) == 2
+        assert run_command('annotate', images, tmp_path / store, *line) == 2
         assert str(tmp_path / 'file') in sentence(capsys)

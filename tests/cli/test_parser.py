@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.commands import command
+from tests.commands import run_command
 from tokenlabel.devices import usable_device
 from tokenlabel.errors import UserError
 
@@ -17,12 +17,6 @@ COMMANDS = {
     'demo': [],
     'benchmark': [],
 }
-
-
-def run(tool: str, *arguments: object) -> int:
-    """The exit status of a tool, run in this process."""
-    module = command(tool)
-    return module.main([str(argument) for argument in arguments])
 
 
 NO_NUMBER = ('x', '', '1.5', 'nan', '1e3', '9' * 5000, '0x10', '1_0', 'None')
@@ -77,7 +71,7 @@ def test_a_wrong_value_is_one_sentence(tool, flag, values, said, capsys):
     for words in [[value] for value in values] or [[]]:
         value = f'{flag}={words[0]}' if words and words[0].startswith('-') else flag
         line = [value] if '=' in value else [value, *words]
-        assert run(tool, *COMMANDS[tool], *line) == 2, words
+        assert run_command(tool, *COMMANDS[tool], *line) == 2, words
         printed = capsys.readouterr()
         assert printed.out == '' and printed.err.startswith(f'error: argument {flag}')
         assert said in printed.err and printed.err.count('\n') == 1, printed.err
@@ -107,7 +101,7 @@ def test_a_wrong_value_is_one_sentence(tool, flag, values, said, capsys):
     ],
 )
 def test_a_command_line_that_cannot_be_is_one_sentence(tool, arguments, said, capsys):
-    assert run(tool, *arguments) == 2
+    assert run_command(tool, *arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith('error: ') and said in error and error.count('\n') == 1, error
 
@@ -151,7 +145,7 @@ def test_devices_that_compute_are_usable():
 
 @pytest.mark.parametrize('tool', COMMANDS)
 def test_help_is_no_error(tool, capsys):
-    assert run(tool, '--help') == 0
+    assert run_command(tool, '--help') == 0
     assert 'usage: ' in capsys.readouterr().out
 
 
@@ -167,6 +161,6 @@ def test_a_wrong_environment_is_one_sentence_in_every_tool_that_reads_it(monkeyp
     monkeypatch.setenv(name, value)
     arguments = ['configs/demo/pretrain.py', tmp_path / 'none.pth', '--launcher', 'pytorch', '--work-dir', tmp_path]
     for tool, line in (('annotate', COMMANDS['annotate']), ('test', arguments)):
-        assert run(tool, *line) == 2
+        assert run_command(tool, *line) == 2
         error = capsys.readouterr().err
         assert error.startswith(f'error: The environment sets {name} to {value!r}') and error.count('\n') == 1

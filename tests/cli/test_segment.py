@@ -1,4 +1,4 @@
-"""`tools/segment.py` as a person runs it."""
+"""`tokenlabel segment` as a person runs it."""
 
 import csv
 import os
@@ -9,17 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.commands import command
-from tests.places import ROOT
+from tests.commands import run_command
 from tests.segmenters import CLASSES, token_config, write_checkpoint, write_model
+from tokenlabel.cli.parser import size_in_bytes
+from tokenlabel.cli.segment import Segmenter
 
-TOOL = ROOT / 'tools/segment.py'
 RNG = np.random.default_rng(0)
-
-
-@pytest.fixture(scope='module')
-def tool():
-    return command('segment')
 
 
 @pytest.fixture(scope='module')
@@ -39,9 +34,9 @@ def images(tmp_path) -> Path:
     return folder
 
 
-def run(tool, *arguments: object) -> int:
-    """The tool's exit status, run in this process."""
-    return tool.main([str(argument) for argument in arguments])
+def run(*arguments: object) -> int:
+    """The exit status of the command."""
+    return run_command('segment', *arguments)
 
 
 def written(folder: Path) -> set[str]:
@@ -53,8 +48,8 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_folder_keeps_its_structure(tool, model, images, tmp_path, capsys):
-    assert run(tool, images, '--out', tmp_path / 'out', *model) == 0
+def test_a_folder_keeps_its_structure(model, images, tmp_path, capsys):
+    assert run(images, '--out', tmp_path / 'out', *model) == 0
     names = ['a.png', 'sub/b.png.png', 'sub/b.webp.png']
     assert written(tmp_path / 'out') == {
         'areas.csv',
@@ -72,15 +67,15 @@ def test_a_folder_keeps_its_structure(tool, model, images, tmp_path, capsys):
     assert all(row['class'] == CLASSES[int(row['label'])] for row in rows)
 
 
-def test_a_second_run_finds_no_images_in_its_own_results(tool, model, images):
+def test_a_second_run_finds_no_images_in_its_own_results(model, images):
     for _ in range(2):
-        assert run(tool, images, '--out', images, *model) == 0
+        assert run(images, '--out', images, *model) == 0
     assert len(written(images / 'labels')) == 3
 
 
-def test_a_broken_image_is_named_and_the_rest_goes_on(tool, model, images, tmp_path, capsys):
+def test_a_broken_image_is_named_and_the_rest_goes_on(model, images, tmp_path, capsys):
     (images / 'aa.jpg').write_bytes((images / 'a.jpg').read_bytes()[:300])
-    assert run(tool, images, '--out', tmp_path / 'out', *model) == 1
+    assert run(images, '--out', tmp_path / 'out', *model) == 1
     output = capsys.readouterr()
     assert 'skipped: ' in output.err and 'aa.jpg' in output.err
     assert '3 images segmented; 1 of 4 images could not be segmented.' in output.out
@@ -90,46 +85,46 @@ def test_a_broken_image_is_named_and_the_rest_goes_on(tool, model, images, tmp_p
 NAMES = ('caf\udce9', 'x' * 251, 'new\nline', 'a,"b"', '-rf', '\u202eright', '\U0001f408', ' $x$ ', 'clip_2.0_001')
 
 
-def test_images_of_any_name_are_segmented(tool, model, images, tmp_path):
+def test_images_of_any_name_are_segmented(model, images, tmp_path):
     for name in NAMES:
         (images / f'{name}.jpg').write_bytes((images / 'a.jpg').read_bytes())
     (images / 'A.jpg').write_bytes((images / 'a.jpg').read_bytes())
     (images / 'link').symlink_to('sub')
     (images / 'sub/loop').symlink_to('..')
     os.mkfifo(images / 'pipe.jpg')
-    assert run(tool, images, '--out', tmp_path / 'out', *model) == 0
+    assert run(images, '--out', tmp_path / 'out', *model) == 0
     assert {f'{name}.png' for name in NAMES} <= written(tmp_path / 'out/labels')
     assert len(written(tmp_path / 'out/labels')) == len(NAMES) + 4 + 2
     named = {row['image'] for row in table(tmp_path / 'out/areas.csv')}
     assert {f'{name}.jpg' for name in NAMES[1:]} | {'caf\\xe9.jpg', 'a.jpg', 'A.jpg', 'link/b.png'} <= named
 
 
-def test_a_pipe_instead_of_an_image_is_not_waited_for(tool, model, tmp_path, capsys):
+def test_a_pipe_instead_of_an_image_is_not_waited_for(model, tmp_path, capsys):
     os.mkfifo(tmp_path / 'x.jpg')
-    assert run(tool, tmp_path / 'x.jpg', '--out', tmp_path / 'out', *model) == 2
+    assert run(tmp_path / 'x.jpg', '--out', tmp_path / 'out', *model) == 2
     assert 'x.jpg is no regular file' in capsys.readouterr().err
 
 
-def test_a_video_whose_name_is_no_utf_8_is_refused(tool, model, tmp_path, capsys):
+def test_a_video_whose_name_is_no_utf_8_is_refused(model, tmp_path, capsys):
     (tmp_path / 'caf\udce9.mp4').write_bytes(b'')
-    assert run(tool, tmp_path / 'caf\udce9.mp4', '--out', tmp_path / 'out', *model) == 2
+    assert run(tmp_path / 'caf\udce9.mp4', '--out', tmp_path / 'out', *model) == 2
     assert 'has a name that is no UTF-8' in capsys.readouterr().err
 
 
-def test_one_image_and_some_classes(tool, model, images, tmp_path):
-    assert run(tool, images / 'a.jpg', '--out', tmp_path / 'all', *model) == 0
+def test_one_image_and_some_classes(model, images, tmp_path):
+    assert run(images / 'a.jpg', '--out', tmp_path / 'all', *model) == 0
     largest = table(tmp_path / 'all/areas.csv')[0]
-    assert run(tool, images / 'a.jpg', '--out', tmp_path / 'out', *model, '--classes', largest['class']) == 0
+    assert run(images / 'a.jpg', '--out', tmp_path / 'out', *model, '--classes', largest['class']) == 0
     assert table(tmp_path / 'out/areas.csv') == [largest]
     assert (tmp_path / 'out/labels/a.png').read_bytes() == (tmp_path / 'all/labels/a.png').read_bytes()
 
 
-def test_a_video(tool, model, tmp_path):
+def test_a_video(model, tmp_path):
     writer = cv2.VideoWriter(str(tmp_path / 'v.avi'), cv2.VideoWriter_fourcc(*'MJPG'), 10, (64, 49))
     for _ in range(4):
         writer.write(RNG.integers(0, 256, (49, 64, 3), np.uint8))
     writer.release()
-    assert run(tool, tmp_path / 'v.avi', '--out', tmp_path / 'out', *model, '--memory-limit', 'none') == 0
+    assert run(tmp_path / 'v.avi', '--out', tmp_path / 'out', *model, '--memory-limit', 'none') == 0
     assert written(tmp_path / 'out') == {'v.mp4', 'v.csv'}
     film = cv2.VideoCapture(str(tmp_path / 'out/v.mp4'))
     assert film.get(cv2.CAP_PROP_FRAME_COUNT) == 4 and film.get(cv2.CAP_PROP_FPS) == 10
@@ -150,41 +145,40 @@ def test_a_video(tool, model, tmp_path):
         ('a.jpg', ('--max-side', '0'), 'argument --max-side: 0 is not from 1 on'),
     ],
 )
-def test_bad_input_is_one_sentence_and_writes_nothing(tool, model, images, tmp_path, capsys, make, more, sentence):
+def test_bad_input_is_one_sentence_and_writes_nothing(model, images, tmp_path, capsys, make, more, sentence):
     source = images / make if make == 'a.jpg' else tmp_path / (make or 'nowhere')
     if make == 'empty':
         source.mkdir()
     elif make == 'broken.mp4':
         source.write_bytes(b'none')
-    assert run(tool, source, '--out', tmp_path / 'out', *model, *more) == 2
+    assert run(source, '--out', tmp_path / 'out', *model, *more) == 2
     assert sentence in capsys.readouterr().err
     assert not written(tmp_path / 'out') if (tmp_path / 'out').exists() else True
 
 
-def test_an_interrupted_run_leaves_the_older_table_whole(tool, model, images, tmp_path, monkeypatch):
+def test_an_interrupted_run_leaves_the_older_table_whole(model, images, tmp_path, monkeypatch):
     out = tmp_path / 'out'
-    assert run(tool, images / 'a.jpg', '--out', out, *model) == 0
+    assert run(images / 'a.jpg', '--out', out, *model) == 0
     before = (out / 'areas.csv').read_bytes()
 
     def interrupt(self, image):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tool.Segmenter, '__call__', interrupt)
-    assert run(tool, images, '--out', out, *model) == 130
+    monkeypatch.setattr(Segmenter, '__call__', interrupt)
+    assert run(images, '--out', out, *model) == 130
     assert (out / 'areas.csv').read_bytes() == before
     assert not [name for name in written(out) if 'tmp' in name]
 
 
 @pytest.mark.parametrize(('text', 'size'), [('800M', 800 * 2**20), ('2.5 GiB', 5 * 2**29), ('7', 7), ('none', None)])
-def test_sizes(tool, text, size):
-    assert tool.size_in_bytes(text) == size
+def test_sizes(text, size):
+    assert size_in_bytes(text) == size
 
 
-def test_it_runs_as_a_command(images, tmp_path, run_tool):
+def test_a_model_of_tokens_segments_on_the_default_device(images, tmp_path):
     config = token_config()
     config.dump(tmp_path / 'config.py')
     checkpoint = write_checkpoint(config, tmp_path / 'c.pth')
     arguments = ['--config', tmp_path / 'config.py', '--checkpoint', checkpoint, '--out', tmp_path / 'out']
-    done = run_tool('tools/segment.py', images, *arguments)
-    assert done.returncode == 0, done.stderr
+    assert run(images, *arguments) == 0
     assert len(written(tmp_path / 'out')) == 7

@@ -1,4 +1,4 @@
-"""`tools/test.py` on segmentation models: scores, reports, and checkpoints and data that do not fit."""
+"""`tokenlabel test` on segmentation models: scores, reports, and checkpoints and data that do not fit."""
 
 import csv
 import json
@@ -75,7 +75,7 @@ def write_checkpoint(tmp_path):
 
 @pytest.fixture
 def evaluate(tmp_path):
-    """Runs `tools/test.py` in this process."""
+    """Runs `tokenlabel test`."""
 
     def run(*words, log_level='ERROR') -> int:
         words = [*words, '--work-dir', tmp_path / 'run', '--cfg-options', f'log_level={log_level}']
@@ -86,7 +86,7 @@ def evaluate(tmp_path):
 
 @pytest.fixture
 def refused(evaluate, capsys):
-    """Runs `tools/test.py` where it has to fail and returns the one sentence that it says."""
+    """Runs `tokenlabel test` where it has to fail and returns the one sentence that it says."""
 
     def run(*words) -> str:
         assert evaluate(*words) == 2

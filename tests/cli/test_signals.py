@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from tests.child_process import ForkedCommand
+from tests.commands import command, run_command
 from tests.places import ROOT
 from tests.segmenters import convolution_config, write_checkpoint
 from tokenlabel.engine.runner import Runner
@@ -22,10 +23,6 @@ RNG = np.random.default_rng(0)
 STOPS = pytest.mark.parametrize(
     ('number', 'status', 'stopped'), [(signal.SIGINT, 130, 'Stopped'), (signal.SIGTERM, 143, 'Stopped by SIGTERM')]
 )
-
-
-def load(tool: str):
-    return importlib.import_module(f'tokenlabel.cli.{tool}')
 
 
 def last_line(text: str) -> str:
@@ -56,7 +53,7 @@ def test_annotate_says_how_far_it_is_and_resumes_to_the_same_bytes(
     torch.save({'state_dict': timm.create_model('test_resnet', num_classes=3).state_dict()}, tmp_path / 'w.pth')
     options = ['--annotator', 'test_resnet', '--checkpoint', tmp_path / 'w.pth', '--img-size', 64, '--k', 2]
     options = [str(word) for word in [*options, '--batch-size', 2, '--workers', 2, '--device', 'cpu']]
-    annotate, real, batches = load('annotate'), Inference.__call__, []
+    annotate, real, batches = command('annotate'), Inference.__call__, []
 
     def slow(self, pixels, sizes):
         batches.append(len(pixels))
@@ -77,7 +74,7 @@ def test_annotate_says_how_far_it_is_and_resumes_to_the_same_bytes(
     assert line.startswith(f'{stopped}: ') and line.endswith(' of 8 images are done, the same command resumes.')
     assert temporary_files(tmp_path) == []
     for store in ('store', 'straight'):
-        assert annotate.main([str(images), str(tmp_path / store), *options[:-3], '0', '--device', 'cpu']) == 0
+        assert run_command('annotate', images, tmp_path / store, *options[:-3], 0, '--device', 'cpu') == 0
     one, other = ({file.name: file.read_bytes() for file in (tmp_path / s).iterdir()} for s in ('store', 'straight'))
     assert one == other
 
@@ -87,7 +84,7 @@ def test_segment_says_how_many_images_are_done_and_keeps_them(images, tmp_path, 
     config = convolution_config(num_classes=10)
     config.dump(tmp_path / 'config.py')
     checkpoint = write_checkpoint(config, tmp_path / 'c.pth')
-    segment, out = load('segment'), tmp_path / 'out'
+    segment, out = command('segment'), tmp_path / 'out'
     real, seen = segment.Segmenter.__call__, []
 
     def slow(self, image):
@@ -110,7 +107,7 @@ def test_segment_says_how_many_images_are_done_and_keeps_them(images, tmp_path, 
 
 @STOPS
 def test_a_stopped_test_writes_no_scores(scenes, tmp_path, monkeypatch, number, status, stopped):
-    test = load('test')
+    test = command('test')
     config = ROOT / 'configs/demo/pretrain.py'
     sizes = [f'model.network.{size}' for size in ('embed_dim=32', 'depth=1', 'num_heads=1', 'stem_width=8')]
     options = [f'test_dataloader.dataset.root={scenes}/imagenet/val', *sizes, 'log_level=ERROR']
@@ -139,7 +136,7 @@ def test_a_stopped_comparison_ends_the_runs_at_work_and_begins_no_others(tmp_pat
         with demo_stages.concurrent_runs(2) as pool:
             list(pool.map(lambda run: stages._run(f'run{run}', []), range(6)))
 
-    child = ForkedCommand(tmp_path, load('annotate').reports_errors(compare))
+    child = ForkedCommand(tmp_path, command('annotate').reports_errors(compare))
     child.wait_until(lambda: len(list(tmp_path.glob('run*'))) == 2)
     child.signal(signal.SIGTERM)
     assert child.wait() == 143, child.errors

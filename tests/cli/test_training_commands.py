@@ -149,18 +149,18 @@ def test_images_are_scenes_of_the_size_that_the_demo_configs_say(scenes):
     assert Image.open(path).size == (64, 64)
 
 
-def test_a_dry_run_for_several_gpus_needs_neither_gpus_nor_data_and_writes_nothing(run_tool, tmp_path):
+def test_a_dry_run_for_several_gpus_needs_neither_gpus_nor_data_and_writes_nothing(run_tool, run_here, tmp_path):
     options = [
         'train_dataloader.dataset.root=nowhere',
         'auto_scale_lr.enable=True',
         'auto_scale_lr.base_batch_size=256',
     ]
-    command = ['tools/pretrain.sh', 'configs/demo/pretrain.py', '8', '--dry-run', '--work-dir', tmp_path / 'run']
-    done = run_tool(*command, '--cfg-options', *options)
+    config, run = 'configs/demo/pretrain.py', ['--dry-run', '--work-dir', tmp_path / 'run', '--cfg-options']
+    done = run_tool('tools/pretrain.sh', config, '8', *run, *options)
     assert done.returncode == 0, done.stdout + done.stderr
     assert '8 processes x 32 images = 256' in done.stdout
     assert not (tmp_path / 'run').exists()
-    fails_with(run_tool(*command, '--cfg-options', 'model.network.model_name=lvit_s'), 'did you mean')
+    fails_with(run_here('train', config, *run, 'model.network.model_name=lvit_s'), 'did you mean')
 
 
 def test_an_evaluation_scores_labels_and_reassessed_labels_as_the_checkpoint_numbers_classes(
