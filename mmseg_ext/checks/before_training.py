@@ -7,6 +7,7 @@ import torch
 from mmengine.config import Config
 
 from mmseg_ext.checkpoints.other_classes import start_from_one_file
+from mmseg_ext.checks.class_weight import settle_class_weight
 from mmseg_ext.checks.config_parts import datasets_of
 from mmseg_ext.checks.data_report import write_data_report
 from mmseg_ext.checks.datasets import check_datasets
@@ -34,6 +35,7 @@ def prepare_training(config: Config, processes: int, dry_run: bool = False) -> N
     settle_num_classes(config)
     settle_ignore_index(config)
     check_datasets(config, only_here=dry_run)
+    settle_class_weight(config, train=not dry_run)
     check_model(config, processes, on_gpus=dry_run or torch.cuda.is_available())
     own = any(dataset.get('type') == 'ImageMaskFolders' for dataset, _, _ in datasets_of(config, 'train'))
     if own and not dry_run and config.get('work_dir') and os.environ.get('RANK', '0') == '0':

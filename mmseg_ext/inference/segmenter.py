@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mmseg_ext.checkpoints.segmentation_weights import in_names_of, local_path, weights_of
 from mmseg_ext.checkpoints.strict_loading import load_all
+from mmseg_ext.checks.class_weight import settle_class_weight
 from mmseg_ext.checks.num_classes import settle_num_classes
 from mmseg_ext.inference.image_pixels import AnyImage, image_pixels
 from mmseg_ext.inference.peak_memory import peak_bytes
@@ -90,6 +91,7 @@ class Segmenter:
                     f'Config {name or "given"} describes no segmentation model: give one with a backbone and heads.'
                 )
             settle_num_classes(config)
+            settle_class_weight(config, train=False)
             self.model = _build(config.model)
             self._pipeline = Compose(resizing_pipeline(config))
         self._is_grey = reads_grey(config)

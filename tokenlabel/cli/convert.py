@@ -53,11 +53,13 @@ def fit_segmentation_to(weights: Weights, config: Config, path: Path) -> None:
     from mmseg.registry import MODELS
 
     from mmseg_ext.checkpoints.segmentation_weights import fit_segmentation
+    from mmseg_ext.checks.class_weight import settle_class_weight
     from mmseg_ext.checks.num_classes import settle_num_classes
 
     if 'decode_head' not in config.model:
         raise UserError(f'{weights.source} is a segmentation model and {path} trains a classifier: give its own config')
     settle_num_classes(config)
+    settle_class_weight(config, train=False)
     fit_segmentation(weights, MODELS.build(config.model))
 
 

@@ -93,6 +93,7 @@ def evaluate_segmentor(config: Config, args: argparse.Namespace) -> dict[str, fl
     """Scores a segmentation model, and writes the report that is asked for."""
     # here, as pretraining does without MMSegmentation
     from mmseg_ext.checkpoints.evaluated_weights import load_trained_weights
+    from mmseg_ext.checks.class_weight import settle_class_weight
     from mmseg_ext.checks.datasets import check_datasets
     from mmseg_ext.evaluation.report import check_report, measure_confusions, report_on
 
@@ -102,6 +103,7 @@ def evaluate_segmentor(config: Config, args: argparse.Namespace) -> dict[str, fl
         if launched_place(args.launcher).rank == 0:
             check_report(folder)
     check_datasets(config, splits=('test',))
+    settle_class_weight(config, train=False)
     runner = Runner.from_cfg(config)
     load_trained_weights(runner, args.checkpoint)
     metrics = scores_of(runner)
