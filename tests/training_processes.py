@@ -14,6 +14,8 @@ from tokenlabel.engine.config.run_config import load_config, register_imports
 from tokenlabel.engine.runner import Runner
 
 CONFIG = CONFIGS / 'demo/pretrain.py'
+# Images in the picture of the first batch; to draw eight takes longer than a tiny run.
+PICTURED = 'custom_hooks.3.num_images'
 
 
 @HOOKS.register_module()
@@ -41,6 +43,7 @@ def settings(scenes: Path, label_store: Path, work_dir: Path, **options) -> dict
         'model.network.depth': 2,
         'model.network.num_heads': 2,
         'model.network.stem_width': 8,
+        PICTURED: 1,
         'train_cfg.max_iters': 3,
         'train_cfg.val_interval': 3,
         'train_dataloader.batch_size': 4,

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.places import CONFIGS
-from tests.training_processes import overridden
+from tests.training_processes import PICTURED, overridden
 from tokenlabel.engine.config.run_config import load_config, register_imports
 from tokenlabel.engine.runner import Runner
 
@@ -19,6 +19,7 @@ def make_runner(scenes, label_store, tmp_path):
             'train_cfg.max_iters': iterations,
             'train_cfg.val_interval': iterations,
             'default_hooks.logger.interval': 1,
+            PICTURED: 1,
             'train_dataloader.batch_size': 8,
             'train_dataloader.num_workers': 0,
             'train_dataloader.persistent_workers': False,

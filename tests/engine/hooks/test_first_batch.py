@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.training_processes import PICTURED
 from tokenlabel.engine.hooks import first_batch
 from tokenlabel.engine.preprocessor import ImagePreprocessor
 
@@ -16,7 +17,7 @@ def picture_of(runner) -> Path:
 
 @pytest.mark.parametrize('targets', ['TokenLabels', 'ImageLabels'])
 def test_training_draws_its_first_batch(make_runner, targets):
-    runner = make_runner(iterations=1, **{'model.targets': {'type': targets}})
+    runner = make_runner(iterations=1, **{'model.targets': {'type': targets}, PICTURED: 8})
     runner.train()
     with Image.open(picture_of(runner)) as picture:
         assert picture.width > picture.height > 100

@@ -47,9 +47,12 @@ def logged(folder: Path) -> str:
 
 @pytest.mark.parametrize(('before', 'after'), [(0, 2), pytest.param(2, 0, marks=pytest.mark.slow)])
 def test_killed_and_resumed_it_ends_with_the_same_weights_whatever_the_workers(run, before, after):
+    def loader(workers: int) -> dict:
+        return {'train_dataloader.num_workers': workers, 'train_dataloader.persistent_workers': workers > 0}
+
     whole = run('whole')
-    run('killed', EndAt(5), **{'train_dataloader.num_workers': before})
-    resumed = run('killed', resume=True, **{'train_dataloader.num_workers': after})
+    run('killed', EndAt(5), **loader(before))
+    resumed = run('killed', resume=True, **loader(after))
     assert differences(whole / 'iter_8.pth', resumed / 'iter_8.pth') == []
     assert checkpoints(resumed) == checkpoints(whole)
 
