@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from tokenlabel.demo.pictures import open_image
 from tokenlabel.demo.stages import Stages
 from tokenlabel.errors import UserError
 from tokenlabel.files.writing import disk_errors, unfinished
@@ -47,12 +48,12 @@ def annotate_photographs(stages: Stages) -> Path:
         with unfinished(weights) as part:
             save_file(state, part)
         for source in sources:
-            _square(Image.open(source)).save(images / f'{source.stem}.png')
+            _square(open_image(source)).save(images / f'{source.stem}.png')
     stages.annotate_images(images, weights, ANNOTATOR, SIDE)
     store = LabelStore(stages.labels)
     names = [f'{source.stem}.png' for source in sources]
     maps = [store[int(row)] for row in store.indices(names)]
-    figure = label_map_figure([Image.open(images / name) for name in names], maps, store.class_names)
+    figure = label_map_figure([open_image(images / name) for name in names], maps, store.class_names)
     return save_figure(figure, stages.work_dir / 'photographs.jpg')
 
 
@@ -67,4 +68,4 @@ def _square(image: Image.Image) -> Image.Image:
     """The middle square, resized."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.convert('RGB').crop((left, top, left + side, top + side)).resize((SIDE, SIDE))
+    return image.crop((left, top, left + side, top + side)).resize((SIDE, SIDE))
