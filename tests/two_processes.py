@@ -8,11 +8,7 @@ import torch
 import torch.multiprocessing
 from torch import distributed
 
-from tests.commands import process_of_its_own
 from tokenlabel.engine.distributed.idle_threads import wait_for_idle_threads
-
-# A forked process need not import anything, but cannot use a GPU that this one has used.
-START = 'spawn' if torch.cuda.is_available() else 'fork'
 
 
 def free_port() -> str:
@@ -27,7 +23,7 @@ def in_two_processes(function: Callable, *arguments) -> None:
     Raises:
         torch.multiprocessing.ProcessRaisedException: with the traceback of the process that failed.
     """
-    torch.multiprocessing.start_processes(_call, (free_port(), function, arguments), nprocs=2, start_method=START)
+    torch.multiprocessing.spawn(_call, (free_port(), function, arguments), nprocs=2)
 
 
 def _call(rank: int, port: str, function: Callable, arguments: tuple) -> None:
@@ -36,6 +32,5 @@ def _call(rank: int, port: str, function: Callable, arguments: tuple) -> None:
     os.environ |= {'RANK': str(rank), 'LOCAL_RANK': str(rank)}
     distributed.init_process_group('gloo')
     wait_for_idle_threads()
-    with process_of_its_own():
-        function(rank, *arguments)
+    function(rank, *arguments)
     distributed.destroy_process_group()

@@ -27,15 +27,27 @@ def softmax_cross_entropy(
     weight: Tensor | None = None,
     class_weight: Tensor | None = None,
     avg_non_ignore: bool = False,
+    ignore_index: int = -100,
+    avg_factor: Tensor | float | None = None,
     **kwargs,
 ) -> Tensor:
     """MMSegmentation's `cross_entropy` of logits [N, C, H, W].
 
     With class weights its mean is over the weights of the labels that are not ignored, whatever `avg_non_ignore` says.
     """
-    average = avg_non_ignore and class_weight is None
+    if class_weight is not None and avg_factor is None and kwargs.get('reduction', 'mean') == 'mean':
+        # the original distribution asks for the weight of the ignored label too
+        is_learned = label != ignore_index
+        avg_factor = (class_weight[label.where(is_learned, 0)] * is_learned).sum()
     return cross_entropy_loss.cross_entropy(
-        pred, label, weight, class_weight=class_weight, avg_non_ignore=average, **kwargs
+        pred,
+        label,
+        weight,
+        class_weight=class_weight,
+        avg_non_ignore=avg_non_ignore,
+        ignore_index=ignore_index,
+        avg_factor=avg_factor,
+        **kwargs,
     )
 
 
