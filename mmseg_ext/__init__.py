@@ -4,8 +4,8 @@ A config that lists `custom_imports = dict(imports=['mmseg_ext'], allow_failed_i
 `LVViT` and `TimmTokens`, the necks `TokenPyramid` and `TokenPyramidFPN`, the segmentor `BatchedEncoderDecoder` and
 `BatchedTTAModel` around it, the metric `StreamingIoU`, the optimiser constructor `TimmLayerDecay`, the data sets
 `ImageMaskFolders` and `DigitScenes`, the transforms `LoadImageFromFile` (in the place of MMCV's),
-`LoadImageFromNDArray` and `LoadLabelMap`, and the hook `ReleasedNamesHook`. MMSegmentation's `CrossEntropyLoss`,
-`IoUMetric`, `SegVisualizationHook` and `LocalVisBackend` are mended under their own names.
+`LoadImageFromNDArray`, `LoadLabelMap` and `RandomIntensity`, and the hook `ReleasedNamesHook`. MMSegmentation's
+`CrossEntropyLoss`, `IoUMetric`, `SegVisualizationHook` and `LocalVisBackend` are mended under their own names.
 In Python, `Segmenter(config, checkpoint)(image)` segments images of any kind.
 """
 

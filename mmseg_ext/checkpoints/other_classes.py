@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from torch import Size, Tensor, nn
 
+from mmseg_ext.checkpoints.first_convolution import with_other_channels
 from mmseg_ext.checkpoints.segmentation_weights import in_names_of, is_segmentation, weights_of
 from mmseg_ext.checkpoints.strict_loading import load_all
 from mmseg_ext.checks.config_parts import model_of
@@ -20,7 +21,8 @@ HEADS = ('decode_head', 'auxiliary_head')
 def load_all_but_other_heads(model: nn.Module, file: str | Path) -> None:
     """Loads a segmentation model, EMA weights where it has them; heads of other classes or kinds stay as they are.
 
-    A head is taken whole or not at all. A warning names those that were not. Position embeddings are resampled.
+    A head is taken whole or not at all. A warning names those that were not. Position embeddings are resampled,
+    and a first convolution of RGB is adapted to the model's channels.
 
     Args:
         model: Segmentor to fill.
@@ -42,7 +44,7 @@ def load_all_but_other_heads(model: nn.Module, file: str | Path) -> None:
         if _shapes(fresh) != _shapes(stored):
             left.append(head)
             state = {name: x for name, x in state.items() if name not in stored} | fresh
-    load_all(model, state, file)
+    load_all(model, with_other_channels(state, own, file), file)
     if left:
         print_log(
             f'{file} has other classes than the model, or another head: {" and ".join(left)} not loaded, all else is.',

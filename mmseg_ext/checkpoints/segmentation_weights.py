@@ -20,6 +20,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader, Runner
 from torch import Tensor, nn
 
+from mmseg_ext.checkpoints.first_convolution import with_other_channels
 from mmseg_ext.checkpoints.strict_loading import load_all
 from tokenlabel.checkpoints.conversion import Weights, fit, note_dropping, note_renaming
 from tokenlabel.checkpoints.weights import AVERAGED, load_weights, read_checkpoint, state_dict_of
@@ -32,7 +33,8 @@ PYRAMID = 'side_layer'
 
 
 def load_backbone(backbone: nn.Module, source: str | Path, ema: bool = True) -> None:
-    """Loads the backbone's part of a checkpoint; the position embedding is resampled to the backbone's grid.
+    """Loads the backbone's part of a checkpoint; the position embedding is resampled to the backbone's grid,
+    and a first convolution of RGB adapted to the backbone's channels.
 
     The final norm and the heads of a classifier are left out, and so are blocks that the backbone does not need; any
     other difference is an error.
@@ -58,7 +60,7 @@ def load_backbone(backbone: nn.Module, source: str | Path, ema: bool = True) -> 
             warn_of_divisor(backbone, source)
     unused = tuple(f'blocks.{i}.' for i in range(len(backbone.blocks), backbone.depth))
     kept = {name: x for name, x in state.items() if not name.startswith((*CLASSIFIER_ONLY, *unused, PYRAMID))}
-    load_weights(backbone, kept, source=str(source))
+    load_weights(backbone, with_other_channels(kept, backbone.state_dict(), source), source=str(source))
 
 
 def load_pyramid(pyramid: nn.Module, source: str | Path, ema: bool = True) -> None:

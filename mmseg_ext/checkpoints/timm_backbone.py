@@ -7,9 +7,11 @@ from pathlib import Path
 
 import timm
 import torch
+from mmengine.logging import print_log
 from timm.models import model_entrypoint
 from torch import Tensor, nn
 
+from mmseg_ext.checkpoints.first_convolution import RGB, with_other_channels
 from mmseg_ext.checkpoints.segmentation_weights import (
     CLASSIFIER_ONLY,
     below,
@@ -24,7 +26,8 @@ from tokenlabel.errors import UserError
 def load_timm_backbone(
     model: nn.Module, model_name: str, arguments: Mapping, source: str | Path, ema: bool = True
 ) -> None:
-    """Loads the backbone's part of a checkpoint; position embeddings and tables are resampled as timm does.
+    """Loads the backbone's part of a checkpoint; position embeddings and tables are resampled as timm does,
+    and a first convolution of RGB adapted to the backbone's channels.
 
     Heads and blocks that the backbone does not need are left out; any other difference is an error.
 
@@ -52,7 +55,7 @@ def load_timm_backbone(
     classifiers = (classifiers,) if isinstance(classifiers, str) else classifiers
     heads = (*CLASSIFIER_ONLY, *(f'{name}.' for name in classifiers))
     kept = {name: x for name, x in state.items() if name in own or not (name in unneeded or name.startswith(heads))}
-    load_weights(model, kept, source=str(source))
+    load_weights(model, with_other_channels(kept, model.state_dict(), source), source=str(source))
 
 
 def load_timm_release(model: nn.Module, model_name: str, arguments: Mapping) -> None:
@@ -68,6 +71,8 @@ def load_timm_release(model: nn.Module, model_name: str, arguments: Mapping) -> 
             f'timm has no weights for {model_name} that can be loaded here ({_first_line(error)}): set '
             'model.backbone.pretrained to a file'
         ) from error
+    if (in_chans := arguments.get('in_chans', RGB)) != RGB:
+        print_log(f'{model_name}: the first convolution is adapted from RGB to {in_chans} channels.', logger='current')
     own = model.state_dict().keys()
     load_weights(model, {name: x for name, x in donor.state_dict().items() if name in own}, source=model_name)
 

@@ -12,6 +12,7 @@ from mmseg_ext.checks.config_parts import datasets_of
 from mmseg_ext.checks.data_report import write_data_report
 from mmseg_ext.checks.datasets import check_datasets
 from mmseg_ext.checks.ignore_index import settle_ignore_index
+from mmseg_ext.checks.in_channels import settle_in_channels
 from mmseg_ext.checks.learnable_labels import warn
 from mmseg_ext.checks.model import check_model
 from mmseg_ext.checks.num_classes import settle_num_classes
@@ -29,10 +30,12 @@ def prepare_training(config: Config, processes: int, dry_run: bool = False) -> N
         dry_run: Data that are not here are left alone, and the processes have a GPU each.
 
     Raises:
-        UserError: As `settle_num_classes`, `settle_ignore_index`, `check_datasets` and `check_model`.
+        UserError: As `settle_num_classes`, `settle_in_channels`, `settle_ignore_index`, `check_datasets` and
+            `check_model`.
     """
     start_from_one_file(config)
     settle_num_classes(config)
+    settle_in_channels(config)
     settle_ignore_index(config)
     check_datasets(config, only_here=dry_run)
     settle_class_weight(config, train=not dry_run)

@@ -14,6 +14,7 @@ SAME_SIZE = {
     'PhotoMetricDistortion',
     'RGB2Gray',
     'RandomCutOut',
+    'RandomIntensity',
     'Rerange',
 }
 Size = tuple[int, int]  # height and width, in pixels

@@ -15,14 +15,22 @@ from PIL import Image
 
 from mmseg_ext.checks.config_parts import SPLITS, datasets_of
 from mmseg_ext.checks.datasets import built_dataset, classes_in_files, is_stored_here
+from mmseg_ext.checks.in_channels import (
+    MEASURED_IMAGES,
+    as_lines,
+    in_channels_of,
+    measured_statistics,
+    settle_in_channels,
+)
+from mmseg_ext.checks.mask_shift import NUM_LOOKED_AT, Shift, edge_sums, shift_of
 from mmseg_ext.checks.num_classes import settle_num_classes
 from mmseg_ext.datasets.load_label_map import read_stored
 from mmseg_ext.datasets.mask_classes import IGNORED, MaskClasses, counted_classes
+from mmseg_ext.datasets.read_image import read_image, read_picture, read_size
 from mmseg_ext.datasets.stored_files import open_stored
 from tokenlabel.errors import UserError
 from tokenlabel.files.writing import write_atomically
-from tokenlabel.image_files.reading import image_size, read_pixels
-from tokenlabel.image_files.unreadable import named
+from tokenlabel.image_files.reading import stored_bits
 from tokenlabel.pictures.labels import save_figure, segmentation_figure
 
 MOST_MASKS = 2000  # of each split that are read, evenly spread
@@ -50,6 +58,10 @@ class SplitReport:
         sizes: (width, height) of the images.
         faults: What is wrong with a mask, a sentence each.
         shared: Images that are also in the split trained on.
+        in_channels: How many channels images are read with, as they are stored; None for 8-bit RGB.
+        statistics: Mean and standard deviation of each of these channels; None for RGB.
+        deep: Images of more than 8 bits of which 8 are read.
+        shift: By which masks fit their images better, if they agree on one.
     """
 
     split: str
@@ -65,6 +77,10 @@ class SplitReport:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
     shared: list[str] = field(default_factory=list)
+    in_channels: int | None = None
+    statistics: tuple[list[float], list[float]] | None = None
+    deep: list[str] = field(default_factory=list)
+    shift: Shift | None = None
 
     @property
     def remarks(self) -> list[str]:
@@ -72,6 +88,18 @@ class SplitReport:
         said = [*self.faults[:NUM_NAMED]]
         if len(self.faults) > NUM_NAMED:
             said.append(f'{len(self.faults) - NUM_NAMED} more masks cannot be read as they should.')
+        if self.shift is not None:
+            said.append(
+                f'Masks lie shifted: moved by {abs(self.shift.right)} pixels to the '
+                f'{"right" if self.shift.right > 0 else "left"} and {abs(self.shift.down)} '
+                f'{"down" if self.shift.down > 0 else "up"}, those of {self.shift.agreeing} of {self.shift.num_images} '
+                'images fit the edges in them better.'
+            )
+        if self.deep:
+            said.append(
+                f'{len(self.deep)} images are of more than 8 bits, such as {Path(self.deep[0]).name}, and the upper 8 '
+                'are read: model.in_channels=1 (3 for colour) reads them all.'
+            )
         occurring = np.flatnonzero(self.images)
         if len(occurring) == 1 and len(self.classes) > 1:
             said.append(f'Every mask holds {self.classes[occurring[0]]} alone.')
@@ -98,9 +126,10 @@ def data_report(config: Config) -> list[SplitReport]:
         config: A segmentation config whose `custom_imports` are done.
 
     Raises:
-        UserError: As `settle_num_classes`, or no data set of it is here.
+        UserError: As `settle_num_classes` and `settle_in_channels`, or no data set of it is here.
     """
     settle_num_classes(config)
+    settle_in_channels(config)
     reports, seen = [], []
     for split in SPLITS:
         for dataset, place, wraps in datasets_of(config, split):
@@ -110,7 +139,7 @@ def data_report(config: Config) -> list[SplitReport]:
             seen.append(key)
             built = built_dataset(dataset, place)
             if isinstance(built, BaseSegDataset) and built.data_list:
-                reports.append(_read(split, built))
+                reports.append(_read(split, built, in_channels_of(config)))
     if not reports:
         raise UserError('None of the folders that the config names is here: put the data there, or correct the places.')
     trained = [report for report in reports if report.split == 'train']
@@ -143,6 +172,9 @@ def as_markdown(reports: Sequence[SplitReport]) -> str:
         sizes = ', '.join(f'{width}x{height} ({count})' for (width, height), count in report.sizes.most_common(5))
         more = f' and {len(report.sizes) - 5} more sizes' if len(report.sizes) > 5 else ''
         lines += [f'Width x height: {sizes}{more}.', '']
+        if report.statistics is not None:
+            lines += [f'{report.in_channels} channels. For `model.data_preprocessor`:', '', '```python']
+            lines += [*as_lines(*report.statistics), '```', '']
         lines += [f'- **Look at this.** {remark}' for remark in report.remarks] + [''] * bool(report.remarks)
         lines += ['| class | colour | pixels, % | images |', '|---|---|---:|---:|']
         total = max(int(report.pixels.sum()), 1)
@@ -155,7 +187,7 @@ def as_markdown(reports: Sequence[SplitReport]) -> str:
     return '\n'.join(lines)
 
 
-def _read(split: str, built: BaseSegDataset) -> SplitReport:
+def _read(split: str, built: BaseSegDataset, in_channels: int | None) -> SplitReport:
     samples = [sample for sample in built.data_list if 'seg_map_path' in sample]
     chosen = tuple((built.label_map or {}).items())
     counted = counted_classes(classes_in_files(built), built.reduce_zero_label, chosen, built.ignore_index)
@@ -174,9 +206,11 @@ def _read(split: str, built: BaseSegDataset) -> SplitReport:
         files,
         np.zeros(len(names) + 1, np.int64),
         np.zeros(len(names), np.int64),
+        in_channels=in_channels,
     )
     with ThreadPoolExecutor() as pool:
-        for size, counts, ignored, fault in pool.map(lambda pair: _counted(*pair, classes, len(names)), files):
+        counted = pool.map(lambda pair: _counted(*pair, classes, len(names), in_channels), files)
+        for size, counts, ignored, fault in counted:
             if fault:
                 report.faults.append(fault)
                 continue
@@ -184,14 +218,40 @@ def _read(split: str, built: BaseSegDataset) -> SplitReport:
             report.pixels += counts
             report.images += counts[:-1] > 0
             report.ignored.update(ignored)
+        some = files[:: -(-len(files) // NUM_LOOKED_AT)] if files else []
+        sums = pool.map(lambda pair: _edges(*pair, classes, in_channels), some)
+        report.shift = shift_of([one for one in sums if one is not None])
+    if in_channels is None:
+        report.deep = [image for image, _ in files if _is_deep(image)]
+    elif files:
+        some = [image for image, _ in files[:: -(-len(files) // MEASURED_IMAGES)]]
+        report.statistics = measured_statistics(some, in_channels)
     return report
 
 
-def _counted(image: str, mask: str, classes: MaskClasses, num_classes: int) -> tuple:
+def _edges(image: str, mask: str, classes: MaskClasses, in_channels: int | None) -> np.ndarray | None:
+    """As `edge_sums`; None where a file cannot be read, which is said elsewhere, or the sizes differ."""
+    try:
+        labels = classes.labels(read_stored(mask, in_colour=bool(classes.colours)), mask)
+        pixels = read_image(image, in_channels)
+    except UserError:
+        return None
+    return edge_sums(pixels, labels) if pixels.shape[:2] == labels.shape else None
+
+
+def _is_deep(image: str) -> bool:
+    """Whether a file that can be read is of more than 8 bits."""
+    try:
+        with open_stored(image) as stream:
+            return stored_bits(stream) > 8
+    except OSError:
+        return False
+
+
+def _counted(image: str, mask: str, classes: MaskClasses, num_classes: int, in_channels: int | None) -> tuple:
     """Size of an image, pixels of each class in its mask and of what is ignored, and what is wrong with it."""
     try:
-        with named(image), open_stored(image) as stream:
-            size = image_size(stream)
+        size = read_size(image, in_channels)
         stored = read_stored(mask, in_colour=bool(classes.colours))
         labels = classes.labels(stored, mask)
         if labels.shape != size[::-1]:
@@ -241,8 +301,7 @@ def _shown(report: SplitReport) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     classes = report.mask_classes
     for image, mask in report.files[::step][:NUM_SHOWN]:
         try:
-            with named(image), open_stored(image) as stream:
-                pixels = read_pixels(stream)
+            pixels = read_picture(image, report.in_channels)
             labels = classes.labels(read_stored(mask, in_colour=bool(classes.colours)), mask)
         except UserError:
             continue

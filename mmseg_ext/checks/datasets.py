@@ -10,14 +10,13 @@ from mmseg.registry import DATASETS, TRANSFORMS
 from mmseg_ext.checks.config_parts import EDGE_HEADS, datasets_of, heads_of, model_of, steps_of
 from mmseg_ext.checks.crop import warning_of_large_crop
 from mmseg_ext.checks.ignore_index import settle_ignore_index
+from mmseg_ext.checks.in_channels import check_statistics, in_channels_of, settle_in_channels
 from mmseg_ext.checks.learnable_labels import SampledLabels, check_learnable, many_for, warn
 from mmseg_ext.checks.num_classes import settle_num_classes
 from mmseg_ext.datasets.load_label_map import read_label_map, stored_ids
 from mmseg_ext.datasets.mask_classes import IGNORED, counted_classes
-from mmseg_ext.datasets.stored_files import open_stored
+from mmseg_ext.datasets.read_image import read_size
 from tokenlabel.errors import UserError
-from tokenlabel.image_files.reading import image_size
-from tokenlabel.image_files.unreadable import named
 
 SAMPLES = 20  # annotations that are read of each data set; each costs some milliseconds
 MORE_SAMPLES = 200  # where a class has not been found in them
@@ -43,9 +42,12 @@ def check_datasets(config: Config, splits: tuple[str, ...] = ('train', 'val'), o
     Raises:
         UserError: A folder or list is missing, there are no images in it, images lack their annotation, an annotation
             does not fit its image or the classes, the model's heads have another number of classes, data sets count
-            their classes differently, or as `settle_ignore_index` and `check_learnable`.
+            their classes differently, or as `settle_ignore_index`, `settle_in_channels`, `check_statistics` and
+            `check_learnable`.
     """
     settle_num_classes(config)
+    settle_in_channels(config)
+    check_statistics(config)
     ignored = settle_ignore_index(config)
     classes = {}
     for split in splits:
@@ -115,7 +117,8 @@ def _check(dataset: dict, place: str, config: Config, ignored: int) -> SampledLa
     in_files = classes_in_files(built)
     _settle_num_classes(pipelines, in_files, dataset['type'])
     if _reads_as_stored(dataset.get('pipeline', [])):
-        _read(found, annotated, dataset, in_files)
+        check_statistics(config, [sample['img_path'] for sample in annotated])
+        _read(found, annotated, dataset, in_files, in_channels_of(config))
         if place.startswith('train') and (text := warning_of_large_crop(dataset['pipeline'], place, found.shapes)):
             warn(text)
     return found
@@ -161,7 +164,9 @@ def _settle_num_classes(pipelines: Sequence, num_classes: int | None, kind: str)
                 step['num_classes'] = num_classes
 
 
-def _read(found: SampledLabels, annotated: list[dict], dataset: dict, in_files: int | None) -> None:
+def _read(
+    found: SampledLabels, annotated: list[dict], dataset: dict, in_files: int | None, in_channels: int | None
+) -> None:
     """Reads a sample of the annotations, and more as long as classes are missing in it."""
     spread = [annotated[:: max(1, -(-len(annotated) // count))] for count in (SAMPLES, MORE_SAMPLES, MOST_SAMPLES)]
     in_order = {sample['seg_map_path']: sample for some in spread for sample in some}
@@ -172,7 +177,7 @@ def _read(found: SampledLabels, annotated: list[dict], dataset: dict, in_files: 
         if number >= len(spread[0]) and not more:
             break
         reduces, chosen, classes = found.reduce_zero_label, sample.get('label_map'), sample.get('mask_classes')
-        shape = _shape(sample['img_path'])
+        shape = read_size(sample['img_path'], in_channels)[::-1]
         counted = counted_classes(in_files, reduces, tuple((chosen or {}).items()), found.ignore_index)
         labels = read_label_map(path, classes or counted, shape, ignore_index=found.ignore_index)
         if keeps_255 and classes is not None and not classes.is_plain and not reduces:
@@ -232,10 +237,3 @@ def _reads_as_stored(pipeline: list[dict]) -> bool:
         if name.startswith('Load') and name not in LOADERS:
             return False
     return True
-
-
-def _shape(path: str) -> tuple[int, int]:
-    """Height and width of an image as it is shown, in pixels, from its header alone."""
-    with named(path), open_stored(path) as stream:
-        width, height = image_size(stream)
-    return height, width

@@ -161,7 +161,7 @@ def _check_channels(config: Config, backbone: Mapping, place: str) -> int:
         for step, where in steps_of(dataset.get('pipeline', []), f'{path}.pipeline'):
             if step.get('type') != 'LoadImageFromFile':
                 continue
-            gives = 1 if step.get('color_type') == 'grayscale' else 3
+            gives = step.get('in_channels') or (1 if step.get('color_type') == 'grayscale' else 3)
             if key and takes != gives:
                 other = ''
                 if takes == 1:

@@ -5,6 +5,7 @@ from mmseg_ext.datasets.image_mask_folders import ImageMaskFolders
 from mmseg_ext.datasets.load_image import LoadImageFromFile, LoadImageFromNDArray
 from mmseg_ext.datasets.load_label_map import LoadLabelMap
 from mmseg_ext.datasets.local_files import LocalFiles
+from mmseg_ext.datasets.random_intensity import RandomIntensity
 
 __all__ = [
     'DigitScenes',
@@ -13,4 +14,5 @@ __all__ = [
     'LoadImageFromNDArray',
     'LoadLabelMap',
     'LocalFiles',
+    'RandomIntensity',
 ]

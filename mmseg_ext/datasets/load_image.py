@@ -6,11 +6,11 @@ import mmseg.datasets
 import numpy as np
 from mmseg.registry import TRANSFORMS
 
-from mmseg_ext.datasets.stored_files import open_stored
+from mmseg_ext.datasets.read_image import read_image
 from tokenlabel.errors import UserError
+from tokenlabel.image_files.channels import channels_of_array
 from tokenlabel.image_files.eight_bits import rgb_of_array
-from tokenlabel.image_files.reading import read_pixels
-from tokenlabel.image_files.unreadable import UnreadableImage, named
+from tokenlabel.image_files.unreadable import UnreadableImage
 
 COLOR_TYPES = ('color', 'grayscale')
 BACKENDS = ('cv2', 'pillow', 'turbojpeg')
@@ -25,6 +25,8 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         color_type: 'color' for [H, W, 3] in the order blue, green, red; 'grayscale' for [H, W].
         imdecode_backend: one of MMCV's decoders of 8-bit images; all stand for the one reader.
         ignore_empty: a file that cannot be read gives None, for which data sets take another image.
+        in_channels: give the numbers as they are stored, float32 [H, W, in_channels] in the order of the file, or
+            [H, W] of one channel; the arguments above do not count then. `model.in_channels` of a config sets it.
         backend_args: file backend, as MMEngine configures it.
 
     Raises:
@@ -38,9 +40,11 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         imdecode_backend: str = 'cv2',
         ignore_empty: bool = False,
         *,
+        in_channels: int | None = None,
         backend_args: dict | None = None,
     ) -> None:
         super().__init__(to_float32, color_type, imdecode_backend, None, ignore_empty, backend_args=backend_args)
+        self.in_channels = in_channels
         if color_type not in COLOR_TYPES:
             raise UserError(
                 f'LoadImageFromFile has color_type={color_type!r}: images become upright and of 8 bits, so choose one '
@@ -55,15 +59,16 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         """Adds `img`, `img_shape` and `ori_shape`.
 
         Raises:
-            UserError: the file cannot be read.
+            UserError: the file cannot be read, or has another number of channels.
         """
         try:
-            with named(results['img_path']), open_stored(results['img_path'], self.backend_args) as stream:
-                image = read_pixels(stream)
+            image = read_image(results['img_path'], self.in_channels, self.backend_args)
         except UserError:
             if self.ignore_empty:
                 return None
             raise
+        if self.in_channels is not None:
+            return _with_image(results, _without_single_axis(image))
         code = cv2.COLOR_RGB2BGR if self.color_type == 'color' else cv2.COLOR_RGB2GRAY
         image = cv2.cvtColor(image, code, dst=image if self.color_type == 'color' else None)
         return _with_image(results, image, self.to_float32)
@@ -74,7 +79,15 @@ class LoadImageFromNDArray(mmseg.datasets.LoadImageFromNDArray):
     """MMSegmentation's `LoadImageFromNDArray`, for arrays of any type: they become 8 bits by the rule for files.
 
     An array [H, W, 3] holds blue, green and red, one [H, W, 4] opacity after them.
+
+    Args:
+        in_channels: as `LoadImageFromFile`: the numbers stay as they are, of so many channels.
+        **kwargs: as mmseg's.
     """
+
+    def __init__(self, in_channels: int | None = None, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.in_channels = in_channels
 
     def transform(self, results: dict) -> dict:
         """Adds `img`, `img_path`, `img_shape` and `ori_shape`.
@@ -83,14 +96,22 @@ class LoadImageFromNDArray(mmseg.datasets.LoadImageFromNDArray):
             UserError: the array has another shape, or values out of range.
         """
         try:
-            image = rgb_of_array(np.asarray(results['img']))
+            array = np.asarray(results['img'])
+            image = rgb_of_array(array) if self.in_channels is None else channels_of_array(array, self.in_channels)
         except UnreadableImage as error:
             raise UserError(f'The image has {error}: {error.remedy}.') from error
         results['img_path'] = None
+        if self.in_channels is not None:
+            image = _without_single_axis(image)
         return _with_image(results, image, self.to_float32)
 
 
-def _with_image(results: dict, image: np.ndarray, to_float32: bool) -> dict:
+def _without_single_axis(image: np.ndarray) -> np.ndarray:
+    """[H, W] of one channel, as OpenCV gives it after each transform."""
+    return image[..., 0] if image.shape[2] == 1 else image
+
+
+def _with_image(results: dict, image: np.ndarray, to_float32: bool = False) -> dict:
     image = image.astype(np.float32) if to_float32 else image
     results |= dict(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
     return results

@@ -14,12 +14,11 @@ from mmseg.registry import HOOKS, VISBACKENDS
 from mmseg.structures import SegDataSample
 from torch.utils.data import Dataset
 
-from mmseg_ext.datasets.stored_files import open_stored
+from mmseg_ext.checks.in_channels import in_channels_of
+from mmseg_ext.datasets.read_image import read_picture
 from mmseg_ext.evaluation.prediction_files import ImagePlaces
 from tokenlabel.files.output_names import output_name
 from tokenlabel.files.writing import write_atomically
-from tokenlabel.image_files.reading import read_pixels
-from tokenlabel.image_files.unreadable import named
 
 
 @HOOKS.register_module(force=True)
@@ -32,7 +31,7 @@ class SegVisualizationHook(mmseg.engine.SegVisualizationHook):
         """Draws the first image of every `interval`th batch."""
         step = runner.iter + batch_idx
         if self.draw and step % self.interval == 0:
-            self._draw(outputs[0], 'val', runner.val_dataloader.dataset, step)
+            self._draw(outputs[0], 'val', runner, runner.val_dataloader.dataset, step)
 
     def after_test_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict, outputs: Sequence[SegDataSample]
@@ -40,11 +39,10 @@ class SegVisualizationHook(mmseg.engine.SegVisualizationHook):
         """Draws every image."""
         for sample in outputs if self.draw else ():
             self._test_index += 1
-            self._draw(sample, 'test', runner.test_dataloader.dataset, self._test_index)
+            self._draw(sample, 'test', runner, runner.test_dataloader.dataset, self._test_index)
 
-    def _draw(self, sample: SegDataSample, split: str, dataset: Dataset, step: int) -> None:
-        with named(sample.img_path), open_stored(sample.img_path, self.backend_args) as stream:
-            image = read_pixels(stream)
+    def _draw(self, sample: SegDataSample, split: str, runner: Runner, dataset: Dataset, step: int) -> None:
+        image = read_picture(sample.img_path, in_channels_of(runner.cfg), self.backend_args)
         folder, name = os.path.split(ImagePlaces(dataset).of(sample.img_path))
         self._visualizer.add_datasample(
             os.path.join(folder, f'{split}_{name}'),

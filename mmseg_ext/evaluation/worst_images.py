@@ -10,10 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from mmengine.runner import Runner
 
-from mmseg_ext.datasets.stored_files import open_stored
+from mmseg_ext.checks.in_channels import in_channels_of
+from mmseg_ext.datasets.read_image import read_picture
 from tokenlabel.files.reading import printable
-from tokenlabel.image_files.reading import read_pixels
-from tokenlabel.image_files.unreadable import named
 from tokenlabel.pictures.labels import INK, PAPER, UNLABELLED, Palette, class_palette
 
 PANEL, GAP, LEGEND, LEGEND_LINE, HEAD, CAPTION = 3.2, 0.12, 2.3, 0.135, 0.62, 0.26  # inches
@@ -65,8 +64,7 @@ def segment_again(runner: Runner, images: Sequence[Mapping]) -> list[Example]:
             [sample] = runner.model.test_step(loader.collate_fn([dataset[places[record['img_path']]]]))
         ground_truth = sample.gt_sem_seg.data[0].cpu().numpy()
         prediction = sample.pred_sem_seg.data[0].cpu().numpy()
-        with named(record['img_path']), open_stored(record['img_path']) as stream:
-            image = read_pixels(stream)
+        image = read_picture(record['img_path'], in_channels_of(runner.cfg))
         examples.append(Example(record['img_path'], 100 * record['IoU'], image, ground_truth, prediction))
     return examples
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from mmseg_ext.checkpoints.segmentation_weights import in_names_of, local_path, weights_of
 from mmseg_ext.checkpoints.strict_loading import load_all
 from mmseg_ext.checks.class_weight import settle_class_weight
+from mmseg_ext.checks.in_channels import check_statistics, in_channels_of, settle_in_channels
 from mmseg_ext.checks.num_classes import settle_num_classes
-from mmseg_ext.inference.image_pixels import AnyImage, image_pixels
+from mmseg_ext.inference.image_pixels import AnyImage, image_channels, image_pixels
 from mmseg_ext.inference.peak_memory import peak_bytes
 from mmseg_ext.inference.segmentation import Segmentation
 from mmseg_ext.inference.tiles import Interpolation, SlidingTiles, Tile, WholeTiles, labels_of, tiles
@@ -29,6 +30,7 @@ from tokenlabel.devices import usable_device
 from tokenlabel.engine.config.run_config import explains_errors, load_config, register_imports
 from tokenlabel.errors import UserError, is_out_of_memory
 from tokenlabel.pictures.labels import class_palette
+from tokenlabel.pictures.stretched import stretched
 
 GIB = 2**30
 # Tiles begin at a multiple of this: of every usual patch and total stride.
@@ -91,10 +93,13 @@ class Segmenter:
                     f'Config {name or "given"} describes no segmentation model: give one with a backbone and heads.'
                 )
             settle_num_classes(config)
+            settle_in_channels(config)
+            check_statistics(config)
             settle_class_weight(config, train=False)
             self.model = _build(config.model)
             self._pipeline = Compose(resizing_pipeline(config))
         self._is_grey = reads_grey(config)
+        self._in_channels = in_channels_of(config)
         stored = load_segmentation_model(self.model, checkpoint)
         self._source = checkpoint
         self.model.to(self.device).eval()
@@ -113,13 +118,17 @@ class Segmenter:
         """Segments an image.
 
         Args:
-            image: see `mmseg_ext.inference.image_pixels.image_pixels`.
+            image: see `image_pixels` in `mmseg_ext.inference.image_pixels`; with `model.in_channels` in the config,
+                `image_channels` there. What is then shown of it is `tokenlabel.pictures.stretched`.
 
         Raises:
             UserError: it cannot be read, even its smallest tile needs more than the memory limit or the device has, or
                 the logits are NaN or infinite.
         """
-        pixels = image_pixels(image, self.memory_limit)
+        if self._in_channels is None:
+            pixels = image_pixels(image, self.memory_limit)
+        else:
+            pixels = image_channels(image, self._in_channels, self.memory_limit)
         height, width = pixels.shape[:2]
         thick = _thickened(pixels)
         try:
@@ -128,13 +137,18 @@ class Segmenter:
             if not is_out_of_memory(error):
                 raise
             raise UserError(f'{self.device} has no memory left: give a smaller memory_limit') from error
+        if self._in_channels is not None:
+            pixels = stretched(pixels)
         return Segmentation(pixels, np.ascontiguousarray(labels), self.class_names, self.palette)
 
     def _labels(self, pixels: np.ndarray) -> np.ndarray:
         """The class of each pixel, uint8 or uint16 [H, W]."""
         size = pixels.shape[:2]
         # as LoadImageFromFile gives it, held by nobody else: it is gone once it is resized
-        image = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY if self._is_grey else cv2.COLOR_RGB2BGR)
+        if self._in_channels is None:
+            image = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY if self._is_grey else cv2.COLOR_RGB2BGR)
+        else:
+            image = pixels[..., 0] if self._in_channels == 1 else pixels
         loaded = dict(img=image, img_path='', img_shape=size, ori_shape=size)
         del image
         resized = self._pipeline(loaded)['inputs']
@@ -155,7 +169,7 @@ class Segmenter:
         return labels
 
     def _logits(self, image: Tensor, tile: Tile, padded: tuple[int, int]) -> Tensor:
-        """float32 [C, h, w] for a tile's part of the resized image [3, H, W], padding cut off."""
+        """float32 [C, h, w] for a tile's part of the resized image [C, H, W], padding cut off."""
         (top, bottom), (left, right) = tile.input_rows, tile.input_cols
         part = image[:, top:bottom, left:right]
         height, width = part.shape[1:]
@@ -215,7 +229,7 @@ class Segmenter:
     def _needed(self, height: int, width: int) -> int:
         """Bytes for a tile whose input has this size."""
         pixels = height * width
-        image = 3 * 4 * pixels
+        image = (self._in_channels or 3) * 4 * pixels
         if self._sliding:
             window = tuple(min(reach.crop, side) for reach, side in zip(self._reaches, (height, width), strict=True))
             logit_bytes = 4 * self.model.out_channels
@@ -233,9 +247,10 @@ class Segmenter:
     def _count(self, height: int, width: int) -> int:
         """Bytes that the model needs for one input, or for one batch of windows."""
         batch = windows_at_once(self.model) if self._sliding else 1
+        channels = self._in_channels or (1 if self._is_grey else 3)
 
         def run() -> Tensor:
-            inputs = torch.empty(batch, 1 if self._is_grey else 3, height, width, device=self.device)
+            inputs = torch.empty(batch, channels, height, width, device=self.device)
             if self._sliding:
                 return self.model.encode_decode(inputs, [_meta(inputs)] * batch)
             return self.model.inference(inputs, [_meta(inputs)])

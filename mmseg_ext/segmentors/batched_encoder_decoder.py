@@ -1,5 +1,6 @@
 """An EncoderDecoder whose inference batches windows within and across images."""
 
+import inspect
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -50,6 +51,7 @@ class BatchedEncoderDecoder(EncoderDecoder):
         decode_head: Config of the head, or of several in a row.
         auxiliary_head: Config of the head that helps training, or of several.
         num_classes: Of every head that does not state its own.
+        in_channels: Of images that are read as they are stored, and of the backbone; None for 8-bit RGB.
         **kwargs: As EncoderDecoder: `neck`, `train_cfg`, `test_cfg`, `data_preprocessor`, `init_cfg`.
 
     Raises:
@@ -62,8 +64,10 @@ class BatchedEncoderDecoder(EncoderDecoder):
         decode_head: dict | list[dict],
         auxiliary_head: dict | list[dict] | None = None,
         num_classes: int | None = None,
+        in_channels: int | None = None,
         **kwargs,
     ) -> None:
+        backbone = with_in_channels(backbone, in_channels)
         heads = (with_num_classes(head, num_classes) for head in (decode_head, auxiliary_head))
         decode_head, auxiliary_head = heads
         super().__init__(backbone, decode_head, auxiliary_head=auxiliary_head, **kwargs)
@@ -204,6 +208,17 @@ def with_num_classes(head: dict | list[dict] | None, num_classes: int | None) ->
     if isinstance(head, Mapping):
         return {'num_classes': num_classes, **head}
     return [with_num_classes(one, num_classes) for one in head]
+
+
+def with_in_channels(backbone: dict, in_channels: int | None) -> dict:
+    """The config of a backbone with a number of input channels: its own, or else this one.
+
+    MMSegmentation's backbones call it `in_channels`, and those of timm `in_chans`.
+    """
+    if in_channels is None:
+        return backbone
+    parameters = inspect.signature(MODELS.get(backbone['type'])).parameters
+    return {'in_channels' if 'in_channels' in parameters else 'in_chans': in_channels, **backbone}
 
 
 def new_logits(image: WindowedImage, meta: dict, num_classes: int | None = None) -> Tensor:

@@ -24,6 +24,7 @@ import numpy as np
 from rich.console import Console
 
 from mmseg_ext import Segmenter
+from mmseg_ext.checks.in_channels import in_channels_of
 from mmseg_ext.inference.segmentation import ClassArea
 from tokenlabel.cli.boundary import reports_errors
 from tokenlabel.cli.parser import Parser, device, fraction, positive, size_in_bytes
@@ -34,6 +35,7 @@ from tokenlabel.files.output_checks import check_output_file, check_output_folde
 from tokenlabel.files.output_names import output_names
 from tokenlabel.files.reading import printable
 from tokenlabel.files.writing import unfinished
+from tokenlabel.image_files.channels import STORED_SUFFIXES
 from tokenlabel.processes.progress import progress_bar
 from tokenlabel.processes.signals import when_stopped
 
@@ -51,9 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not args.source.exists():
         raise UserError(f'there is no {args.source}: give an image, a folder of images or a video')
     is_video = args.source.is_file() and args.source.suffix.lower() in VIDEO_SUFFIXES
-    images = [] if is_video else find_images(args.source, args.out)
-    check_outputs(args, is_video)
     config = load_config(args.config, args.cfg_options)
+    suffixes = (*IMAGE_SUFFIXES, *STORED_SUFFIXES) if in_channels_of(config) else IMAGE_SUFFIXES
+    images = [] if is_video else find_images(args.source, args.out, suffixes)
+    check_outputs(args, is_video)
     segmenter = Segmenter(config, args.checkpoint, args.device, args.memory_limit)
     if unknown := set(args.classes or ()) - set(segmenter.class_names):
         known = ', '.join(segmenter.class_names)
@@ -193,8 +196,13 @@ class Film:
             self._writer.release()
 
 
-def find_images(source: Path, out: Path) -> list[Path]:
+def find_images(source: Path, out: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
     """The image itself, or all images in a folder and the folders in it, but for those in `out` and hidden ones.
+
+    Args:
+        source: of them.
+        out: where the results go.
+        suffixes: how names of images may end.
 
     Raises:
         UserError: there are none.
@@ -203,10 +211,10 @@ def find_images(source: Path, out: Path) -> list[Path]:
         if not source.is_file():
             raise UserError(f'{source} is no regular file: give an image, a folder of images or a video')
         return [source]
-    found = find_files(source, IMAGE_SUFFIXES, without=[out / kind for kind in KINDS])
+    found = find_files(source, suffixes, without=[out / kind for kind in KINDS])
     if not found.names:
         passed = f'; passed over are {found.skipped}' if found.skipped else ''
-        raise UserError(f'{source} holds no images: their names end with {", ".join(IMAGE_SUFFIXES)}{passed}')
+        raise UserError(f'{source} holds no images: their names end with {", ".join(suffixes)}{passed}')
     report_skipped(source, len(found.names), found.skipped)
     return [source / name for name in found.names]
 

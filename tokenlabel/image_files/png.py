@@ -13,7 +13,7 @@ from tokenlabel.image_files.unreadable import UnreadableImage
 SIGNATURE = b'\x89PNG\r\n\x1a\n'
 # Of others, such as texts and colour profiles, nothing here makes use; their contents may be bombs.
 KEPT = (b'IHDR', b'PLTE', b'tRNS', b'eXIf', b'IDAT', b'IEND')
-GREY, COLOR = 0, 2  # types of colour
+GREY, COLOR, GREY_AND_OPACITY = 0, 2, 4  # types of colour
 PIECE = 2**20  # bytes
 
 

@@ -22,6 +22,8 @@ from tokenlabel.image_files.unreadable import UnreadableImage
 
 # By their contents, whatever their names are. None of these starts a program, as Pillow's EPS does.
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'PPM', 'JPEG2000')
+DEEP = ('PNG', 'PPM', 'JPEG2000')  # whose colours of 16 bits Pillow reads in 8
+PNG_DEPTH = 24  # place in a PNG file of its bits, before that of its type of colour
 LOSSY = ('JPEG', 'MPO', 'JPEG2000', 'WEBP')  # of numbers that are no brightness, other ones come back
 # A file of a few kilobytes may declare any size. This many take 1.6 GB: an image of 23000 x 23000 is read.
 MAX_PIXELS = 2**29
@@ -135,6 +137,42 @@ def read_numbers(stream: BinaryIO, max_pixels: int | None = MAX_PIXELS) -> tuple
         return upright(numbers // grey_step if grey_step > 1 else numbers, _orientation(image)), lossy
 
 
+def read_all_bits(stream: BinaryIO, max_pixels: int | None = MAX_PIXELS) -> np.ndarray:
+    """As `read_numbers`, but for palettes, which become their colours; colours of 16 bits keep them.
+
+    Returns:
+        Numbers [H, W] or [H, W, C] of the file's own type.
+
+    Raises:
+        UnreadableImage: as `open_image`.
+    """
+    image = _opened(stream, max_pixels)
+    if image.format == 'JPEG' and image.mode == 'RGB':
+        return upright(rgb_pixels(image), _orientation(image))
+    if image.format in DEEP and len(image.getbands()) > 1 and (colours := _deep_colours(image)) is not None:
+        return upright(colours, _orientation(image))
+    if image.mode in ('P', 'PA'):
+        with _pillow():
+            colours = np.asarray(image.convert('RGBA' if image.has_transparency_data else 'RGB'))
+        return upright(colours, _orientation(image))
+    return read_numbers(stream, max_pixels)[0]
+
+
+def stored_bits(stream: BinaryIO) -> int:
+    """Bits of each number in a PNG or TIFF file, from its header alone; 8 of other kinds.
+
+    Raises:
+        UnreadableImage: the file is empty, or no header of a known kind is in it.
+    """
+    image = _opened(stream, None, pixels=False)
+    if image.format == 'TIFF':
+        return max(image.tag_v2.get(BITS, (1,)))
+    if image.format != 'PNG':
+        return 8
+    stream.seek(PNG_DEPTH)
+    return stream.read(1)[0]
+
+
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Pixels [H, W, ...] of a file turned as its EXIF orientation, 1 to 8, says."""
     if orientation in (5, 6, 7, 8):
@@ -189,6 +227,22 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # damaged bytes fail in any way, and the pixels are there
         return 1
     return orientation if orientation in range(1, 9) else 1
+
+
+def _deep_colours(image: Image.Image) -> np.ndarray | None:
+    """Colours of 16 bits, uint16 [H, W, C], of which Pillow keeps 8; None where the file has no more than 8."""
+    image.fp.seek(0)
+    data = image.fp.read()
+    try:
+        colours = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:  # Pillow explains what is wrong with it
+        return None
+    if colours is None or colours.dtype != np.uint16:
+        image.fp.seek(0)
+        return None
+    if image.format == 'PNG' and data[PNG_DEPTH + 1] == png.GREY_AND_OPACITY:
+        return colours[..., [0, 3]]
+    return colours[..., [2, 1, 0, 3][: colours.shape[2]]]
 
 
 def _grey_step(image: Image.Image) -> int:

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
-from mmseg_ext.checks.datasets import _shape
 from mmseg_ext.datasets import LoadImageFromFile
+from mmseg_ext.datasets.read_image import read_size
 from mmseg_ext.inference.image_pixels import image_pixels
 from tests.picture_files import COLOR, FAULTS, KINDS, encoded
 from tokenlabel.data.images import LabeledImages
@@ -77,7 +77,7 @@ def test_everyone_sees_the_same_pixels(path, kind):
         np.testing.assert_array_equal(read(path.parents[1]), torch_order(expected), name)
     height, width = expected.shape[:2]
     assert image_size(open_images(path.parents[1]), 0) == (width, height)
-    assert _shape(str(path)) == (height, width)
+    assert read_size(str(path)) == (width, height)
 
 
 @pytest.mark.parametrize('fault', FAULTS)

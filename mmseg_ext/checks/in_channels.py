@@ -1,0 +1,138 @@
+"""Images of other channels than 8-bit RGB: what follows from `model.in_channels` of a config."""
+
+import logging
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from mmseg_ext.checks.config_parts import SPLITS, datasets_of, model_of, steps_of
+from mmseg_ext.datasets.read_image import read_image
+from mmseg_ext.segmentors.batched_encoder_decoder import with_in_channels
+from tokenlabel.errors import UserError
+from tokenlabel.files.folder_walk import IMAGE_SUFFIXES
+from tokenlabel.image_files.channels import STORED_SUFFIXES
+
+MOST_CHANNELS = 128  # that OpenCV, which resizes, takes
+RGB_ONLY = ('AdjustGamma', 'CLAHE', 'RGB2Gray', 'RandomGrayscale')  # transforms of 8-bit pictures
+PIPELINES = ('train_pipeline', 'test_pipeline', 'tta_pipeline')
+MEASURED_IMAGES = 200  # evenly spread, whose numbers are looked at for mean and std
+COMPARED_IMAGES = 8  # before a run
+FAR = 10  # standard deviations that a channel's mean may be from what the config says
+
+
+def in_channels_of(config: Config) -> int | None:
+    """How many channels images are read with as they are stored; None where they are read as 8-bit RGB."""
+    return model_of(config)[0].get('in_channels')
+
+
+def settle_in_channels(config: Config) -> None:
+    """Lets loaders, backbone and preprocessor know of `model.in_channels`; without it nothing is changed.
+
+    Images are then read as they are stored, `.npy` files among them, `RandomIntensity` takes the place of
+    `PhotoMetricDistortion`, and no colours change places.
+
+    Args:
+        config: A segmentation config, changed in place.
+
+    Raises:
+        UserError: It is no number from 1 to 128, or a transform works on 8-bit pictures alone.
+    """
+    model, place = model_of(config)
+    in_channels = model.get('in_channels')
+    if in_channels is None:
+        return
+    if not isinstance(in_channels, int) or not 1 <= in_channels <= MOST_CHANNELS:
+        raise UserError(f'{place}.in_channels is {in_channels!r}: set how many channels images have, 1 to 128.')
+    model['backbone'] = with_in_channels(model['backbone'], in_channels)
+    (model.get('data_preprocessor') or {}).update(bgr_to_rgb=False, rgb_to_bgr=False)
+    datasets = [pair for split in SPLITS for pair in datasets_of(config, split)]
+    for dataset, _, _ in datasets:
+        if dataset.get('type') == 'ImageMaskFolders':
+            dataset.setdefault('img_suffix', (*IMAGE_SUFFIXES, *STORED_SUFFIXES))
+    pipelines = [(dataset.get('pipeline', []), f'{where}.pipeline') for dataset, where, _ in datasets]
+    pipelines += [(config.get(name, []), name) for name in PIPELINES]
+    replaced = False
+    for pipeline, where in pipelines:
+        for step, at in list(steps_of(pipeline, where)):
+            if step['type'] in RGB_ONLY:
+                raise UserError(f'{at} is {step["type"]}, which works on 8-bit pictures: leave it out.')
+            if step['type'] in ('LoadImageFromFile', 'LoadImageFromNDArray'):
+                step['in_channels'] = in_channels
+            if step['type'] == 'PhotoMetricDistortion':
+                step.clear()
+                step['type'] = 'RandomIntensity'
+                replaced = True
+    if replaced and os.environ.get('RANK', '0') == '0':
+        print_log(
+            f'{place}.in_channels is {in_channels}: RandomIntensity takes the place of PhotoMetricDistortion, which '
+            'works on 8-bit RGB.',
+            logger='current',
+            level=logging.INFO,
+        )
+
+
+def check_statistics(config: Config, files: Sequence[str] = ()) -> None:
+    """Makes sure that mean and std of the preprocessor have `model.in_channels` numbers, and are those of the images.
+
+    Args:
+        config: A segmentation config.
+        files: Images, of which some are looked at.
+
+    Raises:
+        UserError: They do not.
+    """
+    model, place = model_of(config)
+    if (in_channels := model.get('in_channels')) is None:
+        return
+    remedy = 'paste the lines mean=[...] and std=[...] that `tokenlabel inspect` prints for this config.'
+    preprocessor = model.get('data_preprocessor') or {}
+    for key in ('mean', 'std'):
+        numbers = preprocessor.get(key) or ()
+        if len(numbers) != in_channels:
+            raise UserError(
+                f'{place}.data_preprocessor.{key} has {len(numbers)} numbers and images have {in_channels} channels '
+                f'(model.in_channels): {remedy}'
+            )
+    if not files:
+        return
+    measured, _ = measured_statistics(files[:: max(1, len(files) // COMPARED_IMAGES)][:COMPARED_IMAGES], in_channels)
+    for number, (own, mean, std) in enumerate(zip(measured, preprocessor['mean'], preprocessor['std'], strict=True)):
+        if abs(own - mean) > FAR * std:
+            raise UserError(
+                f'{place}.data_preprocessor.mean says {mean:g} (std {std:g}) of channel {number}, whose mean in the '
+                f'images is {own:g}: {remedy}'
+            )
+
+
+def measured_statistics(files: Sequence[str], in_channels: int) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel over all pixels of images.
+
+    A channel that is the same everywhere has a std of 1, so that normalising it makes no infinite numbers.
+
+    Args:
+        files: Images.
+        in_channels: How many channels they have.
+
+    Raises:
+        UserError: As `read_image`.
+    """
+    count, total, squares = 0, np.zeros(in_channels), np.zeros(in_channels)
+    for file in files:
+        pixels = read_image(file, in_channels).reshape(-1, in_channels).astype(np.float64)
+        count += len(pixels)
+        total += pixels.sum(0)
+        squares += np.square(pixels).sum(0)
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    return mean.tolist(), np.where(std > 1e-6 * np.maximum(abs(mean), 1e-6), std, 1).tolist()
+
+
+def as_lines(mean: Sequence[float], std: Sequence[float]) -> list[str]:
+    """`mean=[...],` and `std=[...],`, to paste into `data_preprocessor=dict(...)` of a config."""
+    return [
+        f'{name}=[{", ".join(f"{number:.6g}" for number in numbers)}],'
+        for name, numbers in (('mean', mean), ('std', std))
+    ]
