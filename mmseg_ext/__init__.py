@@ -5,7 +5,8 @@ A config that lists `custom_imports = dict(imports=['mmseg_ext'], allow_failed_i
 `BatchedTTAModel` around it, the metric `StreamingIoU`, the optimiser constructor `TimmLayerDecay`, the data sets
 `ImageMaskFolders` and `DigitScenes`, the transforms `LoadImageFromFile` (in the place of MMCV's),
 `LoadImageFromNDArray`, `LoadLabelMap` and `RandomIntensity`, and the hook `ReleasedNamesHook`. MMSegmentation's
-`CrossEntropyLoss`, `IoUMetric`, `SegVisualizationHook` and `LocalVisBackend` are mended under their own names.
+`SegDataPreProcessor`, `CrossEntropyLoss`, `IoUMetric`, `SegVisualizationHook` and `LocalVisBackend` are mended under
+their own names.
 In Python, `Segmenter(config, checkpoint)(image)` segments images of any kind.
 """
 

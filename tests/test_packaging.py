@@ -138,7 +138,8 @@ class TestRequirements:
         distributions = {'PIL': 'pillow', 'sklearn': 'scikit-learn', 'cv2': 'opencv-python-headless'}
         names = {name.split('.')[0] for path in MODULES_OUTSIDE_ENGINE for name in imported_names(path)}
         names = {distributions.get(name, name) for name in names - sys.stdlib_module_names - {'tokenlabel'}}
-        names -= {Requirement(requirement).name for requirement in setup_arguments['extras_require']['readers']}
+        extras = [setup_arguments['extras_require'][name] for name in ('readers', 'tiff')]
+        names -= {Requirement(requirement).name for requirement in chain.from_iterable(extras)}
         names -= {'triton'}  # torch brings it where it finds use, and the loss does without
         assert names <= {Requirement(requirement).name for requirement in setup_arguments['install_requires']}
 

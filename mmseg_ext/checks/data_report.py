@@ -90,9 +90,7 @@ class SplitReport:
             said.append(f'{len(self.faults) - NUM_NAMED} more masks cannot be read as they should.')
         if self.shift is not None:
             said.append(
-                f'Masks lie shifted: moved by {abs(self.shift.right)} pixels to the '
-                f'{"right" if self.shift.right > 0 else "left"} and {abs(self.shift.down)} '
-                f'{"down" if self.shift.down > 0 else "up"}, those of {self.shift.agreeing} of {self.shift.num_images} '
+                f'Masks lie shifted: moved {self.shift}, those of {self.shift.agreeing} of {self.shift.num_images} '
                 'images fit the edges in them better.'
             )
         if self.deep:

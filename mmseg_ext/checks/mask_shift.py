@@ -37,6 +37,10 @@ class Shift:
     agreeing: int
     num_images: int
 
+    def __str__(self) -> str:
+        ways = ((self.right, 'right', 'left'), (self.down, 'down', 'up'))
+        return ' and '.join(f'{abs(step)} pixels {ahead if step > 0 else back}' for step, ahead, back in ways if step)
+
 
 def edge_sums(image: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
     """Edges of an image under the boundaries of its mask, for each offset.

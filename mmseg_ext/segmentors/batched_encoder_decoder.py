@@ -1,6 +1,5 @@
 """An EncoderDecoder whose inference batches windows within and across images."""
 
-import inspect
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from mmseg_ext.backbones import LVViT, TimmTokens
 from mmseg_ext.checkpoints.other_classes import load_all_but_other_heads
 from mmseg_ext.segmentors.folded_sequential import fold_sequentials
 from mmseg_ext.segmentors.light_heads import head_logits
@@ -213,12 +213,13 @@ def with_num_classes(head: dict | list[dict] | None, num_classes: int | None) ->
 def with_in_channels(backbone: dict, in_channels: int | None) -> dict:
     """The config of a backbone with a number of input channels: its own, or else this one.
 
-    MMSegmentation's backbones call it `in_channels`, and those of timm `in_chans`.
+    MMSegmentation's backbones call it `in_channels`, and ours `in_chans`, as timm does.
     """
     if in_channels is None:
         return backbone
-    parameters = inspect.signature(MODELS.get(backbone['type'])).parameters
-    return {'in_channels' if 'in_channels' in parameters else 'in_chans': in_channels, **backbone}
+    kind = MODELS.get(backbone['type'])
+    is_ours = isinstance(kind, type) and issubclass(kind, LVViT | TimmTokens)
+    return {'in_chans' if is_ours else 'in_channels': in_channels, **backbone}
 
 
 def new_logits(image: WindowedImage, meta: dict, num_classes: int | None = None) -> Tensor:

@@ -44,7 +44,8 @@ def read_channels(stream: BinaryIO, in_channels: int, max_pixels: int | None = M
     """
     kind = _kind(stream)
     if kind == 'NPY':
-        return channels_of_array(_npy(stream, max_pixels), in_channels)
+        _refuse_large(math.prod(channels_size(stream, in_channels)), max_pixels)
+        return channels_of_array(_npy(stream), in_channels)
     return channels_of_array(
         _tiff(stream, max_pixels) if kind == 'TIFF' else read_all_bits(stream, max_pixels),
         in_channels,
@@ -65,15 +66,15 @@ def channels_of_array(array: np.ndarray, in_channels: int, first: bool = True) -
     Raises:
         UnreadableImage: another number of channels, axes or type, or NaN or infinite values.
     """
+    _refuse_shape(array.shape)
+    shape = f' (shape {list(array.shape)})' if first else ''
     if array.ndim == 2:
         array = array[..., None]
-    if array.ndim != 3 or 0 in array.shape:
-        raise UnreadableImage(f'the shape {list(array.shape)}', 'save it as [H, W] or [H, W, C]')
     if first and array.shape[0] == in_channels != array.shape[2]:
         array = np.moveaxis(array, 0, 2)
     if (found := array.shape[2]) != in_channels:
         raise UnreadableImage(
-            f'{found} channel{"s" * (found > 1)}, and model.in_channels is {in_channels}',
+            f'{found} channel{"s" * (found > 1)}{shape}, and model.in_channels is {in_channels}',
             f'set model.in_channels={found} if all images have as many, or save this one with {in_channels}',
         )
     if array.dtype.kind not in 'buif':
@@ -117,8 +118,7 @@ def _kind(stream: BinaryIO) -> str:
     return 'NPY' if head == NPY else 'TIFF' if head[:4] in TIFFS else 'picture'
 
 
-def _npy(stream: BinaryIO, max_pixels: int | None) -> np.ndarray:
-    _refuse_large(math.prod(sorted(_npy_shape(stream))[-2:]), max_pixels)
+def _npy(stream: BinaryIO) -> np.ndarray:
     stream.seek(0)
     with _library_errors('the .npy file'):
         return np.lib.format.read_array(stream, allow_pickle=False)
@@ -129,9 +129,13 @@ def _npy_shape(stream: BinaryIO) -> tuple[int, ...]:
         version = np.lib.format.read_magic(stream)
         reads = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape = reads[version](stream)[0]
+    _refuse_shape(shape)
+    return shape
+
+
+def _refuse_shape(shape: tuple[int, ...]) -> None:
     if len(shape) not in (2, 3) or 0 in shape:
         raise UnreadableImage(f'the shape {list(shape)}', 'save it as [H, W] or [H, W, C]')
-    return shape
 
 
 def _tiff(stream: BinaryIO, max_pixels: int | None) -> np.ndarray:
@@ -154,7 +158,7 @@ def _tiff_file(stream: BinaryIO) -> Iterator['tifffile.TiffFile']:
         raise UnreadableImage(
             'TIFF files need tifffile to be read as they are stored', "run pip install 'tokenlabel[tiff]'"
         ) from error
-    with _library_errors('the TIFF file'), tifffile.TiffFile(stream) as file:
+    with _library_errors('the TIFF file'), tifffile.TiffFile(stream, name='image') as file:
         yield file
 
 
