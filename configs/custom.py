@@ -7,7 +7,8 @@
 Both folders have a `train` and a `val`; every image has a mask of its name but for the suffix. A pixel of a mask is the
 number of its class, from 0 on, and 255 is not learned. Masks of other numbers, or in colours, need no new files:
 `classes` says what they stand for. Where all images are in one folder, lists of names choose: `ann_file='train.txt'` in
-a `dataset` and no `/train` in its `data_prefix`. docs/your_images.md has examples.
+a `dataset` and no `/train` in its `data_prefix`. `model.in_channels` reads images of other channels or 16 bits.
+docs/your_images.md has examples.
 
 40k iterations of 8 images in 512x512 crops on one GPU, 113 GMACs per crop.
 """

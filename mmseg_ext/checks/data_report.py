@@ -59,7 +59,7 @@ class SplitReport:
         faults: What is wrong with a mask, a sentence each.
         shared: Images that are also in the split trained on.
         in_channels: How many channels images are read with, as they are stored; None for 8-bit RGB.
-        statistics: Mean and standard deviation of each of these channels; None for RGB.
+        statistics: Of what is trained on, mean and standard deviation of each of these channels; None for RGB.
         deep: Images of more than 8 bits of which 8 are read.
         shift: By which masks fit their images better, if they agree on one.
     """
@@ -221,7 +221,7 @@ def _read(split: str, built: BaseSegDataset, in_channels: int | None) -> SplitRe
         report.shift = shift_of([one for one in sums if one is not None])
     if in_channels is None:
         report.deep = [image for image, _ in files if _is_deep(image)]
-    elif files:
+    elif files and split == 'train':
         some = [image for image, _ in files[:: -(-len(files) // MEASURED_IMAGES)]]
         report.statistics = measured_statistics(some, in_channels)
     return report

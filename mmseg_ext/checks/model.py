@@ -163,7 +163,7 @@ def _check_channels(config: Config, backbone: Mapping, place: str) -> int:
                 continue
             gives = step.get('in_channels') or (1 if step.get('color_type') == 'grayscale' else 3)
             if key and takes != gives:
-                other = ''
+                other = f', or {place}.in_channels={takes} to read images of {takes}'
                 if takes == 1:
                     other = (
                         f", or read them with color_type='grayscale' everywhere, and give {place}.data_preprocessor a "

@@ -33,7 +33,8 @@ class ImageMaskFolders(BaseSegDataset):
         palette: One RGB colour (0 to 255) per class, for pictures. By default the classes' colours in the masks, or
             distinct ones. `metainfo.palette` says the same.
         metainfo: Classes and palette, if they are not given by themselves, and what else the checkpoint should note.
-        img_suffix: How the files of images may end, in any case. `'_photo.jpg'` is a suffix, too.
+        img_suffix: How the files of images may end, in any case. `'_photo.jpg'` is a suffix, too. With
+            `model.in_channels` in a config, `.npy` is one of them by default.
         seg_map_suffix: How the files of masks may end.
         data_prefix: `dict(img_path=..., seg_map_path=...)`, folders below `data_root`; without `seg_map_path` there are
             images alone, to predict on.

@@ -1,6 +1,7 @@
 """Images of any channels and bits are read as they are stored, or refused in a few words."""
 
 import builtins
+import importlib.util
 import io
 
 import numpy as np
@@ -198,7 +199,17 @@ def test_without_tifffile_a_tiff_names_the_extra(monkeypatch):
     monkeypatch.setattr(builtins, '__import__', without)
     with pytest.raises(UnreadableImage) as error:
         read_channels(io.BytesIO(FILES['TIFF of planes'][0]), 13)
-    assert error.value.remedy == "run pip install 'tokenlabel[tiff]'"
+    assert error.value.remedy == 'run pip install tifffile imagecodecs'
+
+
+def test_a_tiff_compressed_by_lzw_is_read_where_imagecodecs_is_there_and_else_names_it():
+    data = encoded(Image.fromarray(DEEP), 'TIFF', compression='tiff_lzw')
+    if importlib.util.find_spec('imagecodecs'):
+        np.testing.assert_array_equal(read_channels(io.BytesIO(data), 1)[..., 0], DEEP)
+        return
+    with pytest.raises(UnreadableImage, match='the TIFF file is compressed') as error:
+        read_channels(io.BytesIO(data), 1)
+    assert error.value.remedy == 'run pip install tifffile imagecodecs'
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 NPY = b'\x93NUMPY'
 TIFFS = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # the latter two of more than 4 GiB
+INSTALL = 'pip install tifffile imagecodecs'  # the extra `tiff`
 STORED_SUFFIXES = ('.npy',)  # names of images beside those that are read as RGB
 logging.getLogger('tifffile').addHandler(logging.NullHandler())  # what it logs of bad files is in our errors
 
@@ -155,9 +156,7 @@ def _tiff_file(stream: BinaryIO) -> Iterator['tifffile.TiffFile']:
     try:
         import tifffile  # an extra, for those who have such files
     except ImportError as error:
-        raise UnreadableImage(
-            'TIFF files need tifffile to be read as they are stored', "run pip install 'tokenlabel[tiff]'"
-        ) from error
+        raise UnreadableImage('TIFF files need tifffile to be read as they are stored', f'run {INSTALL}') from error
     with _library_errors('the TIFF file'), tifffile.TiffFile(stream, name='image') as file:
         yield file
 
@@ -191,4 +190,6 @@ def _library_errors(what: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the bytes
             raise
         reason = str(error).partition('\n')[0] or type(error).__name__
+        if 'imagecodecs' in reason:  # which reads most of the compressed ones
+            raise UnreadableImage(f'{what} is compressed', f'run {INSTALL}') from error
         raise UnreadableImage(f'{what} is damaged or of a kind that is not read: {reason}') from error

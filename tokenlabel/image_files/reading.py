@@ -264,7 +264,7 @@ def _unknown(stream: BinaryIO) -> UnreadableImage:
         return UnreadableImage(f'it is damaged, or none of {", ".join(FORMATS)}')
     return UnreadableImage(
         f'a TIFF file of {channels} channels of {bits} bits, of a layout that is not read',
-        'save it with 1, 3 or 4 channels of 8 bits',
+        f'save it with 1, 3 or 4 channels of 8 bits, or segment it with model.in_channels={channels}',
     )
 
 

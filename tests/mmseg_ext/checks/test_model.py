@@ -97,7 +97,10 @@ def test_the_last_batch_of_an_epoch_is_looked_at(config, tmp_path, count, proces
             {'backbone.in_chans': 1},
             r'backbone\.in_chans is 1, and .* gives images of 3 channels: .* or read',
         ),
-        ({'backbone.in_chans': 4}, r'backbone\.in_chans is 4, and .* gives images of 3 channels: set in_chans=3\.'),
+        (
+            {'backbone.in_chans': 4},
+            r'backbone\.in_chans is 4, and .* gives images of 3 channels: set in_chans=3, or model\.in_channels=4',
+        ),
         ({'neck.in_channels': 48}, r'model\.neck does not take the 4 maps that it gets, 32x4x4'),
         ({'test_cfg.stride': (0, 43)}, r'test_cfg\.stride .* leaves gaps'),
         ({'test_cfg.stride': (65, 43)}, r'test_cfg\.stride .* leaves gaps'),

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.structures import PixelData
 from mmseg.registry import HOOKS, VISUALIZERS
 from mmseg.structures import SegDataSample
@@ -12,6 +13,7 @@ from PIL import Image
 
 from mmseg_ext import evaluation
 from tokenlabel.errors import UserError
+from tokenlabel.pictures.stretched import stretched
 
 
 @pytest.fixture
@@ -31,7 +33,8 @@ def drawing(tmp_path, monkeypatch):
     assert type(hook) is evaluation.SegVisualizationHook
     hook._visualizer = visualizer
     loader = SimpleNamespace(dataset=SimpleNamespace(data_prefix=dict(img_path=str(tmp_path / 'images'))))
-    return hook, SimpleNamespace(iter=20, val_dataloader=loader, test_dataloader=loader)
+    cfg = Config(dict(model={}))
+    return hook, SimpleNamespace(cfg=cfg, iter=20, val_dataloader=loader, test_dataloader=loader)
 
 
 def predicted(path, pixels: np.ndarray) -> SegDataSample:
@@ -60,6 +63,18 @@ def test_drawn_images_are_read_as_for_training(drawing, tmp_path):
     hook.after_test_iter(runner, 0, {}, [predicted(tmp_path / 'images/1.png', ramp)])
     drawn = np.asarray(Image.open(tmp_path / 'drawn/vis_data/vis_image/test_1.png_1.png'))
     np.testing.assert_allclose(drawn[:24, :32, 0], ramp >> 8, atol=1)
+
+
+def test_images_of_many_channels_are_drawn_by_their_first_three(drawing, tmp_path):
+    hook, runner = drawing
+    runner.cfg.model.in_channels = 5
+    image = np.random.default_rng(0).integers(0, 65536, (24, 32, 5)).astype(np.uint16)
+    sample = predicted(tmp_path / 'images/1.png', np.zeros((24, 32, 3), np.uint8))
+    np.save(tmp_path / 'images/1.npy', image)
+    sample.set_metainfo(dict(img_path=str(tmp_path / 'images/1.npy')))
+    hook.after_test_iter(runner, 0, {}, [sample])
+    drawn = np.asarray(Image.open(next((tmp_path / 'drawn').rglob('test_*.png'))))
+    np.testing.assert_allclose(drawn[:24, :32], stretched(image.astype(np.float32)), atol=1)
 
 
 def test_a_picture_that_cannot_be_written_is_an_error(drawing, tmp_path):
