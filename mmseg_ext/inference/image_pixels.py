@@ -41,7 +41,7 @@ def image_channels(image: AnyImage, in_channels: int, memory_limit: int | None =
     if not isinstance(image, Image.Image | np.ndarray):
         raise UserError(f'an image is a path, a PIL image or a NumPy array, and this is a {type(image).__name__}')
     try:
-        return channels_of_array(np.asarray(image), in_channels)
+        return channels_of_array(np.asarray(image), in_channels, first=isinstance(image, np.ndarray))
     except UnreadableImage as error:
         raise UserError(f'the image has {error}: {error.remedy}') from error
 

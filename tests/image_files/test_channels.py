@@ -115,6 +115,11 @@ def test_channels_are_the_last_axis_where_both_fit():
     np.testing.assert_array_equal(channels_of_array(array, 4), array.astype(np.float32))
 
 
+def test_rows_of_one_channel_are_no_channels():
+    with pytest.raises(UnreadableImage, match=r'1 channel \(shape \[13, 7\]\), and model\.in_channels is 13'):
+        channels_of_array(np.zeros((13, 7)), 13)
+
+
 def test_a_picture_has_its_channels_last():
     data = tiff(np.zeros((4, 7, 5), np.uint16), planarconfig='contig')  # 4 rows are no 4 channels
     with pytest.raises(UnreadableImage, match=r'5 channels, and model\.in_channels is 4'):

@@ -71,7 +71,7 @@ def channels_of_array(array: np.ndarray, in_channels: int, first: bool = True) -
     shape = f' (shape {list(array.shape)})' if first else ''
     if array.ndim == 2:
         array = array[..., None]
-    if first and array.shape[0] == in_channels != array.shape[2]:
+    elif first and array.shape[0] == in_channels != array.shape[2]:
         array = np.moveaxis(array, 0, 2)
     if (found := array.shape[2]) != in_channels:
         raise UnreadableImage(
