@@ -199,13 +199,17 @@ def test_with_a_linear_head_the_mean_over_tokens_is_the_token_head_on_the_pooled
 @pytest.mark.parametrize(
     ('name', 'kwargs', 'reason'),
     [
-        ('vgg11', {'mlp_ratio': 0.01}, 'vgg11 cannot have a token head: its head tells locations apart'),
+        (
+            'vgg11',
+            {'mlp_ratio': 0.01},
+            'vgg11 cannot have a token head: its head depends on the order of the locations',
+        ),
         ('pit_ti_224', {}, 'its features are the class token alone'),
         ('inception_v3', {}, 'its convolutions have no padding'),
         ('coat_tiny', {}, 'its features are not one feature map'),
         ('vit_tiny_patch16_224', VIT | {'patch_drop_rate': 0.5}, 'drops tokens in training .* patch_drop_rate=0'),
         ('eva02_tiny_patch14_336', VIT | {'patch_drop_rate': 0.5}, 'drops tokens in training'),
-        ('vit_tiny_patch16_224', VIT | {'global_pool': ''}, 'its head tells locations apart'),
+        ('vit_tiny_patch16_224', VIT | {'global_pool': ''}, 'its head depends on the order of the locations'),
         ('lvvit_t', {}, 'lvvit_t has a token head already'),
     ],
 )
@@ -261,7 +265,7 @@ def test_another_pooling_keeps_the_token_head_in_step_and_the_box_exchanged_once
     plain, full = model(noise()), model(noise(), mix_box=(0, 0, 4, 4))
     torch.testing.assert_close(full.cls.flip(0), plain.cls)
     assert not torch.allclose(full.cls, plain.cls)
-    with pytest.raises(UserError, match='tells locations apart'):
+    with pytest.raises(UserError, match='depends on the order of the locations'):
         model.reset_classifier(3, '')
 
 

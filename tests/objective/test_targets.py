@@ -355,7 +355,7 @@ class TestErrors:
         ],
     )
     def test_a_view_of_nothing_or_of_thousands_of_maps(self, view):
-        with pytest.raises(UserError, match=r'not finite|lies over \d+ cells'):
+        with pytest.raises(UserError, match=r'not finite|spans \d+ cells'):
             token_targets(*random_maps(1, 3, 4, 9), batched(view), (14, 14), 9)
 
     def test_a_map_without_area(self):

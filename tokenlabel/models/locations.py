@@ -1,4 +1,4 @@
-"""Where the features of a timm backbone have their locations, and whether its head treats all locations alike."""
+"""Finds the spatial locations in a timm backbone's features and checks that its head treats all of them alike."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class NoLocations(ValueError):
-    """The features have no locations that a head could be applied to one by one; the message is the reason."""
+    """A head cannot be applied to the features location by location; the message is the reason."""
 
 
 class Layout(NamedTuple):
@@ -17,8 +17,8 @@ class Layout(NamedTuple):
 
     Attributes:
         kind: 'NCHW', 'NHWC' or 'tokens'.
-        rows, columns: locations each way.
-        num_prefix: tokens in front of the patches.
+        rows, columns: size of the grid of locations.
+        num_prefix: number of prefix tokens before the patch tokens.
     """
 
     kind: str
@@ -27,7 +27,7 @@ class Layout(NamedTuple):
     num_prefix: int
 
     def cells(self, features: Tensor) -> Tensor:
-        """Vectors [B, rows * columns, D] of the locations, row by row; features of another size may be given too."""
+        """Vectors [B, rows * columns, D] of the locations, row by row; also works for features of another size."""
         if self.kind == 'tokens':
             return features[:, self.num_prefix :]
         if self.kind == 'NHWC':
@@ -35,7 +35,7 @@ class Layout(NamedTuple):
         return features.flatten(2).transpose(1, 2)
 
     def with_cells(self, features: Tensor, cells: Tensor) -> Tensor:
-        """`features` with other vectors at the locations."""
+        """A copy of `features` with the vectors `cells` [B, rows * columns, D] at the locations."""
         if self.kind == 'tokens':
             return torch.cat([features[:, : self.num_prefix], cells], dim=1)
         if self.kind == 'NHWC':
@@ -43,9 +43,9 @@ class Layout(NamedTuple):
         return cells.transpose(1, 2).reshape(features.shape)
 
     def as_maps(self, vectors: Tensor, side: int = 1) -> Tensor:
-        """Features of `len(vectors)` images that consist of one vector [M, D] throughout, `side` cells each way.
+        """Features of M images, `side` x `side` cells each, that repeat the image's vector from `vectors` [M, D].
 
-        In a token model the vector also takes the places of the prefix tokens.
+        In a token model the vector also replaces the prefix tokens.
         """
         if self.kind == 'tokens':
             return vectors[:, None].expand(-1, self.num_prefix + side * side, -1)
@@ -55,10 +55,10 @@ class Layout(NamedTuple):
 
 
 def layout_of(model: nn.Module, features: Tensor, image_size: tuple[int, int]) -> Layout:
-    """The layout of what `model.forward_features` made of images of this height and width.
+    """The layout of `features`, the output of `model.forward_features` for images of this (height, width) in pixels.
 
     Raises:
-        NoLocations: the features are not one map of the image.
+        NoLocations: the features are not one feature map of the image.
     """
     if not isinstance(features, Tensor):
         raise NoLocations('its features are not one feature map')
@@ -83,17 +83,17 @@ def layout_of(model: nn.Module, features: Tensor, image_size: tuple[int, int]) -
 
 
 def grid_of(num_tokens: int, image_size: tuple[int, int]) -> tuple[int, int] | None:
-    """Rows and columns of so many square tokens of an image of this height and width; None where they make no grid."""
+    """(rows, columns) of `num_tokens` square tokens of an image of this (height, width); None if they form no grid."""
     height, width = image_size
     rows, columns = round(math.sqrt(num_tokens * height / width)), round(math.sqrt(num_tokens * width / height))
     return (rows, columns) if rows * columns == num_tokens else None
 
 
 def check_parts(model: nn.Module) -> None:
-    """Refuses what is not made of features and a head, as timm's classifiers are.
+    """Checks that a model has `forward_features` and `forward_head`, as timm's classifiers do.
 
     Raises:
-        NoLocations: it is not.
+        NoLocations: one of the two methods is missing.
     """
     for method in ('forward_features', 'forward_head'):
         if not hasattr(model, method):
@@ -101,10 +101,10 @@ def check_parts(model: nn.Module) -> None:
 
 
 def check_cover(model: nn.Module, layout: Layout, image_size: tuple[int, int]) -> None:
-    """Refuses a map that ends a cell or more before the image does, as convolutions without padding make it.
+    """Checks that the feature map covers the image; convolutions without padding leave out its border.
 
     Raises:
-        NoLocations: it does.
+        NoLocations: the map ends a cell or more before the image does.
     """
     info = getattr(model, 'feature_info', None)
     cell = info[-1].get('reduction', 0) if isinstance(info, list) and info else 0
@@ -115,31 +115,31 @@ def check_cover(model: nn.Module, layout: Layout, image_size: tuple[int, int]) -
 
 
 def check_head(head: Callable[[Tensor], Tensor], features: Tensor, layout: Layout) -> None:
-    """Refuses a head that is not a function of the pooled locations; tried on the features of one image.
+    """Checks on the features of one image that the head is a function of the pooled locations.
 
     Raises:
-        NoLocations: it depends on the order or on the number of the locations.
+        NoLocations: the head depends on the order or the number of the locations.
     """
     cells = layout.cells(features)
     if not close(head(features), head(layout.with_cells(features, cells.flip(1)))):
-        raise NoLocations('its head tells locations apart')
-    one, everywhere = layout.as_maps(cells[:, 0]), layout.as_maps(cells[:, 0], layout.rows)
-    if not close(head(one), head(everywhere)):
+        raise NoLocations('its head depends on the order of the locations')
+    one_cell, many_cells = layout.as_maps(cells[:, 0]), layout.as_maps(cells[:, 0], layout.rows)
+    if not close(head(one_cell), head(many_cells)):
         raise NoLocations('its head depends on the number of locations')
 
 
 def close(one: Tensor, other: Tensor) -> bool:
-    """Whether two results agree to a thousandth of the largest value."""
+    """Whether two tensors differ by at most a thousandth of the largest value of `one`."""
     return bool((one - other).abs().max() <= 1e-3 * one.abs().max().clamp(min=1e-6))
 
 
 def model_name(model: nn.Module) -> str:
-    """timm's name of the architecture, else that of the class."""
+    """timm's name of the architecture, or else the name of the class."""
     return (getattr(model, 'pretrained_cfg', None) or {}).get('architecture') or type(model).__name__
 
 
 def _num_prefix(model: nn.Module, num_tokens: int, image_size: tuple[int, int]) -> int:
-    """Class, distillation and register tokens in front of the patches; the model's word, else what makes a grid."""
+    """Number of prefix tokens before the patches: as the model says, or else as a grid of patches needs."""
     if hasattr(model, 'num_prefix_tokens'):
         return model.num_prefix_tokens
     cls_token = getattr(model, 'cls_token', None)

@@ -30,24 +30,24 @@ _logger = logging.getLogger(__name__)
 class LVViT(VisionTransformer):
     """timm's vision transformer with a convolutional stem, a residual divisor, MixToken and a token head (`aux_head`).
 
-    In training a call returns `TokenLogits`; in evaluation `class_scores`, `[B, num_classes]`. Without classes
+    `forward` returns `TokenLogits` in training and `class_scores`, `[B, num_classes]`, in evaluation. Without classes
     (`num_classes=0`) or without pooling (`global_pool=''`) it returns what timm's model returns, in either mode.
 
     Args:
         img_size: Height and width in pixels, multiples of `patch_size`.
-        patch_size: Pixels per token side, even: the stem halves the image, its projection does the rest.
+        patch_size: Pixels per token side. It must be even, because the first convolution has stride 2.
         mlp_ratio: Hidden width of the MLP over `embed_dim`.
         qkv_bias: Whether queries, keys and values have a bias.
-        norm_layer: LayerNorm with eps 1e-5 by default, as the released classifiers have.
+        norm_layer: LayerNorm with eps 1e-5 by default, as in the released classifiers.
         stem_width: Channels of the stem's three convolutions.
-        residual_divisor: Every residual branch is divided by it.
-        mix_token: Draw a box per batch in training and exchange its tokens (MixToken).
-        token_score_weight: Share of the best token in the evaluation score; 0 scores the class token alone.
-        **kwargs: Everything else that timm's `VisionTransformer` takes.
+        residual_divisor: Divisor of every residual branch.
+        mix_token: In training, draw a box per batch and exchange its tokens (MixToken).
+        token_score_weight: Weight of the best token in the evaluation score; 0 scores the class token alone.
+        **kwargs: Other arguments of timm's `VisionTransformer`.
 
     Raises:
-        UserError: An argument is out of its range; the patch size is odd or does not divide the image size.
-        ValueError: `mix_token` with `patch_drop_rate`, or `init_values` with a residual divisor.
+        UserError: An argument is out of range, or the patch size is odd or does not divide the image size.
+        ValueError: `mix_token` is combined with `patch_drop_rate`, or `init_values` with a residual divisor.
     """
 
     @checked
@@ -86,13 +86,13 @@ class LVViT(VisionTransformer):
 
         Args:
             x: Images, `[B, C, H, W]`.
-            mix_box: Box `(y1, x1, y2, x2)` in tokens to exchange with the reversed batch, in training; drawn when None
-                and the model was made with `mix_token=True`. `torch.compile` makes one graph for all boxes that are
-                tensors, and one for each that is not.
+            mix_box: Box `(y1, x1, y2, x2)` in tokens to exchange with the reversed batch, in training only. None draws
+                a box if the model has `mix_token=True`. `torch.compile` makes one graph for all boxes given as
+                tensors, but a new graph for every box given as a tuple.
 
         Raises:
-            UserError: The patch size does not divide the image, or the image is not of the model's size.
-            ValueError: A box in evaluation, or with `patch_drop_rate`.
+            UserError: The patch size does not divide the image, or the image does not have the model's size.
+            ValueError: A box is given in evaluation or together with `patch_drop_rate`.
         """
         if not self.training and mix_box is not None:
             raise ValueError('mix_box exchanges tokens in training only: call model.train() or leave it out')
@@ -114,7 +114,7 @@ class LVViT(VisionTransformer):
         return TokenLogits(cls, tokens, grid, mix_box)
 
     def forward_features(self, x: Tensor, mix_box: Tensor | tuple[int, int, int, int] | None = None) -> Tensor:
-        """Tokens after the final norm, prefix tokens first, `[B, 1 + N, D]`; a box stays exchanged in them."""
+        """Tokens after the final norm, prefix tokens first, `[B, 1 + N, D]`; a mixed box is not put back."""
         x = self.patch_embed(x)
         if mix_box is not None:
             if self.drops_tokens:
@@ -122,7 +122,7 @@ class LVViT(VisionTransformer):
             grid = x.shape[1:3] if self.dynamic_img_size else self.patch_embed.grid_size
             x = _exchange(x, grid, mix_box)
         x = self.norm_pre(self.patch_drop(self._pos_embed(x)))
-        # The stem is left out of the recomputation: its batch statistics would be counted twice.
+        # Recomputing the stem would update its BatchNorm statistics twice.
         x = checkpoint_seq(self.blocks, x) if self.grad_checkpointing else self.blocks(x)
         return self.norm(x)
 
@@ -141,13 +141,13 @@ class LVViT(VisionTransformer):
         return self.aux_head(self.head_drop(self.fc_norm(x[:, self.num_prefix_tokens :])))
 
     def init_weights(self, mode: str = '', needs_reset: bool = True) -> None:
-        """timm's initialisation, but the class token is a truncated normal of 0.02 as in the release (timm: 1e-6)."""
+        """timm's initialisation, but with std 0.02 for the class token, as in the release (timm: 1e-6)."""
         super().init_weights(mode, needs_reset)
         if self.cls_token is not None:
             trunc_normal_(self.cls_token, std=0.02)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Gives the model new class and token heads for `num_classes` classes; 0 removes them."""
+        """Replaces the class and token heads by new ones for `num_classes` classes; 0 removes them."""
         super().reset_classifier(num_classes, global_pool)
         self.head = self._new_head()
         self.aux_head = self._new_head()
@@ -158,7 +158,7 @@ class LVViT(VisionTransformer):
         """Changes the input resolution and resamples the position embedding.
 
         Raises:
-            UserError: The patch size does not divide the new size, or is to change: the stem fixes it.
+            UserError: The patch size does not divide the new size, or `patch_size` differs from that of the stem.
         """
         old_grid = self.patch_embed.grid_size
         self.patch_embed.set_input_size(img_size, patch_size)
@@ -166,14 +166,14 @@ class LVViT(VisionTransformer):
             pos_embed = self._resampled_pos_embed(old_grid, self.patch_embed.grid_size)
             if pos_embed is not self.pos_embed:
                 self.pos_embed = nn.Parameter(pos_embed.detach(), requires_grad=self.pos_embed.requires_grad)
-        super().set_input_size(self.patch_embed.img_size)  # nothing is left to resample; timm notes the new size
+        super().set_input_size(self.patch_embed.img_size)  # only records the new size: nothing is left to resample
 
     def load_pretrained(self, checkpoint_path: str, prefix: str = '') -> None:
         """Loads a released file for `timm.create_model(..., pretrained=True)`, EMA weights first.
 
         Args:
             checkpoint_path: File that `load_checkpoint` reads.
-            prefix: Of timm's signature; names carry no prefix here.
+            prefix: Part of timm's signature, unused.
         """
         state = state_dict_of(read_checkpoint(checkpoint_path), ema=True, source=checkpoint_path)
         stem = 'patch_embed.conv1.weight'
@@ -208,7 +208,7 @@ class LVViT(VisionTransformer):
 
 
 class ConvStem(PatchEmbed):
-    """Patch embedding by convolutions: 7x7 with stride 2, two of 3x3, then a projection of what is left of the patch.
+    """Patch embedding by convolutions: a 7x7 with stride 2, two 3x3, then a projection to one token per patch.
 
     The three convolutions have no bias and are followed by BatchNorm and ReLU (Figure 2 of the paper, released files).
 
@@ -219,7 +219,7 @@ class ConvStem(PatchEmbed):
         embed_dim: Token width.
         stem_width: Channels of the three convolutions.
         bias: Whether the projection has a bias.
-        **kwargs: Everything else that timm's `PatchEmbed` takes.
+        **kwargs: Other arguments of timm's `PatchEmbed`.
 
     Raises:
         UserError: The patch size is odd or does not divide the image size.
@@ -253,7 +253,7 @@ class ConvStem(PatchEmbed):
         self.proj = nn.Conv2d(stem_width, embed_dim, half_patch, stride=half_patch, bias=bias, **dd)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images `[B, C, H, W]` to tokens, `[B, N, D]`, or `[B, rows, cols, D]` where the output format is NHWC."""
+        """Images `[B, C, H, W]` to tokens, `[B, N, D]`, or `[B, rows, cols, D]` if the output format is NHWC."""
         height, width = x.shape[-2:]
         if not self.dynamic_img_pad:
             self._check_divides((height, width))
@@ -308,7 +308,7 @@ class DividedBlock(Block):
 
 
 class ResidualDivisor(nn.Module):
-    """Divides by a constant; it takes the place of timm's LayerScale and has no parameters."""
+    """Divides by a constant; replaces timm's LayerScale and has no parameters."""
 
     def __init__(self, divisor: float) -> None:
         super().__init__()
@@ -327,7 +327,7 @@ def _exchange(x: Tensor, grid: tuple[int, int], box: Tensor | tuple[int, int, in
 
 
 def checkpoint_filter_fn(state_dict: dict, model: LVViT) -> dict[str, Tensor]:
-    """Released weights in the names and at the grid of `model`, for timm's own loader."""
+    """Released weights under the names and at the grid of `model`, for timm's own loader."""
     return resampled(state_dict_of(state_dict, ema=True), model)
 
 

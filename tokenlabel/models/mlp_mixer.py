@@ -12,5 +12,5 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def mlp_mixer(pretrained: bool = False, **kwargs) -> MlpMixer:
-    """MLP-Mixer, 224 x 224, patch 16, 8 blocks of width 512 unless the arguments say otherwise; no weights."""
+    """MLP-Mixer, by default 224 x 224, patch 16, 8 blocks of width 512; it has no pretrained weights."""
     return build_model_with_cfg(MlpMixer, 'mlp_mixer', pretrained, feature_cfg={'flatten_sequential': True}, **kwargs)

@@ -31,31 +31,31 @@ def has_token_logits(architecture: str) -> bool:
 
 
 class TokenLabelModel(nn.Module):
-    """A backbone of timm that learns from a label on every location beside that of the image.
+    """A timm backbone with a class head on the pooled features and a token head on every location.
 
-    In training a call returns `TokenLogits`, in evaluation `class_scores`, `[B, num_classes]`. The class head is the
-    backbone's own. The token head, `aux_head`, is linear on the locations of the last feature map; what the backbone
-    does between pooling and class head (normalisation, hidden layers) is done to each location on its own, as
-    `DenseClassifier` does it. A token head that the backbone brings (VOLO) is taken over.
+    `forward` returns `TokenLogits` in training and `class_scores`, `[B, num_classes]`, in evaluation. The class head is
+    the backbone's own. The token head, `aux_head`, is linear on the locations of the last feature map. The layers
+    between pooling and class head (normalisation, hidden layers) are applied to each location, as in
+    `DenseClassifier`. If the backbone has a token head (VOLO), the model uses that one.
 
     MixToken exchanges a box after the patch embedding, `backbone.patch_embed`, before position embedding and class
-    token. A backbone that has none, convolutional networks above all, gets the same box exchanged in its pixels
-    (CutMix). In both the token logits inside the box are put back.
+    token. Backbones without patch embedding, such as convolutional networks, get the box exchanged in their pixels
+    (CutMix). In both cases the token logits inside the box are put back.
 
-    The first thing a new model does is to look at one image of noise: which layout its features have, and that its
-    head treats all locations alike. Attributes that are not found here are the backbone's.
+    The constructor runs one image of noise to find the layout of the features and to check that the head treats all
+    locations alike. Attributes that the model does not have are looked up in the backbone.
 
     Args:
         backbone: Architecture, as in `timm.create_model`.
-        num_classes: Classes of both heads; 0 removes them, and a call returns what the backbone returns.
+        num_classes: Classes of both heads; with 0 there are no heads and `forward` returns the backbone's output.
         mix_token: Draw a box per batch in training and exchange its tokens.
-        token_score_weight: Share of the best token in the evaluation score; 0 scores the class head alone.
-        pretrained: Take timm's weights; a token head that they do not have starts as a copy of the class head.
-        **kwargs: Everything else that the architecture takes.
+        token_score_weight: Weight of the best token in the evaluation score; 0 scores the class head alone.
+        pretrained: Load timm's weights; a token head that they lack starts as a copy of the class head.
+        **kwargs: Other arguments of the architecture.
 
     Raises:
-        UserError: The backbone has a token head of ours, no map of locations, a head that tells locations apart, or
-            drops tokens in training.
+        UserError: The backbone returns `TokenLogits` already, has no feature map, has a head that depends on the order
+            or number of the locations, or drops tokens in training.
     """
 
     @checked
@@ -78,11 +78,11 @@ class TokenLabelModel(nn.Module):
         self.token_score_weight = token_score_weight
         self._image_size = to_2tuple(kwargs.get('img_size') or self.backbone.pretrained_cfg['input_size'][1:])
         self._in_chans = kwargs.get('in_chans') or self.backbone.pretrained_cfg['input_size'][0]
-        self._look_at_noise()
+        self._probe_with_noise()
         self.aux_head = self._new_token_head(pretrained)
         self._mixing: tuple[Tensor, tuple[int, int], tuple[int, int]] | None = None
         if self._patch_format is not None:
-            # there for good, as torch.compile makes one graph of a hook that does not come and go
+            # The hook is permanent: adding and removing it would make torch.compile recompile.
             self.backbone.patch_embed.register_forward_hook(self._mix_patches)
 
     def __getattr__(self, name: str):
@@ -95,18 +95,19 @@ class TokenLabelModel(nn.Module):
 
     @property
     def pretrained_cfg(self) -> dict:
-        """The backbone's, with the names that its first layer and the classifiers have in this model."""
+        """The backbone's `pretrained_cfg`, with its first layer and classifiers under their names in this model."""
         config = dict(self.backbone.pretrained_cfg)
         classifiers = config.get('classifier') or ()
         classifiers = (classifiers,) if isinstance(classifiers, str) else classifiers
-        own = [f'backbone.{name}' for name in classifiers if name != 'aux_head']
+        backbone_heads = [f'backbone.{name}' for name in classifiers if name != 'aux_head']
         first = config.get('first_conv')
         first = tuple(f'backbone.{name}' for name in ((first,) if isinstance(first, str) else first or ()))
-        return config | {'classifier': (*own, 'aux_head'), 'first_conv': first[0] if len(first) == 1 else first}
+        first_conv = first[0] if len(first) == 1 else first
+        return config | {'classifier': (*backbone_heads, 'aux_head'), 'first_conv': first_conv}
 
     @property
     def default_cfg(self) -> dict:
-        """timm's older name of `pretrained_cfg`."""
+        """timm's older name for `pretrained_cfg`."""
         return self.pretrained_cfg
 
     def forward(self, x: Tensor, mix_box: Tensor | tuple[int, int, int, int] | None = None) -> TokenLogits | Tensor:
@@ -114,11 +115,11 @@ class TokenLabelModel(nn.Module):
 
         Args:
             x: Images, `[B, C, H, W]`.
-            mix_box: Box `(y1, x1, y2, x2)` in tokens to exchange with the reversed batch, in training; drawn when None
-                and the model was made with `mix_token=True`.
+            mix_box: Box `(y1, x1, y2, x2)` in tokens to exchange with the reversed batch, in training only. None draws
+                a box if the model has `mix_token=True`.
 
         Raises:
-            ValueError: A box in evaluation.
+            ValueError: A box is given in evaluation.
         """
         if not self.training and mix_box is not None:
             raise ValueError('mix_box exchanges tokens in training only: call model.train() or leave it out')
@@ -136,7 +137,7 @@ class TokenLabelModel(nn.Module):
         return TokenLogits(cls, tokens, (rows, columns), mix_box)
 
     def forward_features(self, x: Tensor, mix_box: Tensor | tuple[int, int, int, int] | None = None) -> Tensor:
-        """The backbone's last features, before pooling; a box stays exchanged in them."""
+        """The backbone's last features, before pooling; a mixed box is not put back."""
         if mix_box is None:
             return self.backbone.forward_features(x)
         grid = self._grid(x)
@@ -160,48 +161,48 @@ class TokenLabelModel(nn.Module):
         return self.aux_head(self._vectors(self._layout.as_maps(cells.flatten(0, 1)))).unflatten(0, cells.shape[:2])
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Gives the model new class and token heads for `num_classes` classes; 0 removes them.
+        """Replaces the class and token heads by new ones for `num_classes` classes; 0 removes them.
 
         Raises:
-            UserError: With this pooling the head tells locations apart.
+            UserError: With this pooling the head depends on the order or number of the locations.
         """
         self.backbone.reset_classifier(num_classes, **({} if global_pool is None else {'global_pool': global_pool}))
         if global_pool is not None:
-            self._look_at_noise()
+            self._probe_with_noise()
         self.aux_head = self._new_token_head()
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters that the backbone wants no weight decay for."""
+        """Names of the parameters that the backbone excludes from weight decay."""
         names = getattr(self.backbone, 'no_weight_decay', set)()
         return {f'backbone.{name}' for name in names}
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], float]:
-        """The layer of a parameter by its name, for timm's layer decay; the token head is with the class head."""
+        """Maps a parameter's name to its layer, for timm's layer decay; the token head is in the class head's layer."""
         groups = group_parameters(self.backbone, self.backbone.group_matcher(coarse=coarse), reverse=True)
         last = max(groups.values())
         return lambda name: groups.get(name.removeprefix('backbone.'), last)
 
     def _grid(self, x: Tensor) -> tuple[int, int]:
-        """Rows and columns of the tokens of images, found out once for each size of image."""
+        """(rows, columns) of the tokens of images `x`, cached for each image size."""
         size = tuple(x.shape[-2:])
         if size in self._grids:
             return self._grids[size]
         grid = self._found_grid(size)
-        if not torch.compiler.is_compiling():  # a graph whose first call changes what it reads is made twice
+        if not torch.compiler.is_compiling():  # writing to the cache would make torch.compile compile twice
             self._grids[size] = grid
         return grid
 
     @torch.compiler.assume_constant_result
     def _found_grid(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Called while a graph is made, not in it."""
+        """Runs while torch.compile traces and is not part of the graph."""
         return self._features_of_noise(size)[1][1:3]
 
     def _vectors(self, features: Tensor) -> Tensor:
-        """What the class head sees of features, `[B, D]`."""
+        """The input of the class head, `[B, D]`."""
         return self.backbone.forward_head(features, pre_logits=True).flatten(1)
 
     def _mix_patches(self, module: nn.Module, inputs: tuple, output):
-        """A hook of the patch embedding; some give the size of the grid beside the patches."""
+        """Forward hook of the patch embedding, whose output may be a tuple of patches and grid size."""
         if self._mixing is None:
             return output
         box, grid, image_size = self._mixing
@@ -209,8 +210,8 @@ class TokenLabelModel(nn.Module):
             return (_exchanged(output[0], box, grid, self._patch_format, image_size), *output[1:])
         return _exchanged(output, box, grid, self._patch_format, image_size)
 
-    def _look_at_noise(self) -> None:
-        """Finds out the layout of the features, of the patch embedding's output and the width of the token head."""
+    def _probe_with_noise(self) -> None:
+        """Finds the layouts of the features and of the patch embedding's output, and the width of the token head."""
         training, patches = self.backbone.training, []
         patch_embed = getattr(self.backbone, 'patch_embed', None)
         hook = isinstance(patch_embed, nn.Module) and patch_embed.register_forward_hook(
@@ -238,7 +239,7 @@ class TokenLabelModel(nn.Module):
 
     @torch.no_grad()
     def _features_of_noise(self, size: tuple[int, int], backbone: nn.Module | None = None) -> tuple[Tensor, Layout]:
-        """Features of one image of noise in evaluation; by a copy, so that a model in training is left alone."""
+        """Features of one image of noise, computed by a copy of the model in evaluation mode."""
         backbone = copy.deepcopy(self.backbone).eval() if backbone is None else backbone
         noise = torch.randn(1, self._in_chans, *size, generator=torch.Generator().manual_seed(0))
         features = backbone.forward_features(noise.to(next(backbone.parameters())))
@@ -262,7 +263,7 @@ class TokenLabelModel(nn.Module):
 
 
 def _exchanged(x: Tensor, box: Tensor, grid: tuple[int, int], kind: str, image_size: tuple[int, int]) -> Tensor:
-    """Pixels or patches with the box exchanged with the reversed batch."""
+    """Pixels or patches, with the box exchanged with that of the reversed batch."""
     if kind == 'NHWC':
         return mix_regions(x, box, grid)
     if kind == 'NCHW':
@@ -271,7 +272,7 @@ def _exchanged(x: Tensor, box: Tensor, grid: tuple[int, int], kind: str, image_s
 
 
 def _patch_format(patch_embed: nn.Module | None, outputs: list, image_size: tuple[int, int]) -> str | None:
-    """How the patch embedding of a model lays out its patches; None where its output is not clearly a map of them."""
+    """Layout of a patch embedding's output, see `Layout.kind`; None if it is not clearly a map of patches."""
     if len(outputs) == 0:
         return None
     patches = outputs[0][0] if isinstance(outputs[0], tuple) else outputs[0]

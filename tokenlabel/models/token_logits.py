@@ -1,4 +1,4 @@
-"""What a model with a class head and a token head returns, and how the two make one score."""
+"""The output of a model with a class head and a token head, and the score that combines both."""
 
 from typing import NamedTuple
 
@@ -9,11 +9,11 @@ class TokenLogits(NamedTuple):
     """Logits of one training pass.
 
     Attributes:
-        cls: Logits of the class token, `[B, C]`. Where MixToken exchanged a box they belong to the mixed image.
-        tokens: Logits of the patch tokens in row-major order, `[B, N, C]`, the exchanged box already put back; None
-            where not every token of the grid was seen.
+        cls: Logits of the class token, `[B, C]`. With MixToken they belong to the mixed image.
+        tokens: Logits of the patch tokens in row-major order, `[B, N, C]`, with the exchanged box already put back;
+            None if the model dropped tokens.
         grid: Rows and columns of the tokens, `rows * cols == N`.
-        mix_box: The exchanged box `(y1, x1, y2, x2)` in tokens, ends excluded; None where nothing was exchanged.
+        mix_box: The exchanged box `(y1, x1, y2, x2)` in tokens, ends excluded; None without MixToken.
     """
 
     cls: Tensor
@@ -27,7 +27,7 @@ def class_scores(cls: Tensor, tokens: Tensor | None, token_score_weight: float) 
 
     Args:
         cls: `[B, C]`.
-        tokens: `[B, N, C]`; unused and allowed to be None when the weight is 0.
+        tokens: `[B, N, C]`; may be None if the weight is 0.
         token_score_weight: w; 0 scores the class token alone.
 
     Returns:

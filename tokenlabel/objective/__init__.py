@@ -1,1 +1,1 @@
-"""The method: score maps and Views to token targets, and the loss on them."""
+"""Token labeling: token targets from score maps and Views, and the loss on them."""

@@ -1,8 +1,8 @@
 """The token-label loss on sparse targets.
 
 `loss = cls_weight * H(class token, target) + dense_weight * mean over tokens of H(token, target)`, H being soft
-cross-entropy (paper, equation 3). Neither a dense target nor a softmax is stored: beside the logits there is only their
-gradient (`tokenlabel.objective.soft_cross_entropy`).
+cross-entropy (paper, equation 3). Dense targets and softmax outputs are never stored. The only tensor of the logits'
+size is their gradient (`tokenlabel.objective.soft_cross_entropy`).
 """
 
 import torch
@@ -18,16 +18,16 @@ from tokenlabel.transforms.mix_token import kept_share
 class TokenLabelLoss:
     """Soft cross-entropy of the class token and of every patch token.
 
-    Where MixToken exchanged a box, the class token's target is mixed with that of the reversed batch by the share of
-    tokens that each image has in the mixture; token logits come with the box already put back.
+    With MixToken, the class token's target is mixed with that of the reversed batch by the share of tokens that each
+    image keeps. The model has already put the box of token logits back.
 
     Args:
         dense_weight: weight of the token loss; 0 trains the class token alone.
         cls_weight: weight of the class-token loss.
         ground_truth: mix the image label into the class token's target, `r map + (1 - r) label`, r = 0.5 where the
             map's best class is the label and 0.9 elsewhere (as the release computes it).
-        fused: on CUDA, let a Triton kernel compute the loss and its gradient where that is faster; else plain PyTorch.
-        in_place: plain PyTorch writes the gradient over the logits, which nothing may read after the backward pass.
+        fused: on CUDA, compute the loss and its gradient with a Triton kernel where that is faster.
+        in_place: without the kernel, overwrite the logits with their gradient in the backward pass.
 
     Raises:
         UserError: a weight that is negative or not finite.
@@ -56,16 +56,16 @@ class TokenLabelLoss:
         """The weighted losses one by one.
 
         Args:
-            logits: a model's output in training, of any floating dtype; computed in float32 at least.
-            targets: of the same images, not mixed.
+            logits: a model's output in training, of any floating dtype; the loss runs in at least float32.
+            targets: targets of the same images before MixToken.
             labels: int64 [B], image labels; needed with `ground_truth`.
 
         Returns:
             `loss_cls` and, unless `dense_weight` is 0, `loss_tokens`: scalars whose sum is the loss.
 
         Raises:
-            ValueError: labels, token logits or token targets that the configuration asks for are missing.
-            UserError: a label outside the classes (seen on CPU only).
+            ValueError: labels, token logits or token targets are needed but missing.
+            UserError: a label is outside [0, C) (checked on CPU only).
         """
         target = targets.cls
         if self.ground_truth:
@@ -92,11 +92,10 @@ def sparse_soft_cross_entropy(
 ) -> Tensor:
     """Mean soft cross-entropy of `logits` [B, N, C] over B and N, a scalar of at least float32.
 
-    On CUDA a Triton kernel computes it where that is faster, unless `fused` is false. `in_place` is that of
-    `TokenLabelLoss`.
+    `fused` and `in_place` are as in `TokenLabelLoss`.
 
     Raises:
-        ValueError: the target is of another batch, grid or number of classes.
+        ValueError: the target has another batch size, grid or number of classes.
     """
     expected = [*target.background.shape, target.num_classes]
     if list(logits.shape) != expected:
@@ -106,7 +105,7 @@ def sparse_soft_cross_entropy(
 
 @torch.no_grad()
 def token_accuracy(logits: Tensor, target: SparseTarget) -> Tensor:
-    """Share of tokens, in [0, 1], whose best class is that of their target; `logits` [B, N, C] -> a scalar."""
+    """Share of tokens whose best class is that of their target: `logits` [B, N, C] -> a scalar in [0, 1]."""
     return (logits.argmax(-1) == target.best()).float().mean()
 
 

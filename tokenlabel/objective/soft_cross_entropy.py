@@ -1,6 +1,6 @@
-"""Soft cross-entropy of logits [B, N, C] on sparse targets: plain PyTorch, and the choice of the fused kernel.
+"""Soft cross-entropy of logits [B, N, C] on sparse targets, in plain PyTorch or by the fused kernel.
 
-A target of class ids with an excess e over a background b, T in total, gives
+A target is a background b for all classes, and class ids with an excess e over it; it sums to T. It gives
 
     H = T logsumexp(x) - b sum(x) - sum(e x[ids]),      dH/dx = T softmax(x) - b - scatter(e).
 """
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Logits in work at a time, in whole images: few enough to stay in the cache of a CPU, enough to fill a GPU.
+# Logits per chunk, rounded to whole images: few enough to stay in a CPU's cache, enough to fill a GPU.
 _CPU_CHUNK = 2**18
 _GPU_CHUNK = 2**22
 
@@ -33,9 +33,9 @@ def soft_cross_entropy(
         excess: [B, N, M], target minus background of these classes.
         background: [B, N], target of all other classes.
         fused: use the Triton kernel where `kernel_is_faster`. It computes in float32.
-        in_place: without the kernel, write the gradient over the logits, which saves memory of their size and the time
-            to get it. Nothing may read the logits after the backward pass (autograd notices if it does itself). Leaves
-            are never written to.
+        in_place: without the kernel, overwrite the logits with their gradient. This saves memory of their size and the
+            time to allocate it. Nothing may read the logits after the backward pass (autograd detects its own reads).
+            Leaf tensors are never overwritten.
     """
     if fused and kernel_is_faster(logits, ids):
         from tokenlabel.objective.soft_cross_entropy_kernel import fused_soft_cross_entropy
@@ -46,11 +46,11 @@ def soft_cross_entropy(
 
 
 def kernel_is_faster(logits: Tensor, ids: Tensor) -> bool:
-    """Whether the Triton kernel is there and does less than the passes of plain PyTorch.
+    """Whether the Triton kernel is available and faster than plain PyTorch.
 
-    It reads the logits once and writes their gradient, so a GPU moves a fraction of the bytes. Not so where no
-    gradient is needed, and where a target lists many classes, all of which it compares with each other: that of the
-    class token lists every class, and is 1 / N of the logits.
+    The kernel reads the logits once and writes their gradient, so it moves fewer bytes. It is not faster without a
+    gradient, nor for targets that list many classes, because it compares all of them with each other. The class
+    token's target lists every class, but it is only 1 / N of the logits.
     """
     needs_gradient = logits.requires_grad and torch.is_grad_enabled()
     fits = logits.is_cuda and logits.dtype in _KERNEL_DTYPES and 1 <= ids.shape[-1] <= _KERNEL_IDS
@@ -59,13 +59,13 @@ def kernel_is_faster(logits: Tensor, ids: Tensor) -> bool:
 
 @functools.cache
 def _has_triton() -> bool:
-    """Triton on an NVIDIA GPU, and the C compiler with which it builds what launches a kernel."""
+    """Whether there is Triton, an NVIDIA GPU, and the C compiler that Triton needs to build its launchers."""
     compiler = os.environ.get('CC') or shutil.which('gcc') or shutil.which('clang')
     return torch.version.cuda is not None and bool(compiler) and importlib.util.find_spec('triton') is not None
 
 
 class _SoftCrossEntropy(torch.autograd.Function):
-    """In chunks that stay in the cache; beside the logits there is at most their gradient, made in the backward."""
+    """Works in chunks that stay in the cache; the backward pass computes the gradient, the only large tensor."""
 
     @staticmethod
     def forward(

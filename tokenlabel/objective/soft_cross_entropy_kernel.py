@@ -1,10 +1,10 @@
 """Soft cross-entropy on sparse targets and its gradient in one pass over the logits, in Triton.
 
-A program has one token. It reads the token's logits, writes its loss and the slope T softmax(x) - b, and then rewrites
-the few places where the target has an excess, whose logits are still in the cache: one read and one write of memory as
-large as the logits. Up to `MAX_BLOCK` classes stay in registers; of more, the second sweep reads them again from the
-cache. The backward pass scales the slopes where they are, and touches nothing where the factor is 1, as it is for a
-loss that is neither weighted nor scaled.
+One program handles one token. It reads the token's logits, writes its loss and the slope T softmax(x) - b, and then
+corrects the few slopes of classes with an excess, whose logits are still in the cache. Memory of the logits' size is
+read once and written once. Up to `MAX_BLOCK` classes stay in registers; with more, a second sweep reads them again from
+the cache. The backward pass scales the slopes in place and skips this if the factor is 1, that is for a loss that is
+neither weighted nor scaled.
 
 Importing this module needs Triton.
 """
@@ -15,26 +15,26 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Logits in the registers of one program: 32 for each of 1024 threads, half of what fits.
+# Logits in the registers of one program: 32 for each of 1024 threads, half of the capacity.
 MAX_BLOCK = 2**15
 _SCALE_BLOCK = 4096
 
-# Of the slopes of float16 logits as they are kept: one divided by the number of tokens would vanish, while with this
-# factor it is precise down to 1e-8 and may be as large as 15.
+# Scale of the stored slopes of float16 logits. Slopes divided by the number of tokens would underflow; with this factor
+# they are precise down to 1e-8 and may be as large as 15.
 _FLOAT16_UNIT = 2.0**12
 
 
 @torch.library.custom_op('tokenlabel::soft_cross_entropy', mutates_args=())
 def fused_soft_cross_entropy(logits: Tensor, ids: Tensor, excess: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean soft cross-entropy, a float32 scalar, and beside it what the backward pass needs.
+    """Mean soft cross-entropy, a float32 scalar, and the slopes [B, N, C] that the backward pass needs.
 
-    Its gradient is written into what the forward pass left, so that a graph is good for one backward pass; a second
-    derivative is refused.
+    The backward pass overwrites the slopes with the gradient, so a graph allows one backward pass and no second
+    derivative.
 
     Args:
         logits: float32, bfloat16 or float16 [B, N, C], of any strides; computed in float32.
-        ids: int64 [B, N, M], class ids in [0, C); equal ids add up. Some dozens: the work grows with M^2. An id outside
-            makes loss and gradient of its token NaN.
+        ids: int64 [B, N, M], class ids in [0, C); equal ids add up. M should be some dozens, as the work grows with
+            M^2. An id out of range makes loss and gradient of its token NaN.
         excess: [B, N, M], target minus background of these classes.
         background: [B, N], target of all other classes.
     """
@@ -58,7 +58,7 @@ def fused_soft_cross_entropy(logits: Tensor, ids: Tensor, excess: Tensor, backgr
             NUM_CLASSES=num_classes,
             BLOCK=block,
             IDS_BLOCK=triton.next_power_of_2(num_ids),
-            # 16 logits a thread leave registers for many rows in flight
+            # with 16 logits per thread, registers suffice for many concurrent programs
             num_warps=min(max(block // 512, 1), 32),
         )
     return losses.mean(), slopes
@@ -72,20 +72,20 @@ def _(logits: Tensor, ids: Tensor, excess: Tensor, background: Tensor) -> tuple[
 
 @torch.library.custom_op('tokenlabel::scale_', mutates_args=('values',))
 def _scale_(values: Tensor, factor: Tensor, multiplier: float) -> None:
-    """Multiplies contiguous `values` by the scalar `factor * multiplier`, without memory traffic where that is 1."""
+    """Multiplies contiguous `values` by the scalar `factor * multiplier`, without memory traffic if that is 1."""
     with torch.cuda.device_of(values):
         grid = (triton.cdiv(values.numel(), _SCALE_BLOCK),)
         _scale_kernel[grid](values, factor, multiplier, values.numel(), BLOCK=_SCALE_BLOCK)
 
 
 def _unit(logits: Tensor) -> float:
-    """By what slopes are multiplied as they are kept."""
+    """The factor by which stored slopes are multiplied."""
     return _FLOAT16_UNIT if logits.dtype == torch.float16 else 1 / logits.shape[:2].numel()
 
 
 def _keep_slopes(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
     logits, slopes = inputs[0], output[1]
-    # to 1 exactly, where the mean is in the slopes already
+    # exactly 1 if the slopes already include the division by the number of tokens
     ctx.multiplier = 1 / (_unit(logits) * logits.shape[:2].numel()) if logits.dtype == torch.float16 else 1.0
     ctx.mark_non_differentiable(slopes)
     ctx.set_materialize_grads(False)
@@ -113,7 +113,7 @@ def _token_kernel(
     num_tokens,
     num_ids,
     unit,
-    STRIDE_IMAGE: tl.constexpr,  # known to the compiler, which then knows how many logits one load may take
+    STRIDE_IMAGE: tl.constexpr,  # constants, so that the compiler can vectorise loads
     STRIDE_TOKEN: tl.constexpr,
     STRIDE_CLASS: tl.constexpr,
     NUM_CLASSES: tl.constexpr,
@@ -129,7 +129,7 @@ def _token_kernel(
     places = tl.arange(0, IDS_BLOCK)
     used = places < num_ids
     own_id = tl.load(ids + places, mask=used, other=0)
-    # An id beyond the classes would lead into the memory of others. It makes loss and slopes NaN instead.
+    # An id out of range would address memory of another tensor. It makes loss and slopes NaN instead.
     inside = used & (own_id >= 0) & (own_id < NUM_CLASSES)
     own_x = tl.load(logits + own_id * STRIDE_CLASS, mask=inside, other=0).to(tl.float32)
     own_e = tl.load(excess + places, mask=used, other=0).to(tl.float32)
@@ -138,7 +138,7 @@ def _token_kernel(
     num_astray = tl.sum((used & (inside == 0)).to(tl.int32), 0)
     total = tl.where(num_astray > 0, float('nan'), total)
 
-    # Of one block the loops are no loops, and the compiler reads the logits once.
+    # With a single block, the compiler unrolls both loops and reads the logits once.
     top = tl.full((), float('-inf'), tl.float32)
     exps = tl.full((), 0, tl.float32)
     sum_x = tl.full((), 0, tl.float32)
@@ -157,15 +157,15 @@ def _token_kernel(
         tl.store(slopes + at, slope.to(slopes.dtype.element_ty), mask=at < NUM_CLASSES)
     tl.store(losses + token, total * lse - b * sum_x - tl.sum(own_e * own_x, 0))
 
-    # Places of equal ids all get the sum of their excesses and write the same slope, so that their order is no matter.
+    # Entries of equal ids all get the sum of their excesses and write the same slope, so their order does not matter.
     summed = tl.zeros((IDS_BLOCK,), tl.float32)
     for start in range(0, num_ids, 16):
-        others = start + tl.arange(0, 16)
-        other_id = tl.load(ids + others, mask=others < num_ids, other=-1)
-        other_e = tl.load(excess + others, mask=others < num_ids, other=0).to(tl.float32)
+        other_places = start + tl.arange(0, 16)
+        other_id = tl.load(ids + other_places, mask=other_places < num_ids, other=-1)
+        other_e = tl.load(excess + other_places, mask=other_places < num_ids, other=0).to(tl.float32)
         summed += tl.sum(tl.where(own_id[:, None] == other_id[None, :], other_e[None, :], 0.0), 1)
     slope = (total * tl.exp(own_x - lse) - b - summed) * unit
-    tl.debug_barrier()  # after the slopes that other threads wrote to these places
+    tl.debug_barrier()  # wait until other threads have written their slopes
     tl.store(slopes + own_id, slope.to(slopes.dtype.element_ty), mask=inside)
 
 

@@ -1,12 +1,12 @@
-"""Score maps and Views to soft targets for the class token and for every patch token.
+"""Soft targets for the class token and for every patch token, from score maps and Views.
 
 Token (r, c) of a rows x cols grid owns the box [c / cols, (c + 1) / cols] x [r / rows, (r + 1) / rows] of the model
-input. Its score for a class is the mean of bilinear samples of the map inside that box, seen through the View; a class
-that is not among a cell's top k scores 0 there. The target is the softmax of the scores over all classes, then
-smoothing. The class token's target is the same with a grid of one token.
+input. The View maps this box into the score map. The token's score for a class is the mean of bilinear samples of the
+map inside the box; a class outside a cell's top k scores 0 there. The target is the softmax of the scores over all
+classes, followed by label smoothing. The class token's target is the same with a grid of one token.
 
-Only the few classes in the cells under a token differ from the value that all others share, so targets are kept sparse:
-class ids, their excess over that background, and the background.
+Only the few classes in the cells under a token differ from the value that all other classes share. Targets are
+therefore sparse: class ids, their excess over that background, and the background.
 """
 
 import math
@@ -21,9 +21,9 @@ from tokenlabel.transforms.view import compose, invert
 
 Geometry = Literal['exact', 'released']
 
-# Of composed float64 matrices; without it their rounding errors change how many samples a box gets.
+# Relative tolerance for rounding errors of composed float64 matrices, which would change the number of samples.
 _SLACK = 1e-9
-MAX_SAMPLES = 4096  # of a token along one of its sides
+MAX_SAMPLES = 4096  # along one side of a token
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class SparseTarget:
 
     Attributes:
         ids: int64 [B, N, M], classes above (or below) the background; equal ids add up.
-        excess: [B, N, M], target minus background of these classes; 0 in unused places.
+        excess: [B, N, M], target minus background of these classes; 0 for unused entries.
         background: [B, N], target of all other classes.
         num_classes: C.
     """
@@ -47,7 +47,7 @@ class SparseTarget:
         return self.excess.sum(-1) + self.num_classes * self.background
 
     def best(self) -> Tensor:
-        """The class of greatest excess, int64 [B, N]."""
+        """The class with the largest excess, int64 [B, N]."""
         return self.ids.gather(-1, self.excess.argmax(-1, keepdim=True))[..., 0]
 
     def dense(self) -> Tensor:
@@ -56,7 +56,7 @@ class SparseTarget:
         return dense.scatter_add_(-1, self.ids, self.excess)
 
     def mixed(self, share: Tensor) -> 'SparseTarget':
-        """`share self + (1 - share) self of the reversed batch`, the share being a scalar or [N] in [0, 1]."""
+        """`share * target + (1 - share) * target of the reversed batch`; `share` is a scalar or [N] in [0, 1]."""
         each = share[..., None]
         return SparseTarget(
             ids=torch.cat([self.ids, self.ids.flip(0)], -1),
@@ -68,12 +68,12 @@ class SparseTarget:
 
 @dataclass(frozen=True)
 class TokenTargets:
-    """What a batch is trained on.
+    """The training targets of a batch.
 
     Attributes:
         cls: targets of the class token, N = 1.
         tokens: targets of the patch tokens, row by row, or None.
-        smoothing: label smoothing that both were made with.
+        smoothing: label smoothing included in both.
     """
 
     cls: SparseTarget
@@ -100,30 +100,30 @@ def token_targets(
 ) -> TokenTargets:
     """Soft targets for a batch of model inputs, looked up in their score maps.
 
-    A token is sampled at s_y x s_x points, `s = max(1, ceil(extent of its box in cells))` per axis, the extent of a
-    sheared or rotated box being the Euclidean length of its side; for axis-aligned Views this is RoIAlign with
-    half-pixel centres. Outside the map the nearest cell answers. Runs in at least float32 on the device of the scores.
+    A token is sampled at s_y x s_x points, `s = max(1, ceil(extent of its box in cells))` per axis. The extent of a
+    sheared or rotated box is the Euclidean length of its side. For axis-aligned Views this is RoIAlign with half-pixel
+    centres. Samples outside the map take the nearest cell. Runs in at least float32 on the device of the scores.
 
-    The Views are best left on the CPU: sizes that depend on them are then known without waiting for the device.
+    Keep the Views on the CPU: tensor sizes depend on them, and a View on the GPU would force a synchronisation.
 
     Args:
-        scores: [B, k, S, S], top-k scores (logits) of each cell, best first; other than square maps work too.
+        scores: [B, k, S, S], top-k scores (logits) of each cell, best first; maps need not be square.
         classes: [B, k, S, S], class ids of these scores.
         view: float64 [B, 2, 3], from the model input to the source image (`View.tensor`).
         grid: (rows, cols) of tokens.
         num_classes: C.
         smoothing: label smoothing s; a target t becomes t (1 - s + s / C) + s / C, as in the release.
-        map_view: [B, 2, 3], from the score map to the source image; None where maps cover the whole image.
-        geometry: 'exact', or 'released' for the behaviour of the 2021 release: rows and columns of the crop box are
-            exchanged, a mirrored View mirrors the map first, and the map is taken to cover the whole image.
-        k: use only this many of the best scores of each cell; None uses all.
-        temperature: the scores are divided by it, so that above 1 targets are softer; classes that are not listed keep
-            their score of 0.
+        map_view: [B, 2, 3], from the score map to the source image; None if maps cover the whole image.
+        geometry: 'exact', or 'released' for the behaviour of the 2021 release, which exchanges rows and columns of the
+            crop box, mirrors the map first for a mirrored View, and assumes that the map covers the whole image.
+        k: use only the k best scores of each cell; None uses all.
+        temperature: divides the scores; above 1, targets are softer. Classes that are not listed keep a score of 0.
 
     Raises:
-        UserError: a class id outside [0, C) (seen on CPU only); a sheared or rotated View with geometry='released'; a
-            View that is not finite, has no area or reaches over thousands of maps; an argument out of range.
-        ValueError: shapes that do not fit together; an unknown geometry.
+        UserError: a class id is outside [0, C) (checked on CPU only); a View is sheared or rotated with
+            geometry='released'; a View is not finite, has no area or spans thousands of maps; an argument is out of
+            range.
+        ValueError: shapes do not match, or the geometry is unknown.
     """
     _check_options(num_classes, smoothing, k, temperature, grid)
     _check_shapes(scores, classes, view, map_view)
@@ -146,7 +146,7 @@ def image_targets(
     """Smoothed one-hot targets from image labels int64 [B]; every token of `grid` (rows, cols) gets a copy.
 
     Raises:
-        UserError: a label outside [0, C) (seen on CPU only), or an argument out of range.
+        UserError: a label is outside [0, C) (checked on CPU only), or an argument is out of range.
     """
     _check_options(num_classes, smoothing, grid=grid)
     check_labels(labels, num_classes)
@@ -161,7 +161,7 @@ def image_targets(
 
 
 def check_labels(labels: Tensor, num_classes: int) -> None:
-    """Raise `UserError` for an image label outside [0, C); on a device nothing is checked."""
+    """Raises `UserError` for an image label outside [0, C); labels on a GPU are not checked."""
     stray = _stray(labels, num_classes)
     if stray is not None:
         raise UserError(
@@ -179,7 +179,7 @@ def distillation_targets(
     k: int | None = None,
     temperature: float = 1.0,
 ) -> TokenTargets:
-    """The annotator's soft label of the whole image: softmax of the map's mean score, for the class token alone.
+    """The annotator's soft label of the image, for the class token alone: the softmax of the map's mean score.
 
     Args:
         scores: [B, k, S, S].
@@ -188,7 +188,7 @@ def distillation_targets(
         smoothing, k, temperature: as in `token_targets`.
 
     Raises:
-        UserError: a class id outside [0, C) (seen on CPU only).
+        UserError: a class id is outside [0, C) (checked on CPU only), or an argument is out of range.
     """
     _check_options(num_classes, smoothing, k, temperature)
     scores, classes = _best(scores, classes, k, temperature)
@@ -200,7 +200,7 @@ def distillation_targets(
 
 
 def _best(scores: Tensor, classes: Tensor, k: int | None, temperature: float) -> tuple[Tensor, Tensor]:
-    """The first k entries of each cell, scores in at least float32 and divided by the temperature."""
+    """The first k entries of each cell; scores are at least float32 and divided by the temperature."""
     scores = scores[:, :k].to(torch.promote_types(scores.dtype, torch.float32))
     return scores if temperature == 1 else scores / temperature, classes[:, :k]
 
@@ -225,7 +225,7 @@ def _check_classes(classes: Tensor, num_classes: int) -> None:
 
 
 def _stray(ids: Tensor, num_classes: int) -> int | None:
-    """A class id outside [0, C); None where there is none, or on a device, which would have to be waited for."""
+    """A class id outside [0, C), or None. Always None on a GPU, because checking would synchronise."""
     if ids.device.type != 'cpu' or not ids.numel():
         return None
     low, high = (int(value) for value in ids.aminmax())
@@ -239,7 +239,7 @@ def _check_options(
     temperature: float = 1.0,
     grid: tuple[int, int] | None = None,
 ) -> None:
-    # written so that NaN, of which every comparison is false, is refused
+    # `not ...`, so that NaN is refused too: all its comparisons are false
     if not 0 <= smoothing < 1:
         raise UserError(f'smoothing is {smoothing}: give a number from 0 on and below 1.')
     if not 0 < temperature < math.inf:
@@ -259,16 +259,16 @@ def _to_map(view: Tensor, map_view: Tensor | None, geometry: Geometry) -> Tensor
     elif map_view is not None:
         view = compose(invert(map_view.to('cpu', torch.float64)), view)
     if not view.isfinite().all():
-        raise UserError('A View of this batch is not finite, or that of a map has no area: give crops of an image.')
+        raise UserError('A View of this batch is not finite, or a map_view has no area: give crops of an image.')
     return view
 
 
 def _released_view(view: Tensor) -> Tensor:
-    """Where the 2021 release looks: (left, top) and (width, height) of the crop change places in the mirrored map."""
+    """The View that the 2021 release uses: it exchanges x and y of the crop's offset and size in the mirrored map."""
     extent, offset = view[:, [0, 1], [0, 1]], view[..., 2]
     if (view[:, [0, 1], [1, 0]].abs() > _SLACK).any():
         raise UserError(
-            "geometry='released' is defined for crops and flips alone, but a View of this batch is sheared or rotated: "
+            "geometry='released' allows only crops and flips, but a View of this batch is sheared or rotated: "
             "use geometry='exact' or an augmentation without shear and rotation."
         )
     mirrored = extent < 0
@@ -292,7 +292,7 @@ def _entries(scores: Tensor, classes: Tensor, to_map: Tensor, grid: tuple[int, i
 def _cell_weights(
     to_map: Tensor, grid: tuple[int, int], map_size: tuple[int, int], device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """The cells that each token reads and the share of each in its mean.
+    """The cells that each token reads, and their weights in the token's mean.
 
     Args:
         to_map: float64 [B, 2, 3] on the CPU, from the model input to the map.
@@ -314,14 +314,14 @@ def _cell_weights(
     window = torch.minimum((span.amax(0) * (1 - _SLACK)).ceil().long() + 2, size)
     if counts.max() > MAX_SAMPLES:
         raise UserError(
-            f'A token of this batch lies over {counts.max():.0f} cells of its score map, which ends long before: give '
-            'a smaller crop, or leave out images that are thousands of times as long as wide.'
+            f'A token of this batch spans {counts.max():.0f} cells, many more than its score map has: give a smaller '
+            'crop, or leave out images that are thousands of times as long as wide.'
         )
     max_u, max_v = counts.amax(0).long().tolist()
 
     limits = torch.cat([size - 1, size - window]).expand(len(to_map), -1)
     plan = torch.cat([in_cells[..., 2] - 0.5, sides.flatten(1), span, counts, limits], 1).to(dtype)
-    plan = plan.to(device, non_blocking=True)  # else the host waits for all that the device has to do before
+    plan = plan.to(device, non_blocking=True)  # a blocking copy would wait for all queued kernels
     origin, side_u, side_v, span, counts, last_cell, last_start = plan[..., None].split(2, 1)
     count_u, count_v = counts.split(1, 1)
     row = torch.arange(grid[0], device=device, dtype=dtype).repeat_interleave(grid[1])
@@ -338,14 +338,14 @@ def _cell_weights(
         position = position.clamp(min=0).minimum(last_cell[..., None])
         share = ((p < count_u) & (q < count_v)) / (count_u * count_v)
         tent_x, tent_y = _tent(position[:, 0], x_BNW), _tent(position[:, 1], y_BNW) * share[..., None]
-        # float64, which neither autocast nor TF32 rounds
+        # in float64, which autocast and TF32 leave alone
         weights += tent_y.double().transpose(2, 3) @ tent_x.double()
     cells = y_BNW[..., :, None] * map_size[1] + x_BNW[..., None, :]
     return cells.flatten(2).long(), weights.flatten(2)
 
 
 def sample_counts(sides: Tensor) -> Tensor:
-    """How many samples lie along the sides of boxes, [...], for sides in cells of the map, float64 [..., (x, y)]."""
+    """Number of samples along each side of a box, [...], from the sides in map cells, float64 [..., (x, y)]."""
     return (sides.norm(dim=-1) * (1 - _SLACK)).ceil().clamp(min=1)
 
 
@@ -355,7 +355,7 @@ def _tent(position: Tensor, cells: Tensor) -> Tensor:
 
 
 def _dense_softmax(z_BC: Tensor, smoothing: float) -> SparseTarget:
-    """Softmax and smoothing of one target per image whose classes may all differ."""
+    """Softmax and smoothing of one dense target per image, `z_BC` [B, C]."""
     batch, num_classes = z_BC.shape
     excess = z_BC.softmax(1) * (1 - smoothing + smoothing / num_classes)
     ids = torch.arange(num_classes, device=z_BC.device).expand(batch, -1)
@@ -364,7 +364,7 @@ def _dense_softmax(z_BC: Tensor, smoothing: float) -> SparseTarget:
 
 
 def _sparse_softmax(ids: Tensor, values: Tensor, num_classes: int, smoothing: float) -> SparseTarget:
-    """Softmax over all classes and smoothing; `values` [B, N, M] of equal `ids` add up, classes without any have 0."""
+    """Softmax over all classes, then smoothing; `values` [B, N, M] of equal `ids` add up, unlisted classes score 0."""
     ids, order = _sorted(ids, num_classes)
     values = values.gather(-1, order)
     is_next = torch.zeros_like(ids, dtype=torch.bool)
@@ -382,7 +382,7 @@ def _sparse_softmax(ids: Tensor, values: Tensor, num_classes: int, smoothing: fl
 
 
 def _sorted(ids: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """`ids.sort(-1)`; on a CPU each id and its place as one number, because NumPy sorts numbers many at a time."""
+    """`ids.sort(-1)`; on CPU, packs each id with its position into one integer, which NumPy sorts with SIMD."""
     if ids.device.type != 'cpu':
         return ids.sort(-1)
     bits = (ids.shape[-1] - 1).bit_length()

@@ -1,1 +1,1 @@
-"""Augmentations that know where they looked, and MixToken."""
+"""Augmentations that track the View of the image, and MixToken."""

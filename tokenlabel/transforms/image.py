@@ -1,8 +1,8 @@
-"""Image augmentations that return the image and the View of what it still shows.
+"""Image augmentations that return the image together with its View, the part of the source image that it shows.
 
-Each augmentation takes a Pillow image and the View of that image over its source, and returns both. Pixels are those of
-timm's own training and evaluation transforms for the same seeds: crop, flip, RandAugment, from the global generators of
-`random`, NumPy and torch. With `TrainTransform(draft=True)` they are close to these; what is chosen stays the same.
+Each augmentation takes a Pillow image and its View, and returns both. For the same seeds of the global generators of
+`random`, NumPy and torch, the pixels equal those of timm's own training and evaluation transforms: crop, flip,
+RandAugment. `TrainTransform(draft=True)` draws the same augmentations but computes slightly different pixels.
 """
 
 import math
@@ -40,7 +40,7 @@ class TrainTransform:
     """Random resized crop, flip, RandAugment: Pillow image, decoded or not -> (uint8 tensor [3, H, W], View).
 
     Args:
-        size: of the result in pixels, one number or (height, width).
+        size: output size in pixels, one number or (height, width).
         scale: range of the crop's area as a fraction of the image.
         ratio: range of the crop's width / height.
         hflip: probability of a mirrored image.
@@ -48,12 +48,12 @@ class TrainTransform:
         color_jitter: strength of brightness, contrast and saturation jitter (and hue, as the fourth of a sequence);
             None for none. Unlike timm's it also applies after RandAugment.
         interpolation: of the crop: 'random' (bilinear or bicubic), or a name that timm knows.
-        draft: decode, resize and warp by quicker ways, JPEG files at a half, a quarter or an eighth where the crop
-            stays at least as large as the result. See `draft_crop`.
+        draft: use faster decoding, resizing and warping. JPEG files are decoded at a half, a quarter or an eighth of
+            their size if the crop stays at least as large as the output. See `draft_crop`.
 
     Raises:
-        UserError: an argument out of its range; as `rand_augment`. An image that comes undecoded raises OSError where
-            it is damaged.
+        UserError: an argument is out of range; also as `rand_augment`.
+        OSError: on a call, the image is damaged.
     """
 
     @checked
@@ -102,14 +102,14 @@ class EvalTransform:
     """Resize the shorter side, crop the centre, as timm evaluates: Pillow image -> (uint8 tensor [3, H, W], View).
 
     Args:
-        size: of the result in pixels, one number or (height, width).
+        size: output size in pixels, one number or (height, width).
         crop_pct: share of the resized image's shorter side that is kept, in (0, 1]: the side is resized to
             floor(size / crop_pct).
         interpolation: a name that timm knows, 'bicubic' or 'bilinear'.
 
     Raises:
-        UserError: crop_pct out of its range, or an unknown interpolation.
-        UnreadableImage: on a call, an image so thin that it would fill memory once its shorter side is resized.
+        UserError: crop_pct is out of range, or the interpolation is unknown.
+        UnreadableImage: on a call, the image is so elongated that resizing its shorter side would fill memory.
     """
 
     @checked
@@ -155,13 +155,13 @@ def draft_crop(
     size: tuple[int, int],
     interpolation: InterpolationMode,
 ) -> tuple[Tensor, View]:
-    """As `resized_crop` but quick, of an image that need not be decoded yet: uint8 [3, height, width] and its View.
+    """A faster `resized_crop` of an image that need not be decoded yet: uint8 [3, height, width] and its View.
 
-    A JPEG file is decoded at 1/2, 1/4 or 1/8 of its size where the rectangle keeps at least `size`: its blocks are then
-    transformed to fewer pixels. Pixel i of such an image shows the pixels [i s, (i + 1) s) of the whole one, also where
-    s does not divide its sides, so the rectangle's sides are divided by s, exactly; they may be fractions, and at its
-    border pixels just outside of it count too. Other files are decoded whole, and resized with torch's kernels for
-    bytes: most pixels are Pillow's, few are off by more than one grey level.
+    A JPEG file is decoded at 1/s of its size, s = 2, 4 or 8, if the rectangle keeps at least `size` pixels. Pixel i of
+    the reduced image covers the pixels [i s, (i + 1) s) of the full image, even if s does not divide its sides. The
+    rectangle is therefore divided by s exactly. Its sides may then be fractions, and pixels just outside its border
+    contribute too. Other files are decoded at full size and resized with torch's uint8 kernels: most pixels equal
+    Pillow's, few differ by more than one grey level.
 
     Raises:
         OSError: the file is damaged.
@@ -180,7 +180,7 @@ def draft_crop(
 
 
 def center_crop(image: Image.Image, view: View, height: int, width: int) -> Viewed:
-    """Cuts out the middle; an odd remainder is rounded as torchvision's `CenterCrop` rounds it."""
+    """Cuts out the central `height` x `width` pixels, rounded as in torchvision's `CenterCrop`."""
     top = round((image.height - height) / 2)
     left = round((image.width - width) / 2)
     inner = View.crop(left / image.width, top / image.height, width / image.width, height / image.height)
@@ -199,28 +199,28 @@ def rand_augment(
     transforms: str | list[str] | None = None,
     quick: bool = False,
 ) -> RandAugment:
-    """timm's RandAugment over (image, View) pairs, images being Pillow's or uint8 tensors [3, H, W].
+    """timm's RandAugment over (image, View) pairs; images are Pillow images or uint8 tensors [3, H, W].
 
-    timm's classes choose operations and magnitudes and change the pixels, as they are; each operation's function is
-    wrapped to carry the View along. Posterising keeps one bit at least.
+    timm's own classes choose the operations and magnitudes and change the pixels. Each operation's function is wrapped
+    so that it updates the View. Posterising keeps at least one bit.
 
     Args:
         config: 'rand' and sections such as m9, n2, p0.5, mstd0.5, mmax10, inc1, tweights, joined by dashes.
         size: shorter side of the images in pixels (timm's unit for absolute translation).
         interpolation: 'random' (bilinear or bicubic), or a name that timm knows.
-        transforms: names of timm's operations, or of a set of them; None for the set that `config` says.
-        quick: leave some operations to `opencv_operations`.
+        transforms: names of timm's operations, or of a set of them; None for the set that `config` names.
+        quick: run some operations with `opencv_operations`.
 
     Returns:
         A callable `(image, View) -> (image, View)` that takes and returns one tuple.
 
     Raises:
-        UserError: another kind of policy, a misspelt section, an unknown interpolation, or an operation whose geometry
-            is not known here.
+        UserError: the policy is not RandAugment, a section or the interpolation is unknown, or an operation has an
+            unknown geometry.
     """
     if not re.fullmatch(r'rand(-((m|n|mmax|inc)\d+|(p|mstd)\d*\.?\d+|t[a-z0-9]+))*', config):
         raise UserError(
-            f"auto_augment {config!r} is no RandAugment policy: write 'rand' and sections such as m9, n2, p0.5, "
+            f"auto_augment {config!r} is not a RandAugment policy: write 'rand' and sections such as m9, n2, p0.5, "
             "mstd0.5, mmax10, inc1 or tweights after it, as in 'rand-m9-mstd0.5-inc1'."
         )
     hparams = {
@@ -240,9 +240,7 @@ class _Tracked:
 
     def __init__(self, op: AugmentOp, quick: bool):
         if op.name not in _GEOMETRIC and op.name not in _PHOTOMETRIC:
-            raise UserError(
-                f'auto_augment uses {op.name}, whose geometry is not known here: leave it out of the policy.'
-            )
+            raise UserError(f'auto_augment uses {op.name}, whose geometry is unknown: leave it out of the policy.')
         self.name = op.name
         self.pixels = _posterize if op.aug_fn is posterize else op.aug_fn
         self.geometry = _GEOMETRIC.get(op.name)
@@ -272,12 +270,12 @@ def _as_array(image: Image.Image | Tensor) -> NDArray[np.uint8]:
 
 
 def _one_of(resample: Resampling | tuple[Resampling, ...]) -> Resampling:
-    """timm's way to draw an interpolation."""
+    """Draws an interpolation as timm does."""
     return random.choice(resample) if isinstance(resample, tuple) else resample
 
 
 def _posterize(image: Image.Image, bits_to_keep: int, **kwargs) -> Image.Image:
-    """Keeps one bit at least: timm's strongest level asks for none, which current Pillow refuses."""
+    """Keeps at least one bit: timm's strongest level keeps none, which current Pillow refuses."""
     return posterize(image, max(1, bits_to_keep))
 
 
@@ -294,14 +292,14 @@ def _translate(x: float, y: float) -> NDArray[np.float64]:
 
 
 def _rotate(degrees: float, width: int, height: int) -> NDArray[np.float64]:
-    """Counter-clockwise about the image's middle."""
+    """Rotates counter-clockwise about the image's centre."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     linear = np.array([[cos, -sin], [sin, cos]])
     middle = np.array([width / 2, height / 2])
     return np.column_stack([linear, middle - linear @ middle])
 
 
-# What timm's operations do to pixel coordinates: (argument, width, height) -> [2, 3], source = matrix @ (x, y, 1).
+# Pixel-coordinate matrices of timm's operations: (argument, width, height) -> [2, 3], source = matrix @ (x, y, 1).
 _GEOMETRIC: dict[str, Callable[[float, int, int], NDArray[np.float64]]] = {
     'ShearX': _shear_x,
     'ShearY': _shear_y,
@@ -312,7 +310,7 @@ _GEOMETRIC: dict[str, Callable[[float, int, int], NDArray[np.float64]]] = {
     'TranslateYRel': lambda share, width, height: _translate(0, share * height),
 }
 
-# Those of timm's operations that leave every pixel where it is.
+# timm's operations that do not move pixels.
 _PHOTOMETRIC = {'AutoContrast', 'Desaturate', 'Equalize', 'GaussianBlur', 'GaussianBlurRand', 'Invert', 'SolarizeAdd'}
 _PHOTOMETRIC |= {'Posterize', 'PosterizeIncreasing', 'PosterizeOriginal', 'Solarize', 'SolarizeIncreasing'}
 _PHOTOMETRIC |= {'Brightness', 'BrightnessIncreasing', 'Color', 'ColorIncreasing', 'Contrast', 'ContrastIncreasing'}

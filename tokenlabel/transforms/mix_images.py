@@ -1,7 +1,7 @@
-"""CutMix and Mixup of pixels: one draw per batch, each image's partner is its place in the reversed batch.
+"""CutMix and Mixup of pixels: one draw per batch, and image b is mixed with image B - 1 - b.
 
-Both are one formula: an image keeps the share lam of its pixels outside a box and none inside. CutMix has lam = 1,
-Mixup an empty box. A token keeps the mean over its own pixels, so that its target is mixed by what it really shows.
+Both use one formula: an image keeps the share lam of its pixels outside a box and nothing inside. CutMix has lam = 1,
+Mixup an empty box. A token's target is mixed by the mean share that the token's own pixels keep.
 """
 
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from tokenlabel.transforms.mix_token import cut_box
 class ImageMix:
     """How the images of one batch are mixed with those of the reversed batch.
 
-    It lies on the host: mixing with it never waits for a device.
+    All values are on the host, so mixing never synchronises with a GPU.
 
     Attributes:
-        lam: share of its own that an image keeps outside the box, in [0, 1].
-        box: (y1, x1, y2, x2) in pixels, ends excluded; what is inside is the partner's.
+        lam: share of its own pixels that an image keeps outside the box, in [0, 1].
+        box: (y1, x1, y2, x2) in pixels, ends excluded; pixels inside come from the partner.
         size: (height, width) of the images in pixels.
     """
 
@@ -38,9 +38,9 @@ class ImageMix:
         return mixed
 
     def kept_by_tokens(self, grid: tuple[int, int]) -> Tensor:
-        """The share of its own image that each token shows, row by row: float32 [rows * cols] in [0, 1], on the host.
+        """The share of its own image that each token keeps, row by row: float32 [rows * cols] in [0, 1], on the host.
 
-        Token (r, c) owns its part of the image's area, also where the grid does not divide the pixels.
+        Token (r, c) owns its part of the image's area, even if the grid does not divide the image size in pixels.
         """
         y1, x1, y2, x2 = self.box
         rows, columns = (
@@ -50,18 +50,18 @@ class ImageMix:
         return (self.lam * (1 - rows[:, None] * columns)).flatten().float()
 
     def kept(self) -> Tensor:
-        """The share of its own that a whole image keeps, a float32 scalar."""
+        """The share of its own pixels that a whole image keeps, a float32 scalar in [0, 1]."""
         return self.kept_by_tokens((1, 1))[0]
 
 
 def draw_mix(size: tuple[int, int], cutmix: float = 0.0, mixup: float = 0.0, switch_prob: float = 0.5) -> ImageMix:
-    """Draws the mixture of one batch from torch's global generator, as timm draws it.
+    """Draws the mixture of one batch from torch's global generator, as timm does.
 
     Args:
         size: (height, width) of the images in pixels.
-        cutmix: alpha of CutMix, its box covers the share 1 - lam of an image, lam ~ Beta(alpha, alpha); 0: no CutMix.
-        mixup: alpha of Mixup, lam ~ Beta(alpha, alpha); 0: no Mixup.
-        switch_prob: probability of CutMix where there are both.
+        cutmix: alpha of CutMix, whose box covers 1 - lam of an image, lam ~ Beta(alpha, alpha); 0 for no CutMix.
+        mixup: alpha of Mixup, lam ~ Beta(alpha, alpha); 0 for no Mixup.
+        switch_prob: probability of CutMix if both are on.
     """
     cut = cutmix > 0 and (mixup == 0 or torch.rand(()).item() < switch_prob)
     alpha = cutmix if cut else mixup
@@ -72,7 +72,7 @@ def draw_mix(size: tuple[int, int], cutmix: float = 0.0, mixup: float = 0.0, swi
 
 
 def _covered(start: int, end: int, length: int, parts: int) -> Tensor:
-    """What share of each of `parts` equal parts of [0, length] lies in [start, end]: float64 [parts]."""
+    """The share of each of `parts` equal parts of [0, length] that lies in [start, end]: float64 [parts]."""
     edges = torch.arange(parts + 1, dtype=torch.float64) * length / parts
     inside = edges.clamp(start, end)
     return inside.diff() * parts / length

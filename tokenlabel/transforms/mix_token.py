@@ -1,9 +1,9 @@
 """MixToken: exchange a box of tokens between the images of a batch.
 
-One box per batch, drawn as CutMix draws its box (lam ~ Beta(1, 1), paper section 3.3). Image b gets the tokens that lie
-inside the box from image B - 1 - b, so exchanging twice restores the batch: the model mixes after the patch embedding
-and applies the same operation to its token logits. Everything works by mask on the device of the tokens: no size
-depends on the box, nothing is read back to the host.
+One box per batch is drawn as in CutMix (lam ~ Beta(1, 1), paper section 3.3). Image b gets the tokens inside the box
+from image B - 1 - b, so exchanging twice restores the batch. The model mixes after the patch embedding and applies the
+same operation to its token logits. All functions work by mask on the device of the tokens: no shape depends on the box,
+and the host never waits.
 """
 
 import torch
@@ -17,32 +17,32 @@ def draw_box(
 ) -> Tensor:
     """Draws the box of one batch.
 
-    The box covers the share 1 - lam of the grid, lam ~ Beta(1, 1) (that is uniform), with the grid's aspect ratio and a
-    centre that is uniform over the tokens. Its sides are rounded down to even numbers and it is clipped to the grid, as
-    in the release; it may be empty.
+    The box covers the share 1 - lam of the grid, with lam uniform in [0, 1], that is Beta(1, 1). It has the grid's
+    aspect ratio, and its centre is uniform over the tokens. As in the release, its sides are rounded down to even
+    numbers and it is clipped to the grid; it may be empty.
 
     Args:
         grid: (rows, cols) of tokens.
-        generator: source of randomness on `device`; the global one if None.
-        device: where to draw.
+        generator: random generator on `device`; the global one if None.
+        device: device of the draw and of the result.
 
     Returns:
-        int64 [4], (y1, x1, y2, x2) in tokens, the ends excluded.
+        int64 [4], (y1, x1, y2, x2) in tokens, ends excluded.
     """
     draws = torch.rand(3, generator=generator, device=device)
     return cut_box(grid, draws[0], draws[1:])
 
 
 def cut_box(size: tuple[int, int], lam: Tensor, place: Tensor) -> Tensor:
-    """CutMix's box: it covers the share 1 - `lam` of an area, before what is outside is cut off.
+    """CutMix's box: it covers the share 1 - `lam` of an area before it is clipped to the area.
 
     Args:
         size: (rows, cols) of the area.
         lam: scalar in [0, 1].
-        place: [2] in [0, 1), its centre in shares of the area.
+        place: [2] in [0, 1), the (y, x) of its centre in fractions of the area.
 
     Returns:
-        int64 [4], (y1, x1, y2, x2), the ends excluded, on the device of `place`.
+        int64 [4], (y1, x1, y2, x2), ends excluded, on the device of `place`.
     """
     half = [(side * (1 - lam).sqrt()).long() // 2 for side in size]
     centre = [(side * position).long() for side, position in zip(size, place.unbind(), strict=True)]
@@ -52,15 +52,15 @@ def cut_box(size: tuple[int, int], lam: Tensor, place: Tensor) -> Tensor:
 
 
 def drawing_device(x: Tensor) -> torch.device:
-    """Where to draw a box for `x`: on the host, where small operations are cheap; in a compiled graph where `x` is.
+    """The device to draw a box on: the host, where small operations are cheap, or that of `x` in a compiled graph.
 
-    There they are one kernel, and the host's would ask for a C++ compiler beside that of the GPU.
+    A compiled graph fuses these operations into one kernel; on the host it would also need a C++ compiler.
     """
     return x.device if torch.compiler.is_compiling() else torch.device('cpu')
 
 
 def box_mask(box: Box, grid: tuple[int, int], device: torch.device | str | None = None) -> Tensor:
-    """Tokens inside `box` (y1, x1, y2, x2): bool [rows, cols] on `device`, by default that of the box."""
+    """Mask of the tokens inside `box` (y1, x1, y2, x2): bool [rows, cols] on `device`, by default that of the box."""
     if device is None and isinstance(box, Tensor):
         device = box.device
     y1, x1, y2, x2 = box
@@ -77,20 +77,20 @@ def mix_tokens(tokens: Tensor, box: Box) -> Tensor:
         box: (y1, x1, y2, x2) in tokens.
 
     Returns:
-        [B, rows, cols, D]; `mix_tokens` of it with the same box is `tokens` again.
+        [B, rows, cols, D]; a second call with the same box restores `tokens`.
     """
     mask = box_mask(box, tokens.shape[1:3], tokens.device)
     return torch.where(mask[..., None], tokens.flip(0), tokens)
 
 
 def mix_regions(maps: Tensor, box: Box, grid: tuple[int, int]) -> Tensor:
-    """`mix_tokens` of maps that are finer than the token grid: exchanges what lies below the tokens of the box.
+    """`mix_tokens` for maps that are finer than the token grid: exchanges the area of the box's tokens.
 
     Args:
         maps: [B, H, W, D], pixels or embeddings of patches.
         box: (y1, x1, y2, x2) in tokens.
-        grid: (rows, cols) of tokens; where they do not divide H and W, a place belongs to the token that its upper left
-            corner lies in.
+        grid: (rows, cols) of tokens; if they do not divide H and W, a position belongs to the token that contains its
+            upper left corner.
 
     Returns:
         [B, H, W, D].
@@ -103,5 +103,5 @@ def mix_regions(maps: Tensor, box: Box, grid: tuple[int, int]) -> Tensor:
 
 
 def kept_share(box: Box, grid: tuple[int, int], device: torch.device | str | None = None) -> Tensor:
-    """lam = 1 - box_tokens / N: the share of tokens an image keeps, a float32 scalar in [0, 1]."""
+    """lam = 1 - box_tokens / N: the share of its tokens that an image keeps, a float32 scalar in [0, 1]."""
     return 1 - box_mask(box, grid, device).float().mean()

@@ -1,7 +1,7 @@
-"""View: which part of the source image a model input shows.
+"""View: the part of the source image that a model input shows.
 
-Resize, crop, flip, shear, rotate and translate are affine maps, so a sample carries one 2x3 matrix:
-`source_xy = matrix @ (u, v, 1)`, (u, v) in [0, 1]^2 over the model input (u right, v down), `source_xy` in [0, 1]^2
+Resize, crop, flip, shear, rotate and translate are affine maps, so one 2x3 matrix per sample is enough:
+`source_xy = matrix @ (u, v, 1)`. (u, v) is in [0, 1]^2 over the model input (u right, v down), `source_xy` in [0, 1]^2
 over the whole source image. Both squares are measured edge to edge: pixel i of n covers [i / n, (i + 1) / n].
 """
 
@@ -32,7 +32,7 @@ class View:
 
     @classmethod
     def identity(cls) -> 'View':
-        """The whole image, squeezed to the input."""
+        """The whole image, resized to the input."""
         return cls([[1, 0, 0], [0, 1, 0]])
 
     @classmethod
@@ -64,11 +64,11 @@ class View:
         return cls(np.diag([1 / width, 1 / height]) @ np.asarray(matrix, dtype=np.float64) @ from_fractions)
 
     def __matmul__(self, inner: 'View') -> 'View':
-        """The View of an input that shows `inner` of what `self` shows: `(self @ inner)(uv) = self(inner(uv))`."""
+        """Composition: the View of the part `inner` of what `self` shows, `(self @ inner)(uv) = self(inner(uv))`."""
         return View(self.matrix @ np.vstack([inner.matrix, (0, 0, 1)]))
 
     def inverse(self) -> 'View':
-        """The map from source image to input. Raises `numpy.linalg.LinAlgError` where the View has no area."""
+        """The map from source image to input. Raises `numpy.linalg.LinAlgError` if the View has no area."""
         return View(np.linalg.inv(np.vstack([self.matrix, (0, 0, 1)]))[:2])
 
     def apply(self, points: ArrayLike) -> NDArray[np.float64]:
@@ -81,7 +81,7 @@ class View:
 
 
 def compose(a: Tensor, b: Tensor) -> Tensor:
-    """`a @ b` of batched Views [B, 2, 3]: `b` is applied to a position first. No matmul: autocast leaves it alone."""
+    """`a @ b` of batched Views [B, 2, 3]: `b` is applied first. Without matmul, so that autocast does not round it."""
     linear = (a[:, :, :2, None] * b[:, None]).sum(2)
     return torch.cat([linear[..., :2], linear[..., 2:] + a[..., 2:]], -1)
 

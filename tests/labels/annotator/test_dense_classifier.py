@@ -160,7 +160,7 @@ def test_channels_last_gives_the_same_logits(architecture):
 @pytest.mark.parametrize(
     ('make', 'reason'),
     [
-        (lambda: tiny(VGG, cfg=[8, 'M', 8, 'M']), 'its head tells locations apart'),
+        (lambda: tiny(VGG, cfg=[8, 'M', 8, 'M']), 'its head depends on the order of the locations'),
         (lambda: tiny('coat_tiny', img_size=96, serial_depths=(1, 1, 1, 1)), 'its features are not one feature map'),
         (lambda: tiny('pit_ti_224', img_size=96), 'its features are the class token alone'),
         (lambda: tiny('inception_v3'), 'its convolutions have no padding and leave out the border of 96x96 pixels'),
