@@ -360,7 +360,7 @@ class TestErrors:
 
     def test_a_map_without_area(self):
         view, point = batched(View.identity()), batched(View.crop(0.5, 0.5, 0, 0))
-        with pytest.raises(UserError, match='a map has no area'):
+        with pytest.raises(UserError, match='a map_view has no area'):
             token_targets(*random_maps(1, 3, 4, 9), view, (2, 2), 9, map_view=point)
 
     @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""Score maps of the annotator: writing, storing, and turning them into token targets."""
+"""Score maps of the annotator: computing, storing and reading them."""

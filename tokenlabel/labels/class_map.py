@@ -1,8 +1,8 @@
-"""From an annotator's classes to those of the images: which of its classes count as which of theirs.
+"""Class maps: files that assign the annotator's classes to the classes of the images.
 
-A class map is a file that names an image class for each annotator class that counts; the others are dropped. As JSON it
-is one object, `{"n02123045": "cat", "282": "cat", "207": 1}`; as text it has a pair a line, separated by a tab or,
-where names hold no spaces, by spaces. A class is given by its name or by its number.
+A class map names an image class for each annotator class in use; annotator classes that it does not name are dropped.
+A JSON file is one object, `{"n02123045": "cat", "282": "cat", "207": 1}`. A text file has one pair per line, separated
+by a tab, or by spaces if names contain none. A class is given by its name or by its number.
 """
 
 import difflib
@@ -25,14 +25,14 @@ def read_class_map(path: str | Path, from_classes: Classes, to_classes: Classes 
 
     Args:
         path: `.json`, or text of any other suffix.
-        from_classes: names of the annotator's classes, or their number where they have no names.
-        to_classes: names of the image classes, or their number; None where any number goes.
+        from_classes: names of the annotator's classes, or their count if they have no names.
+        to_classes: names of the image classes, or their count; None to accept any number.
 
     Returns:
-        Image class of each annotator class, [annotator classes]; -1 where it is dropped.
+        Image class of each annotator class, int64 [annotator classes]; -1 for dropped classes.
 
     Raises:
-        UserError: the file is missing or is no class map, names a class that there is not, names one twice, or none.
+        UserError: the file is missing or not a class map, or names an unknown class, one class twice, or no class.
     """
     path = Path(path)
     table = np.full(from_classes if isinstance(from_classes, int) else len(from_classes), -1)
@@ -50,11 +50,11 @@ def read_class_map(path: str | Path, from_classes: Classes, to_classes: Classes 
 def match_classes(
     from_names: Sequence[str] | None, from_count: int, to_names: Sequence[str] | None, to_count: int
 ) -> NDArray[np.int64]:
-    """The number that each of `from_count` classes has among `to_count` others, [from_count]; -1 where it has none.
+    """The target class of each of `from_count` source classes, int64 [from_count]; -1 for classes without a match.
 
-    Where both have names these decide; otherwise equal counts are taken for the same classes. Names that are numbers
-    and no names of the others, as the folders 0 to 999 of ImageNet-V2, are the numbers of the others' classes; those
-    that merely count from 1 are not, for they would be off by one.
+    If both sides have names, classes are matched by name; otherwise equal counts mean the same classes. Source names
+    that are numbers and not among the target names, such as the folders 0 to 999 of ImageNet-V2, are target class
+    numbers. Names that count from 1 are not used as numbers, because they would be off by one.
     """
     numbers = class_numbers(from_names or ())
     if to_names and not set(from_names or ()).isdisjoint(to_names):
@@ -68,7 +68,7 @@ def match_classes(
 
 
 def class_numbers(names: Sequence[str]) -> NDArray[np.int64] | None:
-    """The numbers that all of these names are, [names]; None where they are not, or merely count from 1."""
+    """The names as distinct numbers, int64 [names]; None if one is not a number, or if they count from 1."""
     if not names or not all(re.fullmatch(r'\d{1,9}', name) for name in names):
         return None
     numbers = np.array([int(name) for name in names])
@@ -77,23 +77,23 @@ def class_numbers(names: Sequence[str]) -> NDArray[np.int64] | None:
 
 
 def map_classes(scores: NDArray, classes: NDArray, table: NDArray[np.int64]) -> tuple[NDArray, NDArray[np.int64]]:
-    """The map of the image classes, from one of annotator classes.
+    """Converts a score map of annotator classes to one of image classes.
 
-    Annotator classes of one image class become one entry, the logsumexp of their scores in the cell. What is dropped
-    leaves entries of score 0 and class 0, which add nothing to a target.
+    Annotator classes of the same image class become one entry, the logsumexp of their scores in the cell. Dropped
+    classes leave entries of score 0 and class 0, which add nothing to a target.
 
     Args:
-        scores: [k, S, S] of any floating type, which is kept; computed in float32.
+        scores: [k, S, S] of any floating dtype, which the result keeps; computed in float32.
         classes: [k, S, S] annotator classes.
-        table: as `read_class_map` gives it.
+        table: result of `read_class_map`.
 
     Returns:
-        Scores and int64 classes, [k, S, S], the best first and empty entries last.
+        Scores and int64 classes, [k, S, S], best first and empty entries last.
     """
     mapped = table[classes]
     same = (mapped[:, None] == mapped[None]) & (mapped >= 0)
     combined = np.logaddexp.reduce(np.where(same, scores.astype(np.float32), -np.inf), axis=1)
-    # of the entries of one class the first stands for all
+    # the first entry of each class represents all entries of it
     rows = np.arange(len(mapped))
     entry = (mapped >= 0) & (same.argmax(1) == rows[:, None, None])
     order = np.argsort(np.where(entry, -combined, np.inf), axis=0, kind='stable')
@@ -128,7 +128,7 @@ def _pairs(path: Path) -> list[tuple[str, str]]:
 
 
 def _numbering(classes: Classes | None, whose: str, path: Path) -> Callable[[str], int]:
-    """Gives the number of a class that is named or, where none is named so, numbered."""
+    """A function from a class's name, or else its number as text, to its number."""
     names = {} if classes is None or isinstance(classes, int) else {name: row for row, name in enumerate(classes)}
     count = classes if isinstance(classes, int) else len(names)
 

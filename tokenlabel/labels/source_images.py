@@ -1,4 +1,4 @@
-"""Single images of a reader, with errors that name them."""
+"""Opening single images of a reader; errors name the image."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +11,13 @@ from tokenlabel.image_files.unreadable import named
 
 
 def open_rgb(reader: Any, index: int) -> Image.Image:
-    """Image number `index` of a timm reader, upright RGB. Raises `UserError` where it cannot be read."""
+    """Image number `index` of a timm reader, upright RGB. Raises `UserError` if it cannot be read."""
     with _opened(reader, index) as stream:
         return reading.decode(reading.open_image(stream))
 
 
 def image_size(reader: Any, index: int) -> tuple[int, int]:
-    """Its width and height in pixels, upright, from the header alone. Raises `UserError` where it cannot be read."""
+    """(width, height) in pixels of image number `index`, upright. Reads the header only; raises as `open_rgb`."""
     with _opened(reader, index) as stream:
         return reading.image_size(stream)
 

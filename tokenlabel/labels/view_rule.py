@@ -1,7 +1,7 @@
-"""View rules: what part of an image an annotator sees, and so where its map lies on the image.
+"""View rules: the part of an image that an annotator sees, and so the part that its score map covers.
 
-A rule turns an image into the annotator's square input and says, from the image's width and height alone, which View
-the map over that input has. A store keeps the rule and each image's size, so every map's View is known exactly.
+A rule turns an image into the annotator's square input. It computes the View of the map from the image's width and
+height alone. A store records the rule and each image's size, so every map's View is known exactly.
 """
 
 import math
@@ -24,7 +24,7 @@ MIN_CROP = 0.01
 
 
 class ViewRule(Protocol):
-    """What every rule offers. `size` is the side of the annotator's square input in pixels."""
+    """Interface of view rules. `size` is the side of the annotator's square input in pixels."""
 
     name: ClassVar[str]
     size: int
@@ -36,12 +36,12 @@ class ViewRule(Protocol):
         """Map from the annotator's input to a source image of `width` x `height` pixels."""
 
     def settle(self, maps: Tensor, sizes: Tensor) -> Tensor:
-        """Make maps [B, k, S, S] of images with `sizes` [B, 2] (width, height) right where the input shows no image."""
+        """Correct maps [B, k, S, S] of images of `sizes` [B, 2] (width, height) where the input shows padding."""
 
 
 @dataclass(frozen=True)
 class Squash:
-    """The whole image, squeezed to a square."""
+    """The whole image, resized to a square without keeping its aspect ratio."""
 
     name: ClassVar[str] = 'squash'
     size: int
@@ -61,7 +61,7 @@ class Squash:
 
 @dataclass(frozen=True)
 class CenterCrop:
-    """The middle square, as timm evaluates: shorter side resized to floor(size / crop_pct), then cut to `size`."""
+    """The central square, as timm evaluates: shorter side resized to floor(size / crop_pct), then cropped to `size`."""
 
     name: ClassVar[str] = 'center-crop'
     size: int
@@ -92,14 +92,14 @@ class CenterCrop:
 
 @dataclass(frozen=True)
 class Native:
-    """The whole image with its aspect kept: longer side resized to `size`, in the middle of a square of one colour.
+    """The whole image with its aspect ratio: longer side resized to `size`, padded to a square with one colour.
 
-    Where the centre of a cell lies in the padding, the map repeats the nearest cell whose centre lies in the image, so
-    that nothing the annotator said of the padding reaches a target.
+    A cell whose centre lies in the padding repeats the nearest cell whose centre lies in the image. Scores of the
+    padding therefore never reach a target.
 
     Args:
         size: side of the square in pixels.
-        fill: (red, green, blue) of the padding, 0 to 255; an annotator's mean colour becomes zeros in its input.
+        fill: (red, green, blue) of the padding, 0 to 255; the annotator's mean colour becomes zeros in its input.
     """
 
     name: ClassVar[str] = 'native'
@@ -123,7 +123,7 @@ class Native:
         return View.crop(-left / shown_width, -top / shown_height, self.size / shown_width, self.size / shown_height)
 
     def placement(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """(left, top, width, height) of the image in the square, in pixels; what is left is padding."""
+        """(left, top, width, height) of the image in the square, in pixels; the rest is padding."""
         longer = max(width, height)
         shown = [max(1, round(self.size * side / longer)) for side in (width, height)]
         return (self.size - shown[0]) // 2, (self.size - shown[1]) // 2, *shown
@@ -141,10 +141,10 @@ RULES = {rule.name: rule for rule in (Squash, CenterCrop, Native)}
 
 
 def view_rule(record: dict[str, Any]) -> ViewRule:
-    """The rule that a store's `meta.json` records: its `rule` and that rule's arguments.
+    """The rule that a store's `meta.json` records by its name, `rule`, and its arguments.
 
     Raises:
-        UserError: a rule of another name, or arguments that it does not have or that are out of range.
+        UserError: the rule is unknown, or an argument is unknown or out of range.
     """
     arguments = {name: value for name, value in record.items() if name != 'rule'}
     name = record.get('rule')
@@ -157,7 +157,7 @@ def view_rule(record: dict[str, Any]) -> ViewRule:
 
 
 def rule_record(rule: ViewRule) -> dict[str, Any]:
-    """What a store records of a rule."""
+    """The record of a rule in a store's `meta.json`."""
     return {'rule': rule.name} | asdict(rule)
 
 
@@ -167,12 +167,12 @@ def _check_size(rule: ViewRule) -> None:
 
 
 def _cells_inside(spans: np.ndarray, size: int, side: int) -> np.ndarray:
-    """For each cell the nearest whose centre lies in the span (begin, length) of pixels: [B, 2] to [B, side]."""
+    """For each cell, the nearest cell with its centre in the pixel span (begin, length): [B, 2] to [B, side]."""
     begin, length = spans[:, :1], spans[:, 1:]
     centres = (np.arange(side) + 0.5) * size / side
     inside = (centres >= begin) & (centres < begin + length)
     first, last = inside.argmax(1), side - 1 - inside[:, ::-1].argmax(1)
-    # an image thinner than a cell may miss all centres: the cell at its middle answers
+    # an image thinner than a cell may contain no centre: use the cell at its middle
     middle = ((begin + length / 2)[:, 0] * side / size).astype(np.int64).clip(0, side - 1)
     none = ~inside.any(1)
     first, last = np.where(none, middle, first), np.where(none, middle, last)

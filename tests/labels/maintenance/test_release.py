@@ -308,7 +308,7 @@ def test_an_export_goes_on_where_it_was(tmp_path):
 
 def test_an_export_does_not_write_over_other_maps(maps, tmp_path):
     store = write_store(tmp_path / 'store', [f'{name}.JPEG' for name in NAMES], num_classes=7, k=3, grid=4)
-    with pytest.raises(UserError, match=r'\.pt is there and holds something else'):
+    with pytest.raises(UserError, match=r'\.pt exists and holds something else'):
         export_release(store, maps, threads=1)
 
 

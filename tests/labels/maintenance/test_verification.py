@@ -125,7 +125,7 @@ def test_skipped_images_are_no_problem(tmp_path):
         ([*KEYS, 'elk/1.jpg'], {}, 'has no maps of 1 images (the first: elk/1.jpg)'),
         (KEYS[:-4], {}, 'maps of images that are not there: 4 images (the first: dog/2.jpg, dog/3.jpg, dog/4.jpg)'),
         (KEYS, {'cat': 0, 'elk': 1}, 'has no class elk'),
-        (KEYS, {'dog': 0, 'cat': 1}, 'calls class 0 cat, the image folder has dog there'),
+        (KEYS, {'dog': 0, 'cat': 1}, 'calls class 0 cat, but the image folder dog'),
     ],
 )
 def test_a_store_of_other_images_or_classes_is_told(tmp_path, keys, class_to_idx, said):

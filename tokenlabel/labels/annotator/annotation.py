@@ -1,4 +1,4 @@
-"""From images to a label store: decode, annotate, write."""
+"""The annotation loop: decodes images, runs the annotator and writes the label store."""
 
 import time
 from collections import Counter
@@ -30,8 +30,8 @@ class ViewedImages(Dataset):
 
     Args:
         reader: timm reader.
-        rows: positions of the images in the reader, in the order they are to be numbered here.
-        rule: what part of an image the annotator sees.
+        rows: positions of the images in the reader, in the order of this dataset.
+        rule: the part of an image that the annotator sees.
     """
 
     def __init__(self, reader: Any, rows: np.ndarray, rule: ViewRule) -> None:
@@ -48,7 +48,7 @@ class ViewedImages(Dataset):
                 image = decode(open_image(stream))
             return ViewedImage(index, self.rule.pixels(image), image.size, -1 if target is None else int(target), None)
         except OSError as error:
-            # the batch continues, and its other images with it
+            # report the image later, so that the other images of its batch are kept
             nothing = torch.zeros(3, self.rule.size, self.rule.size, dtype=torch.uint8)
             path = self.reader.filename(row, absolute=True)
             return ViewedImage(index, nothing, (0, 0), -1, (path, because(error)))
@@ -60,9 +60,9 @@ class ViewedImage(NamedTuple):
     Attributes:
         index: its number.
         pixels: uint8 [3, size, size].
-        size: (width, height) of the original, upright; (0, 0) when it cannot be read.
-        target: number of its class in the reader; -1 where it has none.
-        unreadable: its path, and why it cannot be read and what to do; None when it can.
+        size: (width, height) of the original, upright; (0, 0) if it cannot be read.
+        target: number of its class in the reader; -1 if it has none.
+        unreadable: (path, reason and remedy) of an image that cannot be read; None otherwise.
     """
 
     index: int
@@ -74,13 +74,13 @@ class ViewedImage(NamedTuple):
 
 @dataclass
 class Tally:
-    """What a run has done so far.
+    """Counts of a run so far.
 
     Attributes:
-        images: whose maps this process has written.
-        skipped: of these, images that could not be read.
-        labelled: of these, images of each class of the annotator.
-        correct: of these, images that the annotator classifies as their label says.
+        images: number of images that this process has written.
+        skipped: number of these that could not be read.
+        labelled: number of these with a label, per class of the annotator.
+        correct: number of these that the annotator classifies correctly, per class.
     """
 
     images: int = 0
@@ -94,7 +94,7 @@ class Tally:
         return 100 * self.correct.total() / self.labelled.total() if self.labelled else None
 
     def weakest(self, count: int) -> list[tuple[int, float]]:
-        """The classes of the least accuracy, each with that in percent."""
+        """The `count` classes with the lowest accuracy, each with its accuracy in percent."""
         scores = [(label, 100 * self.correct[label] / images) for label, images in self.labelled.items()]
         return sorted(scores, key=lambda score: (score[1], score[0]))[:count]
 
@@ -110,25 +110,25 @@ def annotate(
     on_unreadable: Callable[[str], None] | None = None,
     on_batch: Callable[[Tally], None] = lambda tally: None,
 ) -> Tally:
-    """Write the maps of all images that the store still lacks and that no other process is at. The caller finalises.
+    """Writes all missing maps that no other process is writing. The caller finalises the store.
 
     Args:
-        inference: the annotator at work, with the view rule and k of the store.
-        reader: timm reader whose images are the writer's.
+        inference: the annotator, with the view rule and k of the store.
+        reader: timm reader with the writer's images.
         writer: store to fill.
-        workers: processes that decode images; 0 decodes here.
-        labels: the annotator's class of each class of the reader, -1 where it has none, for its accuracy.
-        wait_for_others: return only once no other process is at work, and take over from one that dies.
-        on_unreadable: called with the path of an image that cannot be read, and why; the image goes without a map.
-            None makes it an error.
-        on_batch: called after every batch with the progress of this process, and about once a second while it waits.
+        workers: number of processes that decode images; 0 decodes in this process.
+        labels: the annotator's class for each class of the reader, -1 for none; used to measure accuracy.
+        wait_for_others: return only when no other process is writing, and take over the shards of one that dies.
+        on_unreadable: called with the path of an image that cannot be read and the reason; the image gets no map.
+            With None, such an image is an error.
+        on_batch: called after every batch with the counts of this process, and about once a second while it waits.
 
     Returns:
-        What this process has done.
+        The counts of this process.
 
     Raises:
-        UserError: an image that cannot be read (named), scores that are not finite, a full disk, or a process that
-            decodes images died. What was annotated before is on disk.
+        UserError: an image cannot be read (named), scores are not finite, the disk is full, or a decoding process
+            died. Maps annotated before are on disk.
     """
     rows = np.argsort(encode_keys(image_keys(reader)), kind='stable')
     images = ViewedImages(reader, rows, inference.rule)
@@ -152,7 +152,7 @@ def annotate(
         while wait_for_others and writer.others_at_work():
             time.sleep(SECONDS_BETWEEN_LOOKS)
             on_batch(tally)
-        # Without a claim in the last round nothing can be claimed any more.
+        # If the last round claimed no shard, none is left to claim.
         if not wait_for_others or tally.images == before or writer.num_done == len(writer.keys):
             return tally
 
@@ -170,18 +170,18 @@ class _Batch(NamedTuple):
 
 
 def _count(tally: Tally, maps: Maps, targets: Tensor, sizes: Tensor, labels: np.ndarray | None) -> None:
-    """Add a batch to a tally. It is given no more of the batch than it needs: the pixels are large."""
+    """Adds a batch to a tally. Takes single tensors, not the batch, so that the pixels can be freed."""
     tally.images += len(sizes)
     tally.skipped += int((sizes[:, 0] == 0).sum())
     if labels is not None:
-        expected = np.append(labels, -1)[targets.numpy()]  # -1 also where an image has no class
+        expected = np.append(labels, -1)[targets.numpy()]  # the appended -1 is for images without a class
         tally.labelled.update(expected[expected >= 0].tolist())
         tally.correct.update(expected[expected == maps.best.numpy()].tolist())
 
 
 def _batches(images: ViewedImages, writer: LabelWriter, workers: int, pin_memory: bool) -> Iterator[_Batch]:
     num_left = -(-(len(images) - writer.num_done) // writer.meta['batch_size'])
-    # The loader asks for batches, and so claims shards, after it has forked its workers.
+    # The loader starts its workers before it asks for batches, so shards are claimed after the fork.
     loader = DataLoader(
         images,
         batch_sampler=writer.batches(),
@@ -212,10 +212,9 @@ def _report(unreadable: list[tuple[str, str]], on_unreadable: Callable[[str], No
 
 @contextmanager
 def worker_deaths(choose: str) -> Iterator[None]:
-    """Turn the death of a loader's worker into a `UserError` that says what to choose.
+    """Turns the death of a loader's worker into a `UserError` with the remedy `choose`.
 
-    It is reported to the main process by a signal, wherever that is at the moment, or as a broken connection, where
-    that is about to fetch what the worker has sent.
+    PyTorch reports the death to the main process by a signal, or as a broken connection while it fetches a batch.
     """
     try:
         yield
@@ -223,11 +222,11 @@ def worker_deaths(choose: str) -> Iterator[None]:
         if isinstance(error, RuntimeError) and 'DataLoader worker' not in str(error):
             raise
         if not isinstance(error, RuntimeError):
-            # the signal is still to come, and would take the place of the sentence
+            # wait for the signal, which would otherwise replace our message
             with suppress(RuntimeError):
                 time.sleep(SECONDS_BETWEEN_LOOKS)
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f'A process that decodes images died, for want of memory perhaps ({reason}): '
+            f'A process that decodes images died, perhaps out of memory ({reason}): '
             f'choose {choose}, then run again to resume.'
         ) from error

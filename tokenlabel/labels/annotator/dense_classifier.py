@@ -1,4 +1,4 @@
-"""Any image classifier of timm, read out at every location of its feature map."""
+"""Per-location logits of any timm image classifier."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,19 +19,18 @@ from tokenlabel.models.locations import (
 
 
 class DenseClassifier(nn.Module):
-    """Logits of a classifier at every location: what its head says when one location is all there is to pool.
+    """Logits of a classifier at every location: the output of its head when it pools that location alone.
 
-    timm's classifiers are `forward_head(forward_features(images))`. The head pools the locations and then works on one
-    vector, so each location is given to it as a feature map of its own, of one cell. Normalisation, hidden layers and
-    convolutions after the pooling are thereby applied per location. In a token model the patch token also takes the
-    places of the class token and of other prefix tokens. Where the head is linear after average pooling, the mean of
-    the dense logits is the model's own output.
+    timm's classifiers are `forward_head(forward_features(images))`. The head pools the locations to one vector, so each
+    location is passed to it as a feature map of one cell. Normalisation, hidden layers and convolutions after the
+    pooling are thereby applied per location. In a token model the patch token also replaces the class token and other
+    prefix tokens. If the head is linear after average pooling, the mean of the dense logits equals the model's output.
 
-    A token head (LV-ViT, VOLO) answers for the tokens where the model's score uses it.
+    If the model's score uses a token head (LV-ViT, VOLO), that head gives the logits of the tokens.
 
-    The first call checks on its first image that this is faithful, and refuses the model otherwise: the head must treat
-    all locations alike and have nothing but the feature map to go by, and the map must cover the image. What that comes
-    to in each of timm's families is in `families.py`.
+    The first call checks on its first image that the dense logits are faithful: the head must treat all locations
+    alike and depend on the feature map alone, and the map must cover the image. `families.py` lists the result for each
+    of timm's families.
 
     Args:
         model: a timm classifier; put in evaluation mode.
@@ -40,7 +39,7 @@ class DenseClassifier(nn.Module):
         features: `model.forward_features`; may be replaced by a compiled form of it.
 
     Raises:
-        UserError: the model has no head, or no faithful dense form; the message says why.
+        UserError: the model has no head, or its dense logits are not faithful; the message gives the reason.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -55,16 +54,16 @@ class DenseClassifier(nn.Module):
         self._checked = False
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits [B, C, S, S] float32 of square `images` [B, 3, H, H]; the head runs in float32 also under autocast."""
+        """Logits float32 [B, C, S, S] of square `images` [B, 3, H, H]; under autocast too, the head runs in float32."""
         return self.classify(images)[1]
 
     @torch.no_grad()
     def classify(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The model's own logits [B, C] of whole images and those per location as in `forward`, from the same features.
+        """The model's own logits [B, C] and the logits per location as in `forward`, from the same features.
 
         Raises:
-            ValueError: images that are not square.
-            UserError: no faithful dense form.
+            ValueError: the images are not square.
+            UserError: the dense logits are not faithful.
         """
         if images.shape[-1] != images.shape[-2]:
             raise ValueError(f'Images of {images.shape[-1]}x{images.shape[-2]} pixels; the annotator takes squares.')
@@ -84,7 +83,7 @@ class DenseClassifier(nn.Module):
             return self.model.forward_head(features), token_logits.transpose(1, 2).unflatten(2, (side, side))
 
     def _check(self, image: Tensor) -> None:
-        """Refuse a model whose head is not a function of the pooled features; tried on one image, in float32."""
+        """Checks on one image, in float32, that the head is a function of the pooled features."""
         features = self.model.forward_features(image)
         with _refused(self.model):
             layout = layout_of(self.model, features, image.shape[-2:])
@@ -103,7 +102,7 @@ class DenseClassifier(nn.Module):
 
 
 def _token_logits(model: nn.Module, features: Tensor) -> Tensor | None:
-    """Logits [B, N, C] of a token head that takes part in the model's score; None where there is none."""
+    """Logits [B, N, C] of the token head if the model's score uses one, else None."""
     if getattr(model, 'token_score_weight', 1.0) == 0 or not isinstance(getattr(model, 'aux_head', None), nn.Linear):
         return None
     if hasattr(model, 'token_logits'):
@@ -113,7 +112,7 @@ def _token_logits(model: nn.Module, features: Tensor) -> Tensor | None:
 
 @contextmanager
 def _refused(model: nn.Module) -> Iterator[None]:
-    """Gives the reason why features have no locations as a sentence about the annotator."""
+    """Turns `NoLocations` into a `UserError` about the annotator."""
     try:
         yield
     except NoLocations as error:

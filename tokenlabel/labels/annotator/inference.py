@@ -1,4 +1,4 @@
-"""Running an annotator fast: batches of pixels in, their best scores out."""
+"""Batched annotator inference: from pixels to the top-k scores per location."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +14,13 @@ PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float
 
 
 class Maps(NamedTuple):
-    """Score maps of a batch, on the CPU. On a GPU's behalf they are being copied until `wait` returns.
+    """Score maps of a batch, on the CPU. Copies from a GPU are asynchronous: call `wait` before reading.
 
     Attributes:
         scores: float16 [B, k, S, S], best first.
         classes: int32 [B, k, S, S].
-        best: the model's own class of each image, int64 [B].
-        copied: the end of the copies from a GPU; None where there is nothing to wait for.
+        best: the model's predicted class of each image, int64 [B].
+        copied: event at the end of the copies from a GPU; None on a CPU.
     """
 
     scores: Tensor
@@ -29,23 +29,23 @@ class Maps(NamedTuple):
     copied: torch.cuda.Event | None
 
     def wait(self) -> None:
-        """Return once the tensors hold their values."""
+        """Blocks until the copies are done."""
         if self.copied is not None:
             self.copied.synchronize()
 
 
 class Inference:
-    """Pixels to score maps; moves the annotator to its device and into a fast form.
+    """Runs an annotator on batches of pixels; moves it to its device and optimises it for inference.
 
     Args:
         annotator: the classifier and the normalisation of its input.
-        rule: what part of an image the pixels show.
+        rule: the part of an image that the pixels show.
         k: scores kept per location.
         device: where the annotator runs.
-        precision: a key of `PRECISIONS`; other than fp32 it is autocast. fp32 is never TF32.
-        flip: mean of the logits of the image and of its mirror image, mirrored back.
-        channels_last: memory format of the convolutions; None takes it for models whose features are 4-D.
-        batch_size: for which the feature extractor is compiled, smaller batches being padded; None does not compile.
+        precision: a key of `PRECISIONS`; all but fp32 use autocast. fp32 never uses TF32.
+        flip: average the logits of the image and of its mirror image, mirrored back.
+        channels_last: use the channels-last memory format; None uses it for models with 4-D features.
+        batch_size: compile the feature extractor for this size and pad smaller batches to it; None does not compile.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Inference:
 
         Args:
             pixels: uint8 [B, 3, size, size], as the view rule makes them.
-            sizes: width and height of the images [B, 2]; (0, 0) for pixels that are of no image, whose map is zero.
+            sizes: width and height of the images [B, 2]; (0, 0) for pixels without an image, whose map is zero.
         """
         with _full_fp32(), torch.autocast(self.device.type, PRECISIONS[self.precision], self.precision != 'fp32'):
             image_logits, logits = self._classify(self._inputs(pixels))
@@ -91,7 +91,7 @@ class Inference:
             scores[unknown.to(self.device)] = 0
             classes[unknown.to(self.device)] = 0
         results = scores.half(), classes.int(), image_logits[: len(pixels)].argmax(1)
-        # to pinned memory, so that the GPU continues with the next batch meanwhile
+        # to pinned memory, so that the copy overlaps with the next batch
         results = [result.to('cpu', non_blocking=True) for result in results]
         copied = None
         if self.device.type == 'cuda':
@@ -109,7 +109,7 @@ class Inference:
     def _classify(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         image_logits, logits = self.dense.classify(inputs)
         if self.flip:
-            # one after the other: both at once would take twice the memory
+            # two passes, because one batch of both would take twice the memory
             mirrored_image_logits, mirrored = self.dense.classify(inputs.flip(-1))
             image_logits = (image_logits + mirrored_image_logits) / 2
             logits = (logits + mirrored.flip(-1)) / 2
@@ -123,7 +123,7 @@ class Inference:
 
 @contextmanager
 def _full_fp32() -> Iterator[None]:
-    """No TF32, which PyTorch allows in convolutions by default."""
+    """Disables TF32, which PyTorch allows in convolutions by default."""
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     saved = matmul.allow_tf32, cudnn.allow_tf32
     matmul.allow_tf32 = cudnn.allow_tf32 = False

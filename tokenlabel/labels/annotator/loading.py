@@ -1,4 +1,4 @@
-"""Making an annotator: a classifier of timm with its weights, input size, normalisation and class names."""
+"""Loads an annotator: a timm classifier with its weights, input size, normalisation and class names."""
 
 import difflib
 import hashlib
@@ -27,11 +27,11 @@ class Annotator(NamedTuple):
     Attributes:
         dense: the classifier.
         size: side of its square input in pixels.
-        mean, std: of its input, per channel, for pixels in [0, 1].
-        record: what identifies it in a label store: name, arguments, digest of the weights, mean and std.
-        crop_pct: share of the image that timm evaluates it on, as of `CenterCrop`.
-        class_names: of its classes in order, where its checkpoint tells them; else None.
-        native_size: side at which timm evaluates it, in pixels.
+        mean, std: normalisation of its input, per channel, for pixels in [0, 1].
+        record: its entry in a label store: name, arguments, digest of the weights, mean and std.
+        crop_pct: share of the image that timm evaluates it on, as in `CenterCrop`.
+        class_names: names of its classes in order, if its checkpoint records them; else None.
+        native_size: side of the input at which timm evaluates it, in pixels.
     """
 
     dense: DenseClassifier
@@ -53,20 +53,19 @@ def load_annotator(
     size: int | None = None,
     model_kwargs: dict[str, Any] | None = None,
 ) -> Annotator:
-    """Make an annotator from a timm name.
+    """Creates an annotator by its timm name.
 
     Args:
-        name: as in `timm.create_model`, our own names included.
-        checkpoint: weights; without one the pretrained weights of `name` are used, downloaded if need be.
-        ema: take the checkpoint's EMA weights.
-        num_classes: None takes the checkpoint's, or those of the pretrained weights.
-        size: input side in pixels; None takes the size at which timm evaluates the model, or the nearest above that
-            its cells divide.
-        model_kwargs: further arguments of the model.
+        name: as in `timm.create_model`, including this package's models.
+        checkpoint: weights; None uses the pretrained weights of `name`, downloaded if needed.
+        ema: use the checkpoint's EMA weights.
+        num_classes: number of classes; None takes that of the checkpoint or of the pretrained weights.
+        size: input side in pixels; None takes timm's evaluation size, rounded up to a multiple of the model's stride.
+        model_kwargs: other arguments of the model.
 
     Raises:
-        UserError: an unknown name or argument, weights that are not to be had, that do not fit or that have another
-            number of classes, or a size that the model does not take.
+        UserError: the name or an argument is unknown; the weights are unavailable, do not fit or have another number
+            of classes; or the model does not take this size.
     """
     _check_name(name)
     model_kwargs = dict(model_kwargs or {})
@@ -105,12 +104,12 @@ def annotator_view(annotator: Annotator, name: str, crop_pct: float | None = Non
     """The view rule of this name for an annotator's input.
 
     Args:
-        annotator: gives size, colour of the padding ('native') and, by default, the share ('center-crop').
+        annotator: gives the size, the padding colour ('native') and the default `crop_pct` ('center-crop').
         name: a key of `view_rule.RULES`.
         crop_pct: share of the image's shorter side to show, 'center-crop' only.
 
     Raises:
-        UserError: a share for another rule, or one that is not in (0, 1].
+        UserError: `crop_pct` is given for another rule or is out of range.
     """
     if crop_pct is not None and name != CenterCrop.name:
         raise UserError(f'--crop-pct does not go with --view {name}: leave it out, or give --view {CenterCrop.name}.')
@@ -125,8 +124,8 @@ def annotator_view(annotator: Annotator, name: str, crop_pct: float | None = Non
 def class_names(reader: Any, num_classes: int, own: list[str] | None = None) -> list[str] | None:
     """Names of the annotator's classes.
 
-    These are its `own`, where known; else the reader's class folders in order, if there are as many; else the synsets
-    of the ImageNet that has this number of classes (ImageNet-1k, 12k, 21k and 22k as timm knows them); else None.
+    These are `own`, if given; else the reader's class folders in order, if there are as many; else the synsets of the
+    ImageNet variant with this number of classes (timm's ImageNet-1k, 12k, 21k and 22k); else None.
     """
     if own is not None:
         return own
@@ -141,7 +140,7 @@ def read_class_names(path: str | Path, num_classes: int) -> list[str]:
     """Names of the annotator's classes from a text file, one a line, in the order of its scores.
 
     Raises:
-        UserError: the file cannot be read, or it has another number of names, or a blank one.
+        UserError: the file cannot be read, has another number of names, or contains a blank name.
     """
     names = read_names(path, 'The list of classes')
     if len(names) != num_classes:
@@ -150,7 +149,7 @@ def read_class_names(path: str | Path, num_classes: int) -> list[str]:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """SHA-256 over names, types, shapes and values of everything a model has learned."""
+    """SHA-256 over the names, dtypes, shapes and values of a model's state dict."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(f'{name} {value.dtype} {tuple(value.shape)}\n'.encode())
@@ -159,7 +158,7 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def cell_side(model: nn.Module) -> int:
-    """Pixels along a side of what one location of a classifier's feature map stands for; 1 where timm does not say."""
+    """Stride of a classifier's feature map in pixels, from timm's `feature_info`; 1 if unknown."""
     info = getattr(model, 'feature_info', None)
     return info[-1].get('reduction', 1) if isinstance(info, list) and info else 1
 
@@ -168,10 +167,10 @@ def map_side(dense: DenseClassifier, size: int, device: torch.device | str = 'cp
     """Cells per side S of the annotator's maps for `size` x `size` pixels.
 
     Raises:
-        UserError: the annotator does not take this size, has no faithful dense form, or its map would not cover the
-            image exactly, because its cells do not divide the size.
+        UserError: the annotator does not take this size, its dense logits are not faithful, or the size is not a
+            multiple of its stride, so that its map would not cover the image exactly.
     """
-    # Noise, so that the check of the head is not fooled by features that are the same everywhere.
+    # Noise, because constant features would pass the check of any head.
     noise = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     with _size_errors(model_name(dense.model), size):
         side = dense(noise.to(device)).shape[-1]
@@ -187,7 +186,7 @@ def map_side(dense: DenseClassifier, size: int, device: torch.device | str = 'cp
 
 @contextmanager
 def _size_errors(name: str, size: int) -> Iterator[None]:
-    """timm states by an assertion that a size does not suit a model; other mismatches surface as runtime errors."""
+    """Turns timm's assertion and runtime errors about an unsuitable image size into a `UserError`."""
     try:
         yield
     except (AssertionError, RuntimeError) as error:
@@ -197,7 +196,7 @@ def _size_errors(name: str, size: int) -> Iterator[None]:
 
 
 def _is_made_with(name: str, model_kwargs: dict[str, Any]) -> bool:
-    """Whether a model takes these arguments; without a connection this is not known of a model on the hub."""
+    """Whether a model takes these arguments; True for models on the hub, which cannot be checked offline."""
     try:
         return ':' in name or bool(timm.create_model(name, pretrained=False, **model_kwargs))
     except Exception:
@@ -215,9 +214,9 @@ def _check_name(name: str) -> None:
 def _checkpoint_classes(
     name: str, checkpoint: str | Path, ema: bool, num_classes: int | None
 ) -> tuple[int | None, list[str] | None]:
-    """Number and names of the classes of a checkpoint's classifier, None where it does not tell.
+    """Number and names of the classes of a checkpoint's classifier; None where the checkpoint does not record them.
 
-    A classifier of other classes would be left untrained, so it is refused.
+    Another number of classes is an error, because the classifier would stay untrained.
     """
     config = None if ':' in name else get_pretrained_cfg(name)
     classifier = getattr(config, 'classifier', None)

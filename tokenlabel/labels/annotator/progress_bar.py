@@ -1,4 +1,4 @@
-"""What a person sees while images are being annotated."""
+"""The progress bar of annotation."""
 
 import time
 
@@ -14,14 +14,14 @@ SECONDS_BETWEEN_LINES = 60.0
 
 
 class AnnotationBar:
-    """Bar with the maps in the store, whoever wrote them, their speed, the time left, and the top-1 of this process.
+    """Bar with the maps in the store from all processes, their speed, the time left, and the top-1 of this process.
 
-    Used in a `with` block. Where nothing can be redrawn, as in a log file, a line a minute says the same.
+    Use it in a `with` block. In a log file, which cannot be redrawn, it prints a line per minute instead.
 
     Args:
         writer: the store being written.
-        console: to draw on.
-        shown: draw it; one of the processes does.
+        console: console to draw on.
+        shown: whether to draw; only one of the processes does.
     """
 
     def __init__(self, writer: LabelWriter, console: Console, shown: bool = True) -> None:
@@ -35,7 +35,7 @@ class AnnotationBar:
         self._done_before = done
 
     def update(self, tally: Tally) -> None:
-        """Draw how far the store is. It is asked at most twice a second, as asking takes a look at every shard."""
+        """Draws the progress, at most twice a second, because counting looks at every shard."""
         now = time.monotonic()
         if self._progress.disable or now - self._last < SECONDS_BETWEEN_UPDATES:
             return
@@ -50,7 +50,7 @@ class AnnotationBar:
             )
 
     def finish(self, tally: Tally) -> None:
-        """Draw the end."""
+        """Draws the final state."""
         if not self._progress.disable:
             self._draw(tally)
 

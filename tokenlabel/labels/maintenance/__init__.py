@@ -1,1 +1,1 @@
-"""What is done with whole label stores: import, merge, count, verify."""
+"""Operations on whole label stores: import, merge, count, verify."""

@@ -1,9 +1,8 @@
-"""Which way up a store's maps lie and what part of the image they cover, found by annotating some images anew.
+"""Finds whether a store's maps are upright and what part of the image they cover, by annotating some images again.
 
-Maps from elsewhere may have rows and columns exchanged, or cover the centre crop where the record says the whole image.
-Training would continue and only be worse. So the stored map of each of a sample of images is compared with what an
-annotator says now, of the whole image and of its centre crop, upright and transposed; the geometry that fits clearly
-best is the store's.
+Imported maps may have rows and columns exchanged, or cover the centre crop although the record says the whole image.
+Training would not fail but only get worse. This check compares the stored maps of some images with new maps of the
+whole image and of its centre crop, upright and transposed. The geometry that fits clearly best is the store's.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,13 +23,13 @@ from tokenlabel.labels.view_rule import CenterCrop, Squash
 MIN_IMAGES = 8
 MIN_LEAD = 0.01  # of correlation
 MIN_ERRORS = 3.0  # standard errors
-CANDIDATES = 16  # images looked at for one that is taken
+CANDIDATES = 16  # images considered per image annotated
 BATCH_SIZE = 16
-FLAT = 1e-4  # norm of a map's deviations from its mean, below which it shows nothing
+FLAT = 1e-4  # norm of a map's deviations from its mean, below which the map is constant
 
 
 class Geometry(NamedTuple):
-    """How a store's maps may lie: `rule` is the name of a view rule."""
+    """A possible geometry of a store's maps; `rule` is the name of a view rule."""
 
     rule: str
     transposed: bool
@@ -45,12 +44,12 @@ GEOMETRIES = tuple(Geometry(rule, turned) for rule in (Squash.name, CenterCrop.n
 
 @dataclass(frozen=True)
 class GeometryCheck:
-    """What came out.
+    """Result of `check_geometry`.
 
     Attributes:
         scores: float [images, 4], agreement in [-1, 1] of each image's maps under each of `GEOMETRIES`.
-        geometry: the one that fits clearly best; None where none does.
-        reason: one sentence why none does, empty where one does.
+        geometry: the geometry that fits clearly best, or None.
+        reason: if `geometry` is None, one sentence that says why; else empty.
     """
 
     scores: np.ndarray
@@ -78,21 +77,21 @@ def check_geometry(
     seed: int = 0,
     on_image: Callable[[], None] = lambda: None,
 ) -> GeometryCheck:
-    """Compare a store with an annotator at work now; need not be the very one that made it, but one of its kind.
+    """Compares a store with new maps of an annotator, which need not be the one that made the store.
 
     Args:
-        store: made with the rule 'squash' or 'center-crop', as far as its record goes.
-        reader: its images, or some of them.
-        annotator: with the store's classes.
-        crop_pct: of the centre crop.
-        samples: images to annotate; those farthest from square of a larger random sample, as only these tell a whole
-            image from a centre crop.
+        store: recorded with the rule 'squash' or 'center-crop'.
+        reader: images of the store, or some of them.
+        annotator: an annotator with the store's classes.
+        crop_pct: share of the centre crop, in (0, 1].
+        samples: number of images to annotate. They are the least square images of a larger random sample, because
+            only these distinguish the whole image from a centre crop.
         device: where to annotate.
-        seed: of the random sample.
-        on_image: called for each image that has been annotated.
+        seed: seed of the random sample.
+        on_image: called after each annotated image.
 
     Raises:
-        UserError: a store of another rule, classes or images, or an image that cannot be read.
+        UserError: the store has another rule, classes or images, or an image cannot be read.
     """
     if store.view_rule.name not in (Squash.name, CenterCrop.name):
         raise UserError(
@@ -126,10 +125,10 @@ def check_geometry(
 
 
 def agreement(one: Tensor, other: Tensor) -> float:
-    """How far two maps of class probabilities [C, S, S] vary alike over the cells, in [-1, 1].
+    """Spatial correlation of two maps of class probabilities [C, S, S], in [-1, 1].
 
-    It is the correlation after each class's mean over the map is taken away: what the maps say of the image as a whole
-    does not count, only where they say it. A map that is the same everywhere agrees with nothing.
+    Each class's mean over the map is subtracted first, so only the position of the classes counts and not the content
+    of the image as a whole. A constant map has the agreement 0 with every map.
     """
     one, other = (maps - maps.mean((1, 2), keepdim=True) for maps in (one, other))
     norms = one.norm(), other.norm()
@@ -137,9 +136,9 @@ def agreement(one: Tensor, other: Tensor) -> float:
 
 
 def judge(scores: np.ndarray) -> GeometryCheck:
-    """Decide by paired differences over the images, which cancel how well the annotators agree on each of them.
+    """Chooses the geometry by paired differences over images, which cancel the difficulty of each image.
 
-    The best geometry must lead each other one, and no agreement at all, by more than three standard errors and 0.01.
+    The best geometry must exceed every other one, and zero, by more than three standard errors and by more than 0.01.
 
     Args:
         scores: [images, 4].
@@ -150,8 +149,8 @@ def judge(scores: np.ndarray) -> GeometryCheck:
     best = int(means.argmax())
     if not _leads(scores[:, best]):
         reason = (
-            f'No geometry fits, the best ({GEOMETRIES[best]}) with an agreement of {means[best]:.3f}: the store was '
-            'made by quite another annotator or for other images, or its maps are the same everywhere.'
+            f'No geometry fits, the best ({GEOMETRIES[best]}) with an agreement of {means[best]:.3f}: the store comes '
+            'from a very different annotator or from other images, or its maps are constant.'
         )
         return GeometryCheck(scores, None, reason)
     rivals = [i for i in range(len(GEOMETRIES)) if i != best and not _leads(scores[:, best] - scores[:, i])]
@@ -162,7 +161,7 @@ def judge(scores: np.ndarray) -> GeometryCheck:
 
 
 def contradiction(store: LabelStore, geometry: Geometry) -> str | None:
-    """One sentence where a store's record says something else than was found, with what to do; None where it agrees."""
+    """One sentence with a remedy if a store's record contradicts the geometry found, else None."""
     recorded = Geometry(store.view_rule.name, False)
     if geometry == recorded:
         return None
@@ -208,7 +207,7 @@ def _annotate(dense: Any, pixels: Tensor, annotator: Annotator, device: torch.de
 
 
 def _top(logits: Tensor, store: LabelStore) -> Tensor:
-    """Class probabilities [C, S, S] from dense logits as the store would have kept them, on its grid."""
+    """Class probabilities [C, S, S] from dense logits, reduced to the store's grid and k."""
     if logits.shape[-2:] != store.grid:
         logits = F.interpolate(logits[None], store.grid, mode='bilinear', antialias=True)[0]
     scores, classes = logits.topk(store.k, dim=0)
@@ -216,7 +215,7 @@ def _top(logits: Tensor, store: LabelStore) -> Tensor:
 
 
 def _distribution(scores: Sequence, classes: Sequence, num_classes: int) -> Tensor:
-    """Softmax over all classes [C, S, S], unlisted ones having score 0, as training reads a map."""
+    """Softmax over all classes [C, S, S]; unlisted classes have score 0, as in training."""
     scores = torch.as_tensor(scores).float()
     dense = torch.zeros(num_classes, *scores.shape[1:])
     return dense.scatter_(0, torch.as_tensor(np.asarray(classes, dtype=np.int64)), scores).softmax(0)

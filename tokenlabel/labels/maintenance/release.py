@@ -1,4 +1,4 @@
-"""The score maps of the 2021 release into a label store, and a store back into that layout.
+"""Imports the score maps of the 2021 release into a label store, and exports a store in that layout.
 
 The release has one file `class/image.pt` for each image: a half precision tensor [2, k, S, S], scores (logits) and
 class ids. It was made with NFNet-F6 on a centre crop of 576 pixels (`--crop-pct 1.0`), although its trainer reads the
@@ -36,7 +36,7 @@ from tokenlabel.labels.view_rule import Squash, ViewRule, rule_record
 from tokenlabel.processes.signals import leave_signals_to_parent
 
 ANNOTATOR = 'dm_nfnet_f6 (release)'
-EXACT_CLASSES = 2048  # half precision holds every class id only so far
+EXACT_CLASSES = 2048  # half precision represents every class id below this
 IMAGE_SUFFIX = '.JPEG'
 
 
@@ -51,23 +51,23 @@ def import_release(
     workers: int = 0,
     on_batch: Callable[[int, int], None] = lambda count, total: None,
 ) -> LabelStore:
-    """Convert released score maps; stopped at any moment, the same call continues where it was. Processes may share it.
+    """Converts released score maps. The same call resumes after a stop, and several processes may run it at once.
 
     Args:
         source: folder, tar or zip of the maps.
         path: the store to write.
-        rule: what part of an image its map covers.
-        num_classes: of the annotator.
-        reader: the images; the maps are matched to them by their paths without suffix. None names the images
-            `class/image.JPEG` and records no sizes, which is enough where a map covers the whole image.
-        transposed: the maps have rows and columns exchanged; they are put upright.
-        workers: processes that read maps and image headers; 0 reads here.
-        on_batch: called with (images, images in all) when a batch is on disk, first for those of earlier attempts;
-            from a thread.
+        rule: the part of an image that its map covers.
+        num_classes: number of the annotator's classes.
+        reader: the images; maps are matched to them by their paths without suffix. None names the images
+            `class/image.JPEG` and records no sizes, which is enough if maps cover whole images.
+        transposed: the maps have rows and columns exchanged; the import puts them upright.
+        workers: number of processes that read maps and image headers; 0 reads in this process.
+        on_batch: called from a thread with (images done, images in total), first for those of earlier runs and then
+            whenever a batch is on disk.
 
     Raises:
-        UserError: images without map or maps without image, two images of one map, a map of another kind or shape, an
-            image that cannot be read (each named), or a rule that needs the images.
+        UserError: an image has no map, a map has no image or two, a map has another type or shape, an image cannot be
+            read (each named), or the rule needs `reader`.
     """
     if reader is None and not isinstance(rule, Squash):
         raise UserError(
@@ -90,7 +90,7 @@ def import_release(
     )
     on_batch(writer.num_done, len(keys))
     with writer:
-        # Several processes may import at once: what one of them leaves when it dies is taken over by the others.
+        # Several processes may import at once. If one dies, the others take over its shards.
         while _convert(writer, maps_of_images, workers, on_batch) or writer.others_at_work():
             while writer.others_at_work():
                 time.sleep(SECONDS_BETWEEN_LOOKS)
@@ -101,20 +101,20 @@ def import_release(
 def export_release(
     store: LabelStore, folder: str | Path, on_map: Callable[[], None] = lambda: None, threads: int | None = None
 ) -> int:
-    """Write a store's maps in the layout of the release; maps that are there already are not written again.
+    """Writes a store's maps in the layout of the release; existing equal files are not written again.
 
     Args:
         store: the store.
-        folder: for the `class/image.pt` files.
+        folder: target of the `class/image.pt` files.
         on_map: called for each image.
-        threads: that write at a time; None takes as many as suit the machine.
+        threads: number of writing threads; None chooses by the machine.
 
     Returns:
         Number of maps; images that the annotator skipped have none.
 
     Raises:
-        UserError: class ids that half precision does not hold, two images of one name without suffix, a file that is
-            there and differs, or a full disk.
+        UserError: class ids exceed half precision, two images have the same name without suffix, an existing file
+            differs, or the disk is full.
     """
     _check_exact(store.num_classes)
     folder = Path(folder)
@@ -140,10 +140,10 @@ def export_release(
 
 
 class _ReleasedMaps(Dataset):
-    """Released maps in the order of a store's keys: (scores, classes, size), or a sentence where one is not usable.
+    """Released maps in the order of a store's keys: (scores, classes, size), or an error message for an unusable map.
 
     Attributes:
-        shape: of all maps, (2, k, S, S); that of the first.
+        shape: (2, k, S, S) of the first map, which all maps must have.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class _ReleasedMaps(Dataset):
         return len(self.maps)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, tuple[int, int]] | str:
-        # Raised in a loader's worker, an error would lose its sentence in a traceback.
+        # Returned, not raised: a loader's worker would bury the message in a traceback.
         try:
             scores, classes = self._map(int(self.maps[index]))
             return scores, classes, self._size(int(self.rows[index]))
@@ -173,7 +173,7 @@ class _ReleasedMaps(Dataset):
         try:
             maps = _loaded(self.archive.read(index))
         except Exception as error:
-            # damaged files raise nearly anything
+            # damaged files can raise almost any exception
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise UserError(f'{path} cannot be read as a score map ({reason}): fetch it again.') from error
         if not _is_released_map(maps):
@@ -200,7 +200,7 @@ class _ReleasedMaps(Dataset):
 
 
 def _convert(writer: LabelWriter, maps: _ReleasedMaps, workers: int, on_batch: Callable[[int, int], None]) -> int:
-    """Write all that no other process is at work on; the number of images."""
+    """Writes all maps that no other process is writing; returns the number of images."""
     batches_left = -(-(len(maps) - writer.num_done) // writer.meta['batch_size'])
     read: deque[range] = deque()
     loader = DataLoader(
@@ -223,7 +223,7 @@ def _convert(writer: LabelWriter, maps: _ReleasedMaps, workers: int, on_batch: C
 
 
 def _remembered(batches: Iterator[range], memory: deque[range]) -> Iterator[range]:
-    """The same batches; those that a loader has asked for, ahead of what it returns, are left in `memory`."""
+    """Yields `batches` and records them in `memory`, because the loader prefetches ahead of the batches it returns."""
     for batch in batches:
         memory.append(batch)
         yield batch
@@ -232,7 +232,7 @@ def _remembered(batches: Iterator[range], memory: deque[range]) -> Iterator[rang
 def _is_released_map(maps: Any) -> bool:
     if not isinstance(maps, torch.Tensor) or maps.layout != torch.strided or maps.device.type != 'cpu':
         return False
-    # a few bytes can be a view of any shape
+    # a small storage can be viewed with any shape, so compare its size too
     if not maps.is_floating_point() or maps.ndim != 4 or 2 * maps.numel() > MAX_MAP_BYTES:
         return False
     return len(maps) == 2 and maps.shape[1] > 0 and maps.shape[2] == maps.shape[3] > 0
@@ -266,10 +266,10 @@ def _matched(archive: Archive, reader: Any | None) -> tuple[list[str], np.ndarra
 
 
 def _loaded(content: bytes) -> Any:
-    """What a file of torch holds.
+    """The object in a torch file.
 
     Raises:
-        ValueError: it is compressed inside, as torch writes none: it could become any size.
+        ValueError: the file is compressed, which torch never does; it could decompress to any size.
     """
     file = io.BytesIO(content)
     if content.startswith(b'PK'):
@@ -281,7 +281,7 @@ def _loaded(content: bytes) -> Any:
 
 
 def _stems(keys: list[str]) -> list[str]:
-    """Paths of images as the release names maps after them; those that would be the same end at the last dot."""
+    """Map names of images, as in the release. Names that would collide are cut at the last dot instead of the first."""
     short = [_stem(key) for key in keys]
     counts = Counter(short)
     return [os.path.splitext(key)[0] if counts[stem] > 1 else stem for key, stem in zip(keys, short, strict=True)]
@@ -315,10 +315,10 @@ def _write_map(path: Path, scores: np.ndarray, classes: np.ndarray) -> None:
             with open_regular(path) as file:
                 same = torch.equal(_loaded(file.read(MAX_MAP_BYTES)).view(torch.int16), released.view(torch.int16))
         except Exception:
-            # whatever it is, it is no such map
+            # an unreadable file is not an equal map either
             same = False
         if not same:
-            raise UserError(f'{path} is there and holds something else: give another folder.')
+            raise UserError(f'{path} exists and holds something else: give another folder.')
         return
     buffer = io.BytesIO()
     torch.save(released, buffer)

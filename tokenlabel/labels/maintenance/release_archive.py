@@ -1,4 +1,4 @@
-"""The score maps of the 2021 release as it is handed on: a folder, a tar or a zip of `class/image.pt` files."""
+"""Containers of the 2021 release's score maps: a folder, a tar or a zip of `class/image.pt` files."""
 
 import os
 import zipfile
@@ -22,19 +22,19 @@ ZIP_HEADER = 30  # bytes of a member's own header, before its name
 
 
 class Archive(Protocol):
-    """Files in any of the containers; can be pickled, and read by several processes at once.
+    """Files in a container; it can be pickled and read by several processes at once.
 
     Attributes:
-        names: of the files, as they stand in the container.
+        names: names of the files in the container.
     """
 
     names: list[str]
 
     def read(self, index: int) -> bytes:
-        """Contents of a file. Raises `OSError` or `ValueError` where the container is damaged."""
+        """Contents of a file. Raises `OSError` or `ValueError` if the container is damaged."""
 
     def path(self, index: int) -> str:
-        """The file's name for people."""
+        """The file's name for messages."""
 
 
 class FolderArchive:
@@ -57,7 +57,7 @@ class FolderArchive:
 
 
 class TarArchive:
-    """Files in an uncompressed tar. Its headers are read once, after which any file is one read away."""
+    """Files in an uncompressed tar. Its headers are read once; after that, each file takes one read."""
 
     def __init__(self, file: Path) -> None:
         self.file, self.names = file, []
@@ -88,11 +88,11 @@ class ZipArchive:
         self.file = file
         with open_regular(file) as opened, zipfile.ZipFile(opened) as archive:
             size, members = os.fstat(opened.fileno()).st_size, archive.infolist()
-        # a zip cut off may end in a map, which is a zip itself
+        # a truncated zip may end in a map, which is itself a zip
         if min((member.header_offset for member in members), default=0):
             raise zipfile.BadZipFile('its end is missing')
         skipped = Skipped()
-        # zips of Windows may have backslashes between folders
+        # zips made on Windows may have backslashes as separators
         names = [member.filename.replace('\\', '/') for member in members]
         found = [
             (relative_name(name, file), m) for name, m in zip(names, members, strict=True) if _is_map(name, skipped)
@@ -119,7 +119,7 @@ class ZipArchive:
         data = _read(self.file, offset + ZIP_HEADER + names, size)
         if method == zipfile.ZIP_DEFLATED:
             try:
-                # no more than the directory promises
+                # at most the size in the directory
                 data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, inflated + 1)
             except zlib.error as error:
                 raise ValueError(str(error)) from error
@@ -137,8 +137,8 @@ def open_archive(source: str | Path) -> Archive:
     """The `.pt` files of a folder, tar or zip.
 
     Raises:
-        UserError: nothing there, no such files in it, a container that is compressed as a whole (so that no file can
-            be read without all before it), damaged, or of another kind.
+        UserError: the source is missing, has no such files, is damaged, is of another kind, or is compressed as a
+            whole, so that a file can only be read after all files before it.
     """
     source = Path(source)
     archive = FolderArchive(source) if source.is_dir() else _open_file(source)
@@ -153,8 +153,8 @@ def open_archive(source: str | Path) -> Archive:
 
 
 def stems(archive: Archive) -> list[str]:
-    """What the maps are named after, `class/image`: their names without suffix and without folders that all share."""
-    # what the first and the last name in order begin with, all do
+    """Names `class/image` of the maps, without suffix and without folders that all of them share."""
+    # the common prefix of the first and last name in sorted order is common to all
     first, last = (name.split('/') for name in (min(archive.names), max(archive.names)))
     depth, shared = 1 + min(name.count('/') for name in archive.names), 0
     while shared < depth - 2 and first[shared] == last[shared]:
@@ -181,7 +181,7 @@ def _open_file(file: Path) -> Archive:
     except UserError:
         raise
     except Exception as error:
-        # zipfile raises nearly anything of a damaged directory
+        # zipfile can raise almost any exception for a damaged directory
         raise UserError(f'{file} is no tar or zip, or is damaged ({error}): download it again.') from error
 
 

@@ -1,4 +1,4 @@
-"""Label stores made of label stores: several merged into one, or a part of one."""
+"""Label stores from label stores: merge several, or take a subset of one."""
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice, pairwise
@@ -10,22 +10,23 @@ from tokenlabel.errors import UserError
 from tokenlabel.labels.store import LabelStore, LabelWriter
 from tokenlabel.labels.store.shards import StoreRows, class_folder, read_rows
 
-SYNCED_TOGETHER = 16  # batches that wait for the disk once
+SYNCED_TOGETHER = 16  # batches per fsync
 SAME = ('annotator', 'num_classes', 'class_names', 'k', 'grid', 'view')
 
 
 def merge_stores(
     stores: Sequence[LabelStore], path: str | Path, on_batch: Callable[[int, int], None] = lambda count, total: None
 ) -> LabelStore:
-    """One store with the maps of several; stopped at any moment, the same call continues where it was.
+    """Merges several stores into one; the same call resumes after a stop.
 
     Args:
         stores: of the same annotator, classes, grid, k and view rule, and of different images.
         path: the store to write.
-        on_batch: differences (images, images in all) when batches are on disk, first for those of earlier attempts.
+        on_batch: called with (images done, images in total), first for those of earlier runs and then whenever batches
+            are on disk.
 
     Raises:
-        UserError: stores that differ, or an image that two of them hold.
+        UserError: the stores differ in their settings, or two of them hold the same image.
     """
     first = stores[0]
     for other in stores[1:]:
@@ -62,16 +63,16 @@ def subset_store(
     path: str | Path,
     on_batch: Callable[[int, int], None] = lambda count, total: None,
 ) -> LabelStore:
-    """A store of some of another's images; stopped at any moment, the same call continues where it was.
+    """Copies some images of a store into a new one; the same call resumes after a stop.
 
     Args:
-        store: the other.
-        keys: of the images to keep, in any order.
+        store: the source.
+        keys: keys of the images to keep, in any order.
         path: the store to write.
         on_batch: as in `merge_stores`.
 
     Raises:
-        UserError: no keys, or keys that the store does not hold.
+        UserError: there are no keys, or the store does not hold all of them.
     """
     keys = list(keys)
     rows = store.keys.rows(keys)
@@ -93,7 +94,7 @@ def keys_of_classes(store: LabelStore, classes: Iterable[str]) -> list[str]:
     """Keys of the images that lie in folders of these names.
 
     Raises:
-        UserError: a name that no folder has.
+        UserError: no folder has one of the names.
     """
     keys = store.keys[:]
     chosen = set(classes)
@@ -110,7 +111,7 @@ def _write(
     path: str | Path,
     on_batch: Callable[[int, int], None],
 ) -> LabelStore:
-    """A store with the settings of others; `read` gives the maps at a range of positions in the sorted `keys`."""
+    """Writes a store with the settings of `sources`; `read` returns the maps of a range of the sorted `keys`."""
     if Path(path).resolve() in {store.path.resolve() for store in sources}:
         raise UserError(f'{path} would be written over itself: give another folder.')
     settings = {name: sources[0].meta[name] for name in (*SAME, 'batch_size')}
@@ -125,7 +126,7 @@ def _write(
 
 
 def _differences(one: LabelStore, other: LabelStore, names: list[str]) -> str:
-    """The differing settings, with their values where these are short."""
+    """The settings that differ, with their values if these are short."""
     differences = []
     for name in names:
         values = [str(store.meta[name]) for store in (one, other)]

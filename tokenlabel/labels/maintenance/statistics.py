@@ -1,4 +1,4 @@
-"""What a label store holds, in numbers: scores, bytes, and how often its cells name the class of their image."""
+"""Statistics of a label store: scores, bytes, and how often the best class of a cell is the image's label."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,15 +18,16 @@ MAX_NAMED = 20  # skipped images
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of a whole store.
+    """Statistics of a whole store.
 
     Attributes:
         num_maps: images that have a map.
-        num_bytes: of all files of the store.
-        edges: float [bins + 1], bounds of the histogram's bins, from the least to the greatest best score.
-        counts: int [bins], cells whose best score (logit) lies in each bin.
+        num_bytes: size of all files of the store.
+        edges: float [bins + 1], bounds of the histogram's bins, from the lowest to the highest best score.
+        counts: int [bins], number of cells whose best score (logit) lies in each bin.
         num_labelled: images whose label is known.
-        agreement: share of the cells of these images whose best class is the image's label; None where there are none.
+        agreement: share of the cells of these images whose best class is the image's label, in [0, 1]; None if no label
+            is known.
     """
 
     num_maps: int
@@ -38,12 +39,12 @@ class Statistics:
 
 
 def image_labels(store: LabelStore, reader: Any | None = None) -> np.ndarray:
-    """Class of each image in the store's numbering, int64 [n]; -1 where it is not known.
+    """Class of each image in the store's numbering, int64 [n]; -1 if unknown.
 
     Args:
-        store: the store; where it names its classes, the folder that an image lies in is its class.
-        reader: the images, which know their classes better; classes that both name are matched by name, others by
-            number if there are as many as in the store.
+        store: the store; without `reader`, an image's class is its folder, if the store has class names.
+        reader: the images with their labels. Classes are matched by name if both have names, else by number if both
+            have equally many.
     """
     if reader is None:
         numbers = {name: number for number, name in enumerate(store.class_names or [])}
@@ -59,16 +60,16 @@ def image_labels(store: LabelStore, reader: Any | None = None) -> np.ndarray:
 def store_statistics(
     store: LabelStore, labels: np.ndarray, bins: int = 12, on_shard: Callable[[], None] = lambda: None
 ) -> Statistics:
-    """Read all of a store's best scores and classes, in threads.
+    """Reads the best score and class of every cell of a store, in threads.
 
     Args:
         store: the store.
-        labels: class of each image, int [n], -1 where it is not known; see `image_labels`.
-        bins: of the histogram.
-        on_shard: called each time a shard has been read.
+        labels: class of each image, int [n], -1 if unknown; see `image_labels`.
+        bins: number of histogram bins.
+        on_shard: called after each shard.
 
     Raises:
-        UserError: a file or a map that is damaged (named).
+        UserError: a file or a map is damaged (named).
     """
 
     def of_shard(shard: int) -> tuple[np.ndarray, int, int, int]:
@@ -76,7 +77,7 @@ def store_statistics(
         begin = shard * store.meta['images_per_shard']
         check_rows(store, np.arange(begin, begin + len(maps.sizes)), maps)
         there = maps.sizes[:, 0] > 0
-        # a half has so few values that counting each gives any histogram from one pass
+        # float16 has only 65,536 values: counting each of them in one pass gives any histogram
         best = np.ascontiguousarray(maps.scores[there, 0]).view(np.uint16).ravel()
         halves = np.bincount(best, minlength=NUM_HALF_VALUES)
         of_images = labels[begin : begin + len(there)]
@@ -100,7 +101,7 @@ def store_statistics(
 
 
 def describe_store(store: LabelStore, statistics: Statistics, width: int = 40) -> str:
-    """Several lines of text for people; the histogram's longest bar has `width` characters."""
+    """A readable summary of several lines; the histogram's longest bar has `width` characters."""
     meta, skipped = store.meta, store.meta['skipped']
     annotator = ', '.join(f'{name} {value}' for name, value in meta['annotator'].items() if value not in ({}, None))
     rule = ', '.join(f'{name} {value}' for name, value in meta['view'].items() if name != 'rule')
@@ -128,7 +129,7 @@ def _named(keys: list[str]) -> str:
 
 def _agreement(statistics: Statistics) -> str:
     if statistics.agreement is None:
-        return "not known, as no image's class is: give the images with --images"
+        return 'unknown without labels: give the images with --images'
     return (
         f"{100 * statistics.agreement:.1f} % of the cells name their image's class "
         f'({statistics.num_labelled} images of a known class)'
@@ -136,7 +137,7 @@ def _agreement(statistics: Statistics) -> str:
 
 
 def _histogram(halves: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """From the number of times that each of the 65,536 half precision patterns occurs."""
+    """(edges, counts) from the number of occurrences of each of the 65,536 float16 bit patterns."""
     occurring = np.flatnonzero(halves)
     values = occurring.astype(np.uint16).view(np.float16).astype(np.float64)
     counts, edges = np.histogram(values, bins=bins, weights=halves[occurring])

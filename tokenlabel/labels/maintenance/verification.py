@@ -1,4 +1,4 @@
-"""Whether a label store is whole: every file, every number in it, and every image it should answer for."""
+"""Verifies a label store: its files, the values in them, and the images that it should hold."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,17 +18,16 @@ from tokenlabel.labels.store.shards import StoreRows, read_shard, unusable
 
 
 def verify_store(path: str | Path, reader: Any | None = None, on_file: Callable[[], None] = lambda: None) -> list[str]:
-    """All that is wrong with a store, one sentence each, the file named; an empty list for a sound one.
+    """Problems of a store, one sentence each that names the file; an empty list if there are none.
 
-    Each file is compared with its recorded checksum, in threads; type and shape of each array, order of the keys,
-    finite scores with the best first, class ids and image sizes are checked besides, as a checksum only tells that a
-    file has changed. Where `meta.json` is damaged, nothing tells what the other files should be, and they are left.
+    Each file is compared with its recorded checksum, in threads. A checksum only shows that a file has changed, so
+    dtypes, shapes, the order of the keys, scores, class ids and image sizes are checked too. If `meta.json` is damaged,
+    the other files are not checked, because only `meta.json` describes them.
 
     Args:
         path: the store.
-        reader: the images it should have maps for, in the numbering of classes that it should have; None checks the
-            store alone.
-        on_file: called each time a file has been compared with its checksum.
+        reader: the images that the store should hold, with their class numbering; None checks the store alone.
+        on_file: called after each file's checksum.
 
     Raises:
         UserError: there is no store.
@@ -49,7 +48,7 @@ def verify_store(path: str | Path, reader: Any | None = None, on_file: Callable[
     problems = []
     if file.has_checksum and not file.as_written:
         problems.append(f'{path / "meta.json"} has changed since it was written, though it says the same: {RESTORE}.')
-    problems += [*_wrong_checksums(path, file.meta, on_file), *_strangers(path, file.meta)]
+    problems += [*_wrong_checksums(path, file.meta, on_file), *_unknown_files(path, file.meta)]
     try:
         store = StoreRecord(path)
     except UserError as error:
@@ -61,7 +60,7 @@ def verify_store(path: str | Path, reader: Any | None = None, on_file: Callable[
 
 
 def num_files(path: str | Path) -> int:
-    """Files of a store that have a checksum; 0 where its `meta.json` cannot be read."""
+    """Number of a store's files that have a checksum; 0 if its `meta.json` cannot be read."""
     try:
         return len((read_meta(path) or {}).get('checksums', {}))
     except UserError:
@@ -69,7 +68,7 @@ def num_files(path: str | Path) -> int:
 
 
 def lacks_checksum(path: str | Path) -> bool:
-    """Whether a store is of an earlier version, whose `meta.json` had no checksum of itself."""
+    """Whether a store comes from an earlier version, whose `meta.json` has no checksum of itself."""
     file = MetaFile.read(path)
     return file is not None and not file.has_checksum
 
@@ -90,15 +89,15 @@ def _wrong_checksums(path: Path, meta: dict, on_file: Callable[[], None]) -> Ite
         yield from filter(None, pool.map(compare, meta['checksums']))
 
 
-def _strangers(path: Path, meta: dict) -> Iterator[str]:
-    """Arrays that do not belong to the store, such as a further shard."""
+def _unknown_files(path: Path, meta: dict) -> Iterator[str]:
+    """Messages about arrays that do not belong to the store, such as an extra shard."""
     for name in sorted(file.name for file in path.glob('*.npy')):
         if name not in meta['checksums']:
             yield f'{path / name} is no file of this store, which has {num_shards(meta)} shards: remove it.'
 
 
 def _unless_missing(error: UserError) -> list[str]:
-    """What is wrong with a file; nothing of a missing one, which its checksum names already."""
+    """The message of an error, unless a file is missing, which the checksums report already."""
     return [] if isinstance(error.__cause__, FileNotFoundError) else [str(error)]
 
 
@@ -131,7 +130,7 @@ def _images(store: StoreRecord, shard: int, rows: np.ndarray) -> str:
 
 
 def _differences(store: StoreRecord, reader: Any) -> Iterator[str]:
-    """Between a store and the images it is to be used with."""
+    """Messages about differences between a store and the images of a reader."""
     keys = image_keys(reader)
     encode_keys(keys)
     missing = np.flatnonzero(store.keys.rows(keys) < 0)
@@ -142,16 +141,16 @@ def _differences(store: StoreRecord, reader: Any) -> Iterator[str]:
         yield f'{store.path} has maps of images that are not there: {_first_of(extra)}.'
     folders = getattr(reader, 'class_to_idx', {})
     names = sorted(folders, key=folders.get)
-    ours = store.class_names
-    if ours is None or not names:
+    store_names = store.class_names
+    if store_names is None or not names:
         return
-    unknown = sorted(set(names) - set(ours))
-    # quite other names are another set of classes, which a class map joins to these
-    if unknown and (len(unknown) < len(names) or len(names) == len(ours)):
+    unknown = sorted(set(names) - set(store_names))
+    # if no name is shared, these are other classes, which need a class map
+    if unknown and (len(unknown) < len(names) or len(names) == len(store_names)):
         yield f'{store.path} has no class {unknown[0]}, which is a folder of the images ({len(unknown)} such).'
-    elif len(ours) == len(names) and ours != names:
-        number = next(i for i, pair in enumerate(zip(ours, names, strict=True)) if pair[0] != pair[1])
-        yield f'{store.path} calls class {number} {ours[number]}, the image folder has {names[number]} there.'
+    elif len(store_names) == len(names) and store_names != names:
+        number = next(i for i, pair in enumerate(zip(store_names, names, strict=True)) if pair[0] != pair[1])
+        yield f'{store.path} calls class {number} {store_names[number]}, but the image folder {names[number]}.'
 
 
 def _first_of(keys: list[str]) -> str:
