@@ -113,7 +113,7 @@ def test_killed_in_the_middle_it_goes_on_to_the_same_bytes(images, weights, tmp_
 @pytest.mark.parametrize(
     ('more', 'said'),
     [
-        (['--k', '4'], '4 scores per location were asked of an annotator with 3 classes'),
+        (['--k', '4'], "4 scores per location are more than the annotator's 3 classes"),
         (['--annotator', 'test_resnat'], 'There is no annotator test_resnat: did you mean test_resnet'),
         (['--checkpoint', 'nowhere.pth'], 'nowhere.pth'),
         (['--num-classes', '5'], 'classifies into 3 classes, not 5'),

@@ -48,7 +48,7 @@ def test_they_are_in_the_numbers_of_the_model_s_classes(validation, tmp_path):
 
 @pytest.mark.parametrize(('names', 'count'), [(None, 10), ([f'mine {i}' for i in range(1000)], 1000)])
 def test_a_model_of_other_classes_is_refused(validation, names, count):
-    with pytest.raises(UserError, match=rf'the model has {count} others: leave out --real'):
+    with pytest.raises(UserError, match=rf'the model has {count} other classes: leave out --real'):
         real_labels(validation, names, count)
 
 

@@ -310,4 +310,4 @@ def test_folders_of_numbers_without_a_0_are_taken_as_they_are_and_named(folder, 
     images = LabeledImages(folder, EvalTransform(32))
     images.renumber(images.numbered_as(list('abcde'), 5, 'the model'))
     assert set(labels(images).items()) == {(f'{name}/{index}.png', name) for name in (2, 4) for index in range(3)}
-    assert 'images: folders such as 2 are taken for classes that count from 0.' in caplog.text
+    assert 'images: folders such as 2 are read as class numbers from 0.' in caplog.text

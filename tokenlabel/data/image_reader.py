@@ -1,4 +1,4 @@
-"""What all readers of images have in common."""
+"""The base class of all image readers."""
 
 import re
 from abc import abstractmethod
@@ -13,23 +13,23 @@ from tokenlabel.errors import UserError
 from tokenlabel.files.folder_walk import natural_key
 from tokenlabel.labels.store.keys import Names
 
-MAX_CLASS = 2**24  # a larger number is no class, and tables of as many would fill the memory
+MAX_CLASS = 2**24  # limit for damaged labels: tables of more classes would fill the memory
 
 
 class ImageReader(Reader):
-    """Images by number, as timm's readers. `reader[i]` is (binary stream, class or -1); it can be pickled and forked.
+    """Indexed images with timm's reader interface: `reader[i]` is (binary stream, class or -1). Can be pickled.
 
-    `filename(i)` is the image's key: a posix path, unique, and the same wherever the data lies. `filename(i,
-    absolute=True)` says where it lies, for messages.
+    `filename(i)` is the image's key, a unique posix path that does not depend on where the data is stored.
+    `filename(i, absolute=True)` is its location, for messages.
 
     Attributes:
-        source: what it was opened from.
-        keys: of all images.
-        targets: int64 [images], classes; -1 where there is none.
-        class_to_idx: class name -> class, {} where classes have no names.
+        source: path or name that was opened.
+        keys: keys of all images.
+        targets: int64 [images], class of each image; -1 for none.
+        class_to_idx: class name -> class; {} if classes have no names.
 
     Raises:
-        UserError: a key that occurs twice.
+        UserError: a key occurs twice, or a class is not among the named ones.
     """
 
     def __init__(self, source: str, keys: Sequence[str], targets: np.ndarray, class_to_idx: dict[str, int]) -> None:
@@ -54,12 +54,12 @@ class ImageReader(Reader):
 
     @property
     def class_names(self) -> list[str]:
-        """Of the classes in order; empty where classes have no names."""
+        """Names of the classes in order; empty if classes have no names."""
         return sorted(self.class_to_idx, key=self.class_to_idx.get)
 
     @property
     def num_classes(self) -> int:
-        """Classes that are named, or that the labels count up to; 0 where images have none."""
+        """Number of named classes, or else the largest label + 1; 0 without labels."""
         return len(self.class_to_idx) or int(self.targets.max()) + 1
 
     def __len__(self) -> int:
@@ -70,7 +70,7 @@ class ImageReader(Reader):
 
     @abstractmethod
     def _open(self, index: int) -> BinaryIO:
-        """The encoded image."""
+        """A stream of the encoded image."""
 
     def _filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
         if basename:
@@ -79,15 +79,15 @@ class ImageReader(Reader):
 
 
 def folder_classes(folders: Sequence[str]) -> tuple[np.ndarray, dict[str, int]]:
-    """Targets and classes of images by the names of their folders; none where some lie in the root (named '')."""
+    """Targets and `class_to_idx` from the images' folder names; no classes if an image is in the root (named '')."""
     return (np.full(len(folders), -1, dtype=np.int64), {}) if '' in folders else _number(folders)
 
 
 def label_classes(labels: Sequence[str | None]) -> tuple[np.ndarray, dict[str, int]]:
-    """Targets and classes of images by their labels, numbers or names; -1 for None.
+    """Targets and `class_to_idx` from the images' labels, which are numbers or names; -1 for None.
 
     Raises:
-        UserError: a number beyond what classes can be.
+        UserError: a number is outside the range of classes.
     """
     known = {label for label in labels if label is not None}
     if all(re.fullmatch(r'-?\d+', label) for label in known):

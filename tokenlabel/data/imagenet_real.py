@@ -18,29 +18,29 @@ NUM_CLASSES = 1000
 def real_labels(
     dataset: LabeledImages, class_names: Sequence[str] | None, num_classes: int, file: str | Path | None = None
 ) -> list[list[int]]:
-    """The right classes of each image of `dataset`, in the numbers of a model's classes.
+    """The correct classes of each image of `dataset`, in the model's class numbering.
 
-    Images are known by their names, ILSVRC2012_val_00000001 and on, in whatever layout they lie.
+    Images are identified by their file names, ILSVRC2012_val_00000001 and so on, in any folder layout.
 
     Args:
         dataset: images of ImageNet's validation set, all or some.
-        class_names: of the model, WordNet ids; None where they are not known.
-        num_classes: of the model.
-        file: JSON of one list of classes for each image, as google-research/reassessed-imagenet has it (`real.json`);
-            None for the copy that comes with timm.
+        class_names: WordNet ids of the model's classes; None if unknown.
+        num_classes: number of the model's classes.
+        file: JSON with one list of classes per image, as google-research/reassessed-imagenet publishes it
+            (`real.json`); None for the copy in timm.
 
     Raises:
-        UserError: the file is missing or holds something else, the model has other classes than ImageNet-1k, or an
-            image has another name.
+        UserError: the file is missing or has no ReaL labels, the model's classes are not those of ImageNet-1k, an image
+            has another name, or no image has a label.
     """
     labels = _read(file)
     numbers = match_classes(ImageNetInfo('imagenet-1k').label_names(), NUM_CLASSES, class_names, num_classes)
     if (numbers < 0).any() or num_classes != NUM_CLASSES:
         raise UserError(
-            f"ReaL labels are of ImageNet's {NUM_CLASSES} classes and the model has {num_classes} others: leave out "
-            '--real.'
+            f"ReaL labels need ImageNet's {NUM_CLASSES} classes, but the model has {num_classes} other classes: leave "
+            'out --real.'
         )
-    right = []
+    correct = []
     for index in range(len(dataset)):
         name = re.fullmatch(r'(?:.*/)?ILSVRC2012_val_(\d{8})(?:_n\d{8})?\.\w+', dataset.key(index))
         if name is None or not 1 <= int(name[1]) <= len(labels):
@@ -48,10 +48,10 @@ def real_labels(
                 f'{dataset.root} holds {dataset.key(index)}, which the ReaL labels do not know: they are of '
                 f'ILSVRC2012_val_00000001 to {len(labels):08d}.'
             )
-        right.append([int(numbers[label]) for label in labels[int(name[1]) - 1]])
-    if not any(right):
+        correct.append([int(numbers[label]) for label in labels[int(name[1]) - 1]])
+    if not any(correct):
         raise UserError(f'No image of {dataset.root} has a ReaL label: evaluate on more of the validation set.')
-    return right
+    return correct
 
 
 def _read(file: str | Path | None) -> list[list[int]]:
@@ -60,8 +60,8 @@ def _read(file: str | Path | None) -> list[list[int]]:
             return read_json(source)
     labels = read_json(file, 'ReaL labels')
 
-    def are_classes(of: object) -> bool:
-        return isinstance(of, list) and all(type(x) is int and 0 <= x < NUM_CLASSES for x in of)
+    def are_classes(values: object) -> bool:
+        return isinstance(values, list) and all(type(x) is int and 0 <= x < NUM_CLASSES for x in values)
 
     if not isinstance(labels, list) or not all(map(are_classes, labels)):
         raise UserError(

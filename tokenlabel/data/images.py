@@ -24,14 +24,14 @@ from tokenlabel.transforms.view import View
 
 
 class Numbering(NamedTuple):
-    """The labels of images, numbered as others number their classes.
+    """The labels of images in some class numbering.
 
     Attributes:
-        targets: int64 [n], the class of each image that is read; -1 where it has none.
-        class_names: of the classes in their order; empty where they are not known.
-        num_classes: how many they are.
-        unlabelled: why images have no label; None if they have.
-        remark: what users should know about it; None if nothing.
+        targets: int64 [n], the class of each image of the reader; -1 for none.
+        class_names: names of the classes in order; empty if unknown.
+        num_classes: number of classes.
+        unlabelled: reason why images have no label; None if they have one.
+        remark: a note for the user; None if there is none.
     """
 
     targets: np.ndarray
@@ -42,36 +42,36 @@ class Numbering(NamedTuple):
 
 
 class LabeledImages(Dataset):
-    """Images with their class, and with their score maps where there is a label store.
+    """Images with their class and, given a label store, their score maps.
 
-    Score maps are passed on as stored, or through the class map: they are looked up once per batch, on the training
-    device.
+    Score maps are returned as stored, or converted by the class map. Targets are looked up in them once per batch, on
+    the training device.
 
-    Labels are numbered as the store numbers its classes, if the names or else the counts of both tell how; otherwise
-    images have no labels here. See `match_classes`, for folders named by numbers as well.
+    Labels follow the class numbering of the store if the class names or the class counts match, see `match_classes`;
+    otherwise images have no labels.
 
     Args:
         root: images in any layout that `open_images` reads, such as a folder of class folders.
         transform: Pillow image, as `tokenlabel.image_files.reading.open_image` returns it -> (uint8 [3, H, W], View);
             see `tokenlabel.transforms.image`. It calls `decode` for RGB pixels, or has JPEG files decoded smaller.
         label_store: folder written by `tokenlabel annotate` for `root`; None to train with image labels.
-        seed: together with epoch and index it decides every random choice of a sample.
-        class_map: file that names the image class of each annotator class that counts, see
-            `tokenlabel.labels.class_map`; labels and maps are then those of the images' classes.
+        seed: together with epoch and index, it determines all augmentation of a sample.
+        class_map: file that assigns annotator classes to image classes, see `tokenlabel.labels.class_map`; labels and
+            maps then use the image classes.
         split: as in `open_images`.
 
     Attributes:
         numbering: the labels and their classes; see `numbered_as`.
-        class_names: of the classes of labels and maps in their order; empty where they are not known.
-        num_classes: how many they are.
-        unlabelled: why images have no label here; None if they have.
-        num_skipped: images left out because the annotator could not read them.
-        num_absent: annotated images that are not here, so that their maps are not used.
-        first_absent: key of the first of them; empty if there is none.
+        class_names: names of the classes of labels and maps in order; empty if unknown.
+        num_classes: number of classes.
+        unlabelled: reason why images have no label; None if they have one.
+        num_skipped: number of images left out because the annotator could not read them.
+        num_absent: number of annotated images that are missing here, so that their maps are unused.
+        first_absent: key of the first of these; empty if there is none.
 
     Raises:
-        UserError: there are no images, the store is missing, lacks labels for some images or names other classes, the
-            class map does not fit; on reading, an image that cannot be decoded.
+        UserError: there are no images; the store is missing, lacks maps of some images or has other classes; or the
+            class map does not fit. On reading: an image cannot be decoded.
     """
 
     def __init__(
@@ -120,14 +120,14 @@ class LabeledImages(Dataset):
 
     @property
     def metainfo(self) -> dict:
-        """What MMEngine asks a dataset for: its classes, and here the number of images that were left out."""
+        """Meta information for MMEngine: the classes, and the number of images left out."""
         return {'classes': tuple(self.class_names), 'num_skipped': self.num_skipped}
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitem__(self, index: int) -> Sample:
-        """Sample number `index`; a `SampleIndex` has it augmented anew in each epoch."""
+        """Sample number `index`; with a `SampleIndex`, augmentation differs in each epoch."""
         with self._read(index) as image, random_state_of(self.seed, getattr(index, 'epoch', 0), index):
             pixels, view = self.transform(image)
         label = int(self.numbering.targets[self._images[index]])
@@ -150,39 +150,39 @@ class LabeledImages(Dataset):
         return self.reader.filename(int(self._images[index]))
 
     def numbered_as(self, class_names: Sequence[str] | None, num_classes: int, whose: str) -> Numbering:
-        """The labels as others number their classes; where neither names nor counts tell how, there are none.
+        """The labels in another class numbering, or no labels if neither class names nor class counts match.
 
         Args:
-            class_names: of the others, if known.
-            num_classes: of the others.
-            whose: the others, for `unlabelled`.
+            class_names: target class names, if known.
+            num_classes: number of target classes.
+            whose: owner of the target classes, for the message in `unlabelled`.
         """
         table = match_classes(self.class_names, self.num_classes, class_names, num_classes)
         numbers = class_numbers(self.class_names)
         if not len(table) or (table < 0).any():
             from_one = bool(self.class_names) and numbers is None and _count_from_one(self.class_names)
-            hint = ' (its folders count from 1: name them as the classes, or count from 0)' if from_one else ''
+            hint = ' (its folders count from 1: name them after the classes, or count from 0)' if from_one else ''
             unlabelled = self.unlabelled or (
                 f'its {self.num_classes} classes are not among the {num_classes} of {whose}, by name or by count{hint}'
             )
             return Numbering(np.full_like(self.numbering.targets, -1), list(class_names or []), num_classes, unlabelled)
         remark = None
         if numbers is not None and numbers.min() > 0 and set(self.class_names).isdisjoint(class_names or ()):
-            remark = f'{self.root}: folders such as {self.class_names[0]} are taken for classes that count from 0.'
-        # names that were numbers of the others' classes are no names of all of these
-        own = self.class_names if len(self.class_names) == num_classes else []
+            remark = f'{self.root}: folders such as {self.class_names[0]} are read as class numbers from 0.'
+        # folder names that served as class numbers may not name all target classes
+        own_names = self.class_names if len(self.class_names) == num_classes else []
         targets = np.where(self.numbering.targets >= 0, table[self.numbering.targets], -1)
-        return Numbering(targets, list(class_names or own), num_classes, self.unlabelled, remark)
+        return Numbering(targets, list(class_names or own_names), num_classes, self.unlabelled, remark)
 
     def renumber(self, numbering: Numbering) -> None:
-        """Labels the images by what `numbered_as` returned."""
+        """Sets the labels to a result of `numbered_as`."""
         self.numbering = numbering
         if numbering.remark:
             report(numbering.remark)
 
     @contextmanager
     def _read(self, index: int) -> Iterator[Image.Image]:
-        """The open image; where it cannot be read, now or by the transform, the error names it."""
+        """Opens an image; an error names it, also if the transform raises it."""
         row = int(self._images[index])
         with named(self.reader.filename(row, absolute=True)):
             stream, _ = self.reader[row]
@@ -204,7 +204,7 @@ class LabeledImages(Dataset):
         return LabelStore(path)
 
     def _join(self, store: LabelStore) -> np.ndarray:
-        """Row of the store for each image; images that the annotator skipped are left out."""
+        """Row in the store of each image; leaves out images that the annotator skipped."""
         keys = image_keys(self.reader)
         rows = store.indices(keys)
         lacking = np.flatnonzero(rows < 0)
@@ -228,7 +228,7 @@ class LabeledImages(Dataset):
         return rows[self._images]
 
     def _share_classes(self, store: LabelStore) -> None:
-        """Bring labels and maps to the same classes: those of the images with a class map, else the annotator's."""
+        """Brings labels and maps to the same classes: the image classes with a class map, else the annotator's."""
         names, count = store.class_names, store.num_classes
         if self.class_map is not None:
             image_classes = self.class_names or self.num_classes or None
@@ -253,13 +253,13 @@ def _count_from_one(names: Sequence[str]) -> bool:
 
 @contextmanager
 def random_state_of(seed: int, epoch: int, index: int) -> Iterator[None]:
-    """Seeds the global `random`, NumPy and torch CPU generators for one sample, and puts them back afterwards."""
+    """Seeds the global `random`, NumPy and torch CPU generators for one sample and restores them afterwards."""
     saved = random.getstate(), np.random.get_bit_generator(), torch.get_rng_state()
     words = np.random.SeedSequence([seed, epoch, index]).generate_state(3)
     random.seed(int(words[0]))
-    # another generator for as long: putting back the state of one takes ten times as long
-    own = _spare_generators.pop() if _spare_generators else np.random.MT19937()
-    np.random.set_bit_generator(own)
+    # swap NumPy's bit generator: restoring its state takes ten times as long
+    spare = _spare_generators.pop() if _spare_generators else np.random.MT19937()
+    np.random.set_bit_generator(spare)
     np.random.seed(words[1])
     torch.default_generator.manual_seed(int(words[2]))
     try:
@@ -267,7 +267,7 @@ def random_state_of(seed: int, epoch: int, index: int) -> Iterator[None]:
     finally:
         random.setstate(saved[0])
         np.random.set_bit_generator(saved[1])
-        _spare_generators.append(own)
+        _spare_generators.append(spare)
         torch.set_rng_state(saved[2])
 
 

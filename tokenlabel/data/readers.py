@@ -18,22 +18,22 @@ from tokenlabel.files.reading import open_regular, relative_name
 def open_images(source: str | Path, split: str = 'train') -> ImageReader:
     """Open images in any of these layouts:
 
-    - a folder tree (see `tokenlabel.files.folder_walk`), the class of an image being the folder it lies in
-      (`root/class/image.jpg`), numbered as by timm; where images lie in the root itself, there are no classes;
-    - a tar of such a tree, or a folder of tars, one per class: keys are those of the unpacked tree;
+    - a folder tree (see `tokenlabel.files.folder_walk`); an image's class is its folder (`root/class/image.jpg`),
+      numbered as in timm; if the root itself holds images, there are no classes;
+    - a tar of such a tree, or a folder of tars, one per class; keys are those of the unpacked tree;
     - WebDataset shards: a folder, a tar or a pattern (`wds/shards-{000..031}.tar`) of tars that hold `key.jpg` beside
-      `key.cls` or `key.json` (its `label`). They are recognised; `wds/PATH` insists. Keys are `shard/key.jpg`;
-    - `hfds/NAME`: a dataset of the Hugging Face hub, or a local one by its path. Keys are the paths that it names, or
-      `split/000012345` where these are not unique.
+      `key.cls` or `key.json` (its `label`). They are detected; `wds/PATH` forces this layout. Keys are `shard/key.jpg`;
+    - `hfds/NAME`: a dataset of the Hugging Face hub, or a local one by its path. Keys are the paths in the dataset, or
+      `split/000012345` if these are not unique.
 
     Args:
-        source: path, or `wds/` or `hfds/` and what follows. Such a one as text: a Path shortens `hfds//data/flowers`.
-        split: of a Hugging Face dataset, or of shards that say theirs in `_info.json` or in their names. A folder is
-            read as it is.
+        source: path, or `wds/...` or `hfds/...`. Give the latter as str, because Path shortens `hfds//data/flowers`.
+        split: split of a Hugging Face dataset, or of shards that state their split in `_info.json` or in their names.
+            Ignored for a folder.
 
     Raises:
-        UserError: nothing there, no image in it, tars that cannot be read, names that occur twice, or a layout that
-            can only be streamed.
+        UserError: the source is missing or has no images, a tar cannot be read, a name occurs twice, or the layout can
+            only be streamed.
     """
     source = str(source)
     prefix, _, rest = source.partition('/')
@@ -53,7 +53,7 @@ def open_images(source: str | Path, split: str = 'train') -> ImageReader:
         )
     if os.path.isdir(root):
         found = find_files(source, IMAGE_SUFFIXES)
-        # Folders go first: tars may be left over beside what was unpacked from them.
+        # Folders take precedence: tars may remain beside their unpacked contents.
         if found.names:
             return FolderImages(source, found)
         if tars := tars_in(root):
@@ -69,7 +69,7 @@ def open_images(source: str | Path, split: str = 'train') -> ImageReader:
 
 
 class FolderImages(ImageReader):
-    """A folder tree; classes are the folders that images lie in."""
+    """A folder tree; an image's class is its folder."""
 
     def __init__(self, root: str, found: Found) -> None:
         parents = [name.rpartition('/')[0] for name in found.names]
@@ -83,7 +83,7 @@ class FolderImages(ImageReader):
 
 
 def _report_folders(root: str, parents: list[str], found: Found) -> None:
-    """Say what in a tree of class folders may be a slip, as it decides how classes are numbered."""
+    """Reports likely mistakes in a tree of class folders, because they change the numbering of the classes."""
     if parents != [''] and parents[0] == '':
         first = next(name for name in found.names if '/' not in name)
         report(f'{root}: images such as {first} lie beside the class folders, so that no image has a class.')
@@ -102,13 +102,13 @@ def _report_folders(root: str, parents: list[str], found: Found) -> None:
 
 
 class HubImages(ImageReader):
-    """A dataset of the Hugging Face hub or of a local folder. The first column of images is read, and the labels in
-    `label` or else in the first column of classes.
+    """A dataset of the Hugging Face hub or of a local folder. Reads the first image column, and labels from the column
+    `label` or else from the first column of classes.
 
-    timm's reader of these expects columns of certain names, and decodes a row to tell its name.
+    timm's reader expects fixed column names, and decodes a row to get its file name.
 
     Raises:
-        UserError: the package `datasets` is missing, the dataset or its split, or it has no images.
+        UserError: the package `datasets`, the dataset or its split is missing, or the split has no images.
     """
 
     def __init__(self, name: str, split: str) -> None:
@@ -119,7 +119,7 @@ class HubImages(ImageReader):
         try:
             data = datasets.load_dataset(name, split=split)
         except Exception as error:
-            # the hub's clients raise errors of many kinds
+            # the hub's clients can raise many exceptions
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise UserError(f'hfds/{name} has no split {split} that can be read ({reason}).') from error
         kinds = data.features
@@ -147,7 +147,7 @@ class HubImages(ImageReader):
 
 
 def _path_keys(images, name: str) -> list[str] | None:
-    """Paths in a column of images, below the dataset's folder; None where some are missing or the same."""
+    """Paths in an image column, below the dataset's folder; None if some are missing or not unique."""
     paths = images.flatten()[images.type.get_field_index('path')].to_pylist()
     if None in paths or len(set(paths)) < len(paths):
         return None

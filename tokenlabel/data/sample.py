@@ -1,4 +1,4 @@
-"""What a training sample and a batch of them hold, from the dataset to the loss."""
+"""The fields of a training sample and of a batch, from the dataset to the loss."""
 
 from typing import NotRequired, TypedDict
 
@@ -8,18 +8,18 @@ from tokenlabel.transforms.mix_images import ImageMix
 
 
 class Sample(TypedDict):
-    """An image and what it is trained towards.
+    """An image and its training targets.
 
     Attributes:
         image: uint8 [3, H, W].
-        label: class of the image, -1 where it has none.
+        label: class of the image, -1 for none.
         index: number of the sample in its dataset.
         view: float64 [2, 3], from the model input to the source image.
-        scores: float16 [k, S, S], of the k best classes of each cell of the score map, best first.
-        classes: int32 [k, S, S], these classes.
+        scores: float16 [k, S, S], scores (logits) of the k best classes of each cell of the score map, best first.
+        classes: int32 [k, S, S], class ids of these scores.
         map_view: float64 [2, 3], from the score map to the source image.
 
-    The last four come with a label store.
+    The last four are present only with a label store.
     """
 
     image: Tensor
@@ -42,7 +42,7 @@ class Batch(TypedDict):
         scores: float16 [B, k, S, S].
         classes: int32 [B, k, S, S].
         map_view: float64 [B, 2, 3], on the host.
-        mix: how CutMix or Mixup mixed the images; absent where they are not mixed.
+        mix: how CutMix or Mixup mixed the images; absent without mixing.
     """
 
     image: Tensor

@@ -1,4 +1,4 @@
-"""The order of training samples: endless, skippable, the same for any number of loader workers."""
+"""The training sampler: endless, resumable, and independent of the number of loader workers."""
 
 from collections.abc import Iterator, Sized
 
@@ -10,9 +10,9 @@ from tokenlabel.errors import UserError
 
 
 class SampleIndex(int):
-    """Number of a sample in its dataset, and the epoch it is read in: what a sample's augmentation is a function of.
+    """Index of a sample in its dataset, with the epoch as an attribute; both determine the sample's augmentation.
 
-    To a dataset that knows nothing of epochs it is a plain number.
+    Other datasets can use it as a plain int.
     """
 
     epoch: int
@@ -27,27 +27,27 @@ class SampleIndex(int):
 
 
 class EndlessSampler(Sampler):
-    """Epoch after epoch, each a permutation given by (seed, epoch), dealt out to the processes one by one.
+    """Endless sampler: each epoch is a permutation given by (seed, epoch), distributed over the ranks.
 
-    Yields `SampleIndex`, so that a dataset can make a sample's augmentation a function of (seed, epoch, index).
-    All processes together read one endless stream; process `rank` takes positions rank, rank + world_size, ...
-    Resuming is arithmetic: `skip(n)` moves on without touching a sample.
+    Yields `SampleIndex`, so that a dataset can make a sample's augmentation a function of (seed, epoch, index). All
+    ranks read one endless stream; rank r takes positions r, r + world_size, ... Resuming needs no data: `skip(n)` only
+    changes the position.
 
     With repeated augmentation (Hoffer et al. 2020) the copies of an image follow each other, so that they share a batch
-    or a step of several processes. An epoch keeps its length: it shows a part of the images, another in each epoch. The
-    order is that of timm's `RepeatAugSampler`. The epoch of a copy is `epoch * repeats + copy`, so that each
-    is augmented in its own way.
+    or an iteration of several ranks. An epoch keeps its length, so it shows only a part of the images, a different one
+    in each epoch. The order is that of timm's `RepeatAugSampler`. The epoch of a copy is `epoch * repeats + copy`, so
+    that all copies are augmented differently.
 
     Args:
-        dataset: anything with a length, in samples.
-        seed: the same on all processes; None counts as 0.
-        shuffle: False keeps the dataset's own order in every epoch.
-        repeats: times that each image of an epoch is shown in it, each time augmented anew.
-        rank: this process; taken from `torch.distributed` when None.
-        world_size: number of processes; taken from `torch.distributed` when None.
+        dataset: any object with a length, in samples.
+        seed: the same on all ranks; None means 0.
+        shuffle: False keeps the dataset's order in every epoch.
+        repeats: number of differently augmented copies of each image in an epoch.
+        rank: rank of this process; taken from `torch.distributed` if None.
+        world_size: number of processes; taken from `torch.distributed` if None.
 
     Raises:
-        UserError: `repeats` is no whole number from 1 on.
+        UserError: `repeats` is not a whole number of at least 1.
     """
 
     def __init__(
@@ -87,11 +87,11 @@ class EndlessSampler(Sampler):
             position += self.world_size
 
     def __len__(self) -> int:
-        """Samples of one epoch that fall to this process, rounded up: what the length of a loader is counted from."""
+        """Samples per epoch of this rank, rounded up; gives the length of the loader."""
         return -(-self.num_samples // self.world_size)
 
     def skip(self, num_samples: int) -> None:
-        """Starts every later iteration `num_samples` further on in this process's part of the stream."""
+        """Moves the start of later iterators forward by `num_samples` of this rank's samples."""
         self.num_skipped += num_samples
 
     def _order(self, epoch: int) -> torch.Tensor:

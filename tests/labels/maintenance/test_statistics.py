@@ -59,7 +59,7 @@ def test_agreement_is_over_the_cells_of_images_with_a_map_and_a_label(store):
 def test_without_labels_there_is_no_agreement(store):
     statistics = store_statistics(store, UNKNOWN)
     assert statistics.agreement is None
-    assert 'not known' in describe_store(store, statistics)
+    assert 'unknown without labels' in describe_store(store, statistics)
 
 
 def test_the_histogram_counts_the_best_score_of_every_cell(store):

@@ -206,7 +206,7 @@ class TestMapsThatCannotBeUsed:
         name, value, said = {
             'nan': ('scores', np.nan, 'has scores that are not finite'),
             'infinite': ('scores', np.inf, 'has scores that are not finite'),
-            'class': ('classes', 7, 'names (class 7 of 7|a class beyond the 7)'),
+            'class': ('classes', 7, 'names (class 7 of 7|a class outside the 7)'),
             'size': ('sizes', [5, 0], '(is 5 x 0 pixels|has a width but no height)'),
         }[request.param]
         array = np.load(store.path / f'{name}-00000.npy', mmap_mode='r+')

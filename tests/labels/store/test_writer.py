@@ -192,7 +192,7 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
         ([], {}, 'No images'),
         (['a', 'b', 'a'], {}, 'Image a is listed twice'),
         (['a', ''], {}, 'no name'),
-        (['a'], {'k': 8}, '8 scores per location were asked of an annotator with 7 classes'),
+        (['a'], {'k': 8}, "8 scores per location are more than the annotator's 7 classes"),
         (['a'], {'class_names': ['x']}, '1 class names for 7 classes'),
         (['a'], {'view': {'rule': 'fisheye', 'size': 32}}, "View rule 'fisheye' is unknown"),
     ],

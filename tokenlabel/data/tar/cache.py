@@ -1,4 +1,4 @@
-"""Indices of tars that were read before, in the user's cache folder: a million headers take half a minute."""
+"""Cache of tar indices in the user's cache folder: reading a million headers takes half a minute."""
 
 import contextlib
 import hashlib
@@ -16,14 +16,14 @@ from tokenlabel.errors import UserError
 from tokenlabel.files.folder_walk import Skipped
 from tokenlabel.files.writing import write_atomically
 
-FORMAT = 1  # raised whenever the same tar would get another index
-LEAST = 1000  # images; smaller tars are read as fast
+FORMAT = 1  # increase when the index of an unchanged tar would change
+LEAST = 1000  # images; smaller tars are not worth caching
 
 
 def cached_index(path: Path, suffixes: Collection[str]) -> TarIndex:
-    """As `index_tar`, from the cache where the file has not changed since: `$XDG_CACHE_HOME/tokenlabel/tars`.
+    """As `index_tar`, from the cache `$XDG_CACHE_HOME/tokenlabel/tars` if the tar has not changed.
 
-    A cache that cannot be read or written costs time and nothing else.
+    If the cache cannot be read or written, the tar is read instead.
     """
     file = _place(path, suffixes)
     if file is not None:
@@ -38,7 +38,7 @@ def cached_index(path: Path, suffixes: Collection[str]) -> TarIndex:
 
 
 def _place(path: Path, suffixes: Collection[str]) -> Path | None:
-    """Where the index of a tar belongs, by its path, size and time of change; None where there is no such tar."""
+    """Cache file of a tar, named by its path, size and modification time; None if the tar is missing."""
     try:
         status = path.stat()
         folder = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
@@ -49,7 +49,7 @@ def _place(path: Path, suffixes: Collection[str]) -> Path | None:
 
 
 def _packed(index: TarIndex) -> bytes:
-    """An npz file: names behind each other, each ended by a zero byte, places, and the rest as JSON."""
+    """An npz file: zero-terminated names, offsets and sizes, and the rest as JSON."""
     about = json.dumps({'labels': index.labels, 'skipped': index.skipped.counts}).encode()
     names = ''.join(f'{name}\0' for name in index.names).encode('utf-8', 'surrogateescape')
     buffer = BytesIO()
@@ -63,7 +63,7 @@ def _packed(index: TarIndex) -> bytes:
 
 
 def _read(file: Path) -> TarIndex:
-    with np.load(file, allow_pickle=False) as packed:  # which checks the zip's checksums
+    with np.load(file, allow_pickle=False) as packed:  # checks the zip's checksums
         names = packed['names'].tobytes().decode('utf-8', 'surrogateescape').split('\0')[:-1]
         offsets, sizes = packed['places'].tolist()
         about = json.loads(packed['about'].tobytes())

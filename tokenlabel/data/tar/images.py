@@ -22,7 +22,7 @@ from tokenlabel.files.reading import explained, read_json, relative_name
 from tokenlabel.files.tar_members import TarFiles
 
 _MAX_SHARDS, _MAX_BRACES = 10**6, 100  # in a pattern
-# what the last word of `key.mask.png` may be, where the image itself need not be there as an image
+# last words of companion images such as `key.mask.png`, even if their main image is missing
 _COMPANIONS = re.compile(
     r'(masks?|seg|segmentation|semantic|instances?|panoptic|labels?|gt|targets?|annotations?|depth|normals?|edges?|flow'
     r'|alpha|trimap|matte)[-_]?\d*'
@@ -38,10 +38,10 @@ def open_tars(source: str, tars: Sequence[Path], split: str, shards: bool = Fals
     """Open tars: as WebDataset shards if the first holds labels beside its images, else as class folders.
 
     Args:
-        source: what was asked for.
+        source: path or pattern given by the user.
         tars: files, at least one.
-        split: of shards; those of other splits are left out.
-        shards: take them for WebDataset shards in any case.
+        split: split of shards to read.
+        shards: treat them as WebDataset shards in any case.
 
     Raises:
         UserError: as `open_images`.
@@ -66,13 +66,13 @@ def open_tars(source: str, tars: Sequence[Path], split: str, shards: bool = Fals
 
 
 class TarImages(ImageReader):
-    """Images in tars, read by their position.
+    """Images in tars, read by their offset.
 
     Args:
-        source: what was asked for.
+        source: path or pattern given by the user.
         tars: files.
-        images: (key, number of the tar, offset, size) of each image.
-        targets: their classes.
+        images: (key, number of the tar, offset, size) of each image; offset and size in bytes.
+        targets: class of each image, -1 for none.
         class_to_idx: class name -> class.
     """
 
@@ -94,7 +94,7 @@ class TarImages(ImageReader):
 
 
 def _tree_images(source: str, indices: dict[Path, TarIndex]) -> TarImages:
-    """Classes are folders, or tars in whose root images lie; a single tar that was asked for by name is the root."""
+    """Images of class folders in tars; a tar is the class of the images in its root, unless it is `source` itself."""
     images = []
     for number, (tar, index) in enumerate(indices.items()):
         folder = '' if tar == Path(source) else f'{tar.stem}/'
@@ -106,7 +106,7 @@ def _tree_images(source: str, indices: dict[Path, TarIndex]) -> TarImages:
 
 
 def _shard_images(source: str, indices: dict[Path, TarIndex], skipped: Skipped) -> TarImages:
-    """One image of each sample, with its label; the others are added to what is skipped."""
+    """One image of each sample, with its label; other images are added to `skipped`."""
     images, labels = [], []
     for number, (tar, index) in enumerate(indices.items()):
         keys = _sample_keys(index.names)
@@ -133,9 +133,9 @@ def _shard_images(source: str, indices: dict[Path, TarIndex], skipped: Skipped) 
 def _sample_keys(names: Sequence[str]) -> list[str | None]:
     """The key of each image's sample; None for images that accompany another one, such as `key.mask.png`.
 
-    WebDataset ends a key at the first dot of a file's name, and so takes `clip_2.0_001.jpg` for something that belongs
-    to `clip_2`. Here a key goes to the last dot. An image accompanies another one if the words between say so, or if
-    they begin with a letter and the other is there.
+    WebDataset ends a key at the first dot of a file name, so `clip_2.0_001.jpg` would belong to the sample `clip_2`.
+    Here a key ends at the last dot. An image accompanies another one if its last word is a known one such as `mask`, or
+    if the word after the other image's name begins with a letter.
     """
     stems = [posixpath.splitext(name)[0] for name in names]
     known = set(stems)
@@ -155,10 +155,10 @@ def _preference(name: str) -> int:
 
 
 def tars_in(folder: Path) -> list[Path]:
-    """The tars that lie in a folder itself, but for hidden ones.
+    """The tars directly in a folder, without hidden ones.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the folder cannot be read.
     """
     try:
         names = [entry.name for entry in os.scandir(folder)]
@@ -175,7 +175,7 @@ def find_shards(path: str) -> list[Path]:
     """Tars at a path: a file, a folder of them, or a pattern with braces and wildcards.
 
     Raises:
-        UserError: there are none, or not all that the pattern names.
+        UserError: there are none, or a tar of the pattern is missing.
     """
     if os.path.isdir(path):
         shards = tars_in(Path(path))
@@ -183,7 +183,7 @@ def find_shards(path: str) -> list[Path]:
         shards = {}
         if path.count('{') > _MAX_BRACES:
             raise UserError(f'wds/{path} has more than {_MAX_BRACES} braces: give fewer.')
-        # one after the other: a pattern names any number, and the first that is missing ends it
+        # lazily: a pattern can expand to any number of names, and the first missing file raises
         for count, name in enumerate(_expand_braces(path)):
             if count == _MAX_SHARDS:
                 raise UserError(f'wds/{path} names more than {_MAX_SHARDS} shards: give fewer.')
@@ -203,7 +203,7 @@ def _check_is_file(shard: Path) -> None:
 
 
 def _expand_braces(pattern: str) -> Iterator[str]:
-    """`{000..031}` counts, `{a,b}` lists, as in a shell; one name after the other."""
+    """Expands `{000..031}` and `{a,b}` lazily, as a shell does."""
     found = re.search(r'\{([^{}]*)\}', pattern)
     if found is None:
         yield pattern
@@ -218,7 +218,7 @@ def _expand_braces(pattern: str) -> Iterator[str]:
 
 
 def _of_split(shards: Sequence[Path], split: str) -> list[Path]:
-    """The shards of a split: by `_info.json` beside them, else by a word in their names; all, where nothing tells."""
+    """The shards of a split, by `_info.json` beside them or else by a word in their names; all if neither states it."""
     named = _splits_of_info(shards[0].parent) or _splits_of_names(shards)
     if not named:
         return list(shards)
@@ -234,7 +234,7 @@ def _of_split(shards: Sequence[Path], split: str) -> list[Path]:
 
 
 def _splits_of_info(folder: Path) -> dict[str, set[str]] | None:
-    """Split -> file names, from the file that timm's writers leave beside shards."""
+    """Split -> file names, from the info file that timm writes beside shards."""
     file = next((file for file in (folder / '_info.json', folder / 'info.json') if file.is_file()), None)
     if file is None:
         return None

@@ -1,4 +1,4 @@
-"""The images and labels of a tar, found by its headers."""
+"""Index of the images and labels in a tar, from its headers."""
 
 import json
 import os
@@ -23,8 +23,8 @@ class TarIndex(NamedTuple):
     Attributes:
         names: posix path of each image below the tar.
         offsets, sizes: of each image in the file, in bytes.
-        labels: what `key.cls`, or `label` in `key.json`, says of the image `key.jpg`, as WebDataset pairs them; by key.
-        skipped: what was passed over.
+        labels: key -> label from `key.cls`, or from `label` in `key.json`, as WebDataset pairs them with `key.jpg`.
+        skipped: files that were skipped.
     """
 
     names: list[str]
@@ -41,15 +41,15 @@ class TarIndex(NamedTuple):
 
 
 def index_tar(path: Path, suffixes: Collection[str]) -> TarIndex:
-    """Find the images of a tar by its headers; of the rest only labels are read.
+    """Finds the images of a tar by its headers and reads its labels; other contents are not read.
 
     Args:
         path: the file, not compressed.
-        suffixes: of images, lower case with their dot.
+        suffixes: image suffixes in lower case with their dot.
 
     Raises:
-        UserError: the file is missing, compressed, damaged, holds tars, a label that cannot be read, or a name that
-            leads out of the tar.
+        UserError: the file is missing, compressed or damaged, or holds tars, an unreadable label or a name that leads
+            out of the tar.
     """
     index = TarIndex([], [], [], {}, Skipped())
     try:
@@ -82,7 +82,7 @@ class _Reading:
         self.labels_with_dots: list[tuple[str, Member]] = []
 
     def read(self) -> None:
-        """Read all of it."""
+        """Reads the whole tar."""
         for entry in entries(self.file):
             self._add(entry)
         if self.links:
@@ -120,7 +120,7 @@ class _Reading:
             )
 
     def _add_links(self) -> None:
-        """Add the images that links lead to, under the links' names."""
+        """Adds the targets of links as images under the links' names."""
         places = dict(zip(self.index.names, zip(self.index.offsets, self.index.sizes, strict=True), strict=True))
         for name, target in self.links:
             if target in places:
@@ -138,7 +138,7 @@ class _Reading:
 
 
 def _target(link: Link) -> str:
-    """The name that a link leads to, as the index has it."""
+    """The normalised name of a link's target."""
     base = posixpath.dirname(link.name) if link.is_symbolic else ''
     return posixpath.normpath(posixpath.join(base, link.target))
 

@@ -232,7 +232,7 @@ def _remembered(batches: Iterator[range], memory: deque[range]) -> Iterator[rang
 def _is_released_map(maps: Any) -> bool:
     if not isinstance(maps, torch.Tensor) or maps.layout != torch.strided or maps.device.type != 'cpu':
         return False
-    # a small storage can be viewed with any shape, so compare its size too
+    # limit the size: a few stored bytes can be a view of any shape
     if not maps.is_floating_point() or maps.ndim != 4 or 2 * maps.numel() > MAX_MAP_BYTES:
         return False
     return len(maps) == 2 and maps.shape[1] > 0 and maps.shape[2] == maps.shape[3] > 0

@@ -1,4 +1,4 @@
-"""Writing a label store in a thread of its own, while the next images are being annotated."""
+"""Writes a label store in a background thread, while the next images are annotated."""
 
 import queue
 import threading
@@ -12,14 +12,14 @@ from tokenlabel.labels.store.writer import LabelWriter
 
 
 class BackgroundWriter:
-    """Hands batches to a `LabelWriter` from a thread, in order; those that wait are written with one sync.
+    """Passes batches to a `LabelWriter` from a thread, in order; all waiting batches share one fsync.
 
-    Used in a `with` block, which ends once everything handed in is on disk, also when an exception ends it. What goes
-    wrong in the thread is raised at the next `write`, or at the end of the block.
+    Use it in a `with` block. The block ends when all batches are on disk, even after an exception. Errors of the thread
+    are raised by the next `write`, or at the end of the block.
 
     Args:
         writer: receives the batches; nothing else may write to it meanwhile.
-        depth: batches that may wait; `write` blocks while there are so many.
+        depth: size of the queue; `write` blocks while it is full.
     """
 
     def __init__(self, writer: LabelWriter, depth: int = 8) -> None:
@@ -39,15 +39,15 @@ class BackgroundWriter:
         wait: Callable[[], None] = lambda: None,
         written: Callable[[], None] = lambda: None,
     ) -> None:
-        """Hand in a batch, as for `LabelWriter.write`.
+        """Queues a batch for `LabelWriter.write`.
 
         Args:
-            batch, scores, classes, sizes: tensors on the CPU; they must not change any more.
-            wait: called in the thread before the tensors are read, such as to wait for copies from a GPU.
+            batch, scores, classes, sizes: as in `LabelWriter.write`, but CPU tensors, which must not change afterwards.
+            wait: called in the thread before the tensors are read, for example to wait for copies from a GPU.
             written: called in the thread once the batch is on disk.
 
         Raises:
-            whatever went wrong in the thread before.
+            any earlier error of the thread.
         """
         self._raise()
         self._jobs.put(_Job(batch, (scores, classes, sizes), wait, written))
@@ -56,7 +56,7 @@ class BackgroundWriter:
         """Wait until everything is on disk.
 
         Raises:
-            whatever went wrong in the thread.
+            any error of the thread.
         """
         self._finish()
         self._raise()
@@ -85,7 +85,7 @@ class BackgroundWriter:
             with suppress(queue.Empty):
                 while True:
                     waiting.append(self._jobs.get_nowait())
-            # After an error the queue is still emptied, so that nobody who hands in a batch waits for ever.
+            # After an error, keep emptying the queue, so that `write` never blocks forever.
             if self._error is None:
                 try:
                     self._write([job for job in waiting if job is not None])

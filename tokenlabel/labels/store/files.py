@@ -1,4 +1,4 @@
-"""The files of a label store: what they hold, and reading them by memory map."""
+"""The array files of a label store: names, dtypes and shapes, and reading by memory map."""
 
 import hashlib
 import math
@@ -16,14 +16,14 @@ from tokenlabel.errors import UserError
 from tokenlabel.files.reading import explained, open_regular
 
 ARRAYS = ('scores', 'classes', 'sizes')
-# type and shape of an array; a type of length 0, as `S`, and a size None stand for any
+# dtype and shape of an array; a dtype of length 0, such as `S`, matches any length, and a size None any size
 Layout = tuple[np.dtype, tuple[int | None, ...]]
 MAGIC = b'\x93NUMPY\1\0'  # and the format, 1.0
 HEADER = re.compile(
     rb"\{'descr': '([<>|=\w\[\]]{1,12})', 'fortran_order': False, 'shape': \(((?:\d{1,18},? ?)*)\), \} *\n"
 )
 RESTORE = 'restore it from a copy, or make the store again'
-RESUME = 'make room or choose another folder, then run again to resume'  # where the disk fails
+RESUME = 'make room or choose another folder, then run again to resume'  # after disk errors
 
 
 def num_shards(meta: dict) -> int:
@@ -32,7 +32,7 @@ def num_shards(meta: dict) -> int:
 
 
 def shard_size(meta: dict, shard: int) -> int:
-    """Images in a shard: all are equally long but the last."""
+    """Number of images in a shard; all shards but the last have the same size."""
     return min(meta['images_per_shard'], meta['num_images'] - shard * meta['images_per_shard'])
 
 
@@ -59,12 +59,12 @@ def file_names(meta: dict) -> Iterator[str]:
 
 
 def check_arrays(path: Path, meta: dict, shards: Iterable[int] | None = None) -> None:
-    """Look at the headers and sizes of a store's scores, classes and image sizes; no map is read.
+    """Checks headers and lengths of a store's files of scores, classes and image sizes, without reading a map.
 
     Args:
         path: the store.
         meta: its `meta.json`.
-        shards: only these; None looks at all.
+        shards: shards to check; None checks all.
 
     Raises:
         UserError: a file is missing, cannot be read, or is of another type, shape or length.
@@ -81,7 +81,7 @@ def map_array(path: Path, expected: Layout, scattered: bool = False) -> np.ndarr
     Args:
         path: the file.
         expected: its type and shape.
-        scattered: rows will be read in random order, so that reading ahead of them is wasted.
+        scattered: rows will be read in random order, so disable read-ahead.
 
     Raises:
         UserError: as `check_arrays`.
@@ -105,8 +105,8 @@ def file_digest(path: Path) -> str:
 
 @contextmanager
 def _opened(path: Path, expected: Layout) -> Iterator[tuple[BinaryIO, Layout, int]]:
-    """A `.npy` file, its type and shape, and the byte where its values begin. What its header says is what was
-    expected, and the file is as long as it says: beyond its end a memory map would end the process."""
+    """A `.npy` file, its dtype and shape, and the offset of its values in bytes. Checks header and length: reading
+    beyond the end of a memory-mapped file would kill the process."""
     try:
         file = open_regular(path)
     except FileNotFoundError as error:
@@ -127,19 +127,19 @@ def _opened(path: Path, expected: Layout) -> Iterator[tuple[BinaryIO, Layout, in
 
 
 def _header(path: Path, file: BinaryIO) -> Layout:
-    """Type and shape from the header of a file, left behind it. NumPy would evaluate the header as Python, which takes
-    time and raises nearly anything where it is damaged."""
+    """Dtype and shape from a file's header; leaves the file position behind it. NumPy evaluates the header as Python,
+    which is slow and can raise almost any exception if the header is damaged."""
     try:
         start = file.read(10)
         match = HEADER.fullmatch(file.read(int.from_bytes(start[8:], 'little')))
     except OSError as error:
         raise UserError(f'{path} cannot be read {explained(error)}.') from error
     if start[:8] != MAGIC or match is None:
-        raise UserError(f'{path} is damaged (it begins as no array of a label store does): {RESTORE}.')
+        raise UserError(f'{path} is damaged (its header is not one of a label store): {RESTORE}.')
     try:
         return np.dtype(match[1].decode()), tuple(map(int, re.findall(rb'\d+', match[2])))
     except (TypeError, ValueError) as error:
-        raise UserError(f'{path} is damaged (it is of no type that there is): {RESTORE}.') from error
+        raise UserError(f'{path} is damaged (its dtype does not exist): {RESTORE}.') from error
 
 
 def _fits(there: Layout, expected: Layout) -> bool:

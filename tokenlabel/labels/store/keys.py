@@ -11,13 +11,14 @@ from tokenlabel.errors import UserError
 from tokenlabel.files.reading import relative_name
 from tokenlabel.labels.store.files import RESTORE, map_array
 
-CHUNK = 2**14  # keys looked at together: their bytes stay in the cache of a CPU
+CHUNK = 2**14  # keys checked together: their bytes fit into a CPU's cache
 
 
 class Names(Sequence[str]):
     """Names in one array of UTF-8 bytes.
 
-    Millions of str objects would be copied into every loader worker little by little, as their reference counts change.
+    Millions of str objects would slowly be copied into every loader worker, because reading changes their reference
+    counts.
 
     Attributes:
         encoded: bytes [n], zero-padded.
@@ -41,7 +42,7 @@ class Names(Sequence[str]):
 
 
 class Keys(Names):
-    """The image keys of a store, sorted; looked up by binary search in the (memory-mapped) file."""
+    """The sorted image keys of a store, looked up by binary search in the (memory-mapped) file."""
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and bool(self.rows([key])[0] >= 0)
@@ -49,8 +50,8 @@ class Keys(Names):
     def rows(self, keys: Iterable[str]) -> np.ndarray:
         """Position of each key, int64; -1 where it is not in the store."""
         width = self.encoded.dtype.itemsize
-        # What no file can be called, or is longer than all that the store holds, is not in it. Nor is the empty key,
-        # which stands for such.
+        # Keys that are no valid file name, or longer than all keys of the store, are not in it. They become the empty
+        # key, which is never in a store.
         encoded = [_query(key) for key in keys]
         queries = np.array([key if len(key) <= width else b'' for key in encoded], dtype=self.encoded.dtype)
         rows = np.minimum(np.searchsorted(self.encoded, queries), len(self) - 1)
@@ -63,10 +64,10 @@ def image_keys(reader: Any) -> list[str]:
 
 
 def encode_keys(keys: Sequence[str]) -> np.ndarray:
-    """Keys as a zero-padded UTF-8 array [n] in the same order; its sorting is that of the store.
+    """Keys as a zero-padded UTF-8 array [n], in the same order; sorting it gives the order of the store.
 
     Raises:
-        UserError: no keys, or a key that is empty, occurs twice or is no path below a folder.
+        UserError: there are no keys, or a key is empty, occurs twice or is not a path below a folder.
     """
     if not len(keys):
         raise UserError('No images to annotate.')
@@ -91,8 +92,8 @@ def read_keys(path: Path, meta: dict) -> np.ndarray:
     """The keys of the store at `path`, bytes [n], over their memory-mapped file.
 
     Raises:
-        UserError: the file is missing, cannot be read, or holds other than as many paths as `meta` says, sorted and
-            each once.
+        UserError: the file is missing or cannot be read, or its keys are not sorted, not unique, no paths below a
+            folder, or not as many as `meta` says.
     """
     file = path / 'keys.npy'
     encoded = map_array(file, (np.dtype('S'), (None,)))
@@ -111,12 +112,12 @@ def read_keys(path: Path, meta: dict) -> np.ndarray:
 
 
 def decode_key(key: bytes) -> str:
-    """The name whose bytes these are."""
+    """The key as str."""
     return key.decode('utf-8', 'surrogateescape')
 
 
 def _check_paths(encoded: np.ndarray, source: str | Path) -> None:
-    """Raise `UserError` where a key is no path below a folder, as it may become part of one, or not in normal form."""
+    """Raises `UserError` if a key is not a normalised path below a folder, because keys may become parts of paths."""
     width = encoded.dtype.itemsize
     for begin in range(0, len(encoded), CHUNK):
         chunk = np.ascontiguousarray(encoded[begin : begin + CHUNK])
@@ -126,7 +127,7 @@ def _check_paths(encoded: np.ndarray, source: str | Path) -> None:
         text = text.ravel()
         after_slashes = text[np.flatnonzero(text == ord('/')) + 1]
         num_letters = int(np.char.str_len(chunk).sum()) + len(chunk)
-        # where no part is empty or begins with a dot, none is '.' or '..'
+        # fast check: if no part is empty or begins with a dot, no part is '.' or '..'
         if np.count_nonzero(text) == num_letters and not np.isin(after_slashes, list(b'\0./')).any():
             continue
         for key in map(decode_key, chunk):
@@ -143,7 +144,7 @@ def _encode(key: str) -> bytes:
 
 
 def _query(key: str) -> bytes:
-    """A key to look up; empty for what no file can be called."""
+    """The bytes of a key to look up; empty if it is not a valid file name."""
     try:
         return b'' if '\0' in key else key.encode('utf-8', 'surrogateescape')
     except UnicodeEncodeError:

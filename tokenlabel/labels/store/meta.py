@@ -1,7 +1,7 @@
-"""`meta.json`, the record of a label store: what belongs in it, reading and writing it.
+"""`meta.json`, the record of a label store: its fields, reading and writing.
 
-It holds a checksum of all its other contents, and its text is that of `json.dumps`: any flipped bit makes it no JSON,
-changes what it says, or says the same in another text. Stores of earlier versions have no such checksum.
+It holds a checksum of its other fields, and its text is exactly that of `json.dumps`. Any flipped bit therefore makes
+it invalid JSON, changes a field, or changes the text only. Stores of earlier versions have no such checksum.
 """
 
 import hashlib
@@ -39,8 +39,8 @@ class MetaFile:
 
     Attributes:
         meta: its contents, checked, without the checksum.
-        has_checksum: whether it had one; if so, it is that of `meta`.
-        as_written: whether its text is the one that `write_meta` writes.
+        has_checksum: whether it has a checksum; if so, it matches `meta`.
+        as_written: whether its text is exactly what `write_meta` writes.
     """
 
     meta: dict[str, Any]
@@ -49,7 +49,7 @@ class MetaFile:
 
     @classmethod
     def read(cls, path: str | Path) -> 'MetaFile | None':
-        """That of the store at `path`, finished or not; None where there is none. Raises `UserError` as `read_meta`."""
+        """Reads the file of the store at `path`, finished or not; None if missing. Raises as `read_meta`."""
         file = Path(path) / 'meta.json'
         try:
             with open_regular(file) as stream:
@@ -62,7 +62,7 @@ class MetaFile:
 
     @classmethod
     def parse(cls, file: Path, data: bytes) -> 'MetaFile':
-        """That of these bytes; `file` is their name, for messages. Raises `UserError` as `read_meta`."""
+        """Parses `data`; `file` is the path for messages. Raises `UserError` as `read_meta`."""
         meta = _parsed(file, data)
         has_checksum, recorded = CHECKSUM in meta, meta.pop(CHECKSUM, None)
         _check(file, meta)
@@ -73,24 +73,24 @@ class MetaFile:
 
 
 def read_meta(path: str | Path) -> dict[str, Any] | None:
-    """Contents of a store's `meta.json`, finished or not, with every field in its range; None where there is none.
+    """Contents of a store's `meta.json`, finished or not, with every field in its range; None if missing.
 
     Raises:
-        UserError: it cannot be read, is damaged, of something else, or of a newer version.
+        UserError: the file cannot be read, is damaged, is not a label store's, or has a newer version.
     """
     file = MetaFile.read(path)
     return None if file is None else file.meta
 
 
 def write_meta(path: Path, meta: dict[str, Any]) -> None:
-    """Replace a store's `meta.json`, with the checksum of what it says."""
+    """Replaces a store's `meta.json` and adds its checksum."""
     write_atomically(path / 'meta.json', _text(meta, _digest(meta)))
 
 
 def check_listed(path: Path, meta: dict[str, Any]) -> None:
-    """Raise `UserError` where a finished store does not list a checksum of each of its files and of no others."""
+    """Raises `UserError` unless a finished store lists a checksum for each of its files and for no others."""
     file = path / 'meta.json'
-    # one by one, as a damaged number of images may be any
+    # lazily, because a damaged num_images can be huge
     unlisted = list(islice((name for name in file_names(meta) if name not in meta['checksums']), MAX_NAMED + 1))
     if unlisted:
         raise UserError(f'{file} has no checksum of {_few(unlisted)}: {RESTORE}.')
@@ -100,14 +100,14 @@ def check_listed(path: Path, meta: dict[str, Any]) -> None:
 
 
 def faults(meta: dict[str, Any]) -> Iterator[str]:
-    """What is wrong with the fields of a store, a clause each; all of them have to be there."""
+    """Problems of a store's fields, one clause each; all fields must be present."""
     unfit = [name for name, (fits, _) in FIELDS.items() if not fits(meta[name])]
     if unfit:
         yield from (f'{name} is {_short(meta[name])}, where {FIELDS[name][1]}' for name in unfit)
         return
     if meta['k'] > meta['num_classes']:
         yield (
-            f'{meta["k"]} scores per location were asked of an annotator with {meta["num_classes"]} classes: '
+            f"{meta['k']} scores per location are more than the annotator's {meta['num_classes']} classes: "
             f'choose k from 1 to {meta["num_classes"]}'
         )
     if meta['class_names'] is not None and len(meta['class_names']) != meta['num_classes']:
@@ -150,7 +150,7 @@ def _parsed(file: Path, data: bytes) -> dict[str, Any]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of a JSON text; of two equal names the last would count, without a word."""
+    """A JSON object as dict; refuses duplicate names, of which `json` would silently keep the last."""
     values = dict(pairs)
     if len(values) < len(pairs):
         raise ValueError('a name occurs twice')
@@ -171,7 +171,7 @@ def _digest(meta: dict[str, Any]) -> str:
 
 
 def _is_whole(value: Any, low: int, high: float) -> bool:
-    # a truth value is an int of Python
+    # bool is a subclass of int
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
@@ -188,7 +188,7 @@ def _is_grid(value: Any) -> bool:
 
 
 def _is_record(value: Any, levels: int = MAX_LEVELS) -> bool:
-    """JSON of finite numbers, nested less than so many levels deep."""
+    """Whether a JSON value has finite numbers only and is nested at most `levels` deep."""
     if isinstance(value, dict | list):
         inner = value.values() if isinstance(value, dict) else value
         return levels > 0 and all(_is_record(item, levels - 1) for item in inner)
@@ -201,7 +201,7 @@ def _are_checksums(value: Any) -> bool:
     )
 
 
-# what of each field is in order, and what belongs there
+# field: (whether a value is valid, description of valid values)
 FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     'format': (lambda value: value == FORMAT, f'{FORMAT!r} belongs'),
     'version': _whole(1, VERSION),

@@ -1,4 +1,4 @@
-"""Opening a finished label store, which checks it, and reading it by memory map."""
+"""Opens and checks a finished label store, and reads it by memory map."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +15,7 @@ from tokenlabel.transforms.view import View
 
 
 class LabelMap(NamedTuple):
-    """Score map of an image: `scores` float16 and `classes` unsigned, both [k, S, S]; `view` map -> source image."""
+    """Score map of an image: `scores` float16 and `classes` unsigned, [k, S, S]; `view` from map to source image."""
 
     scores: np.ndarray
     classes: np.ndarray
@@ -23,19 +23,19 @@ class LabelMap(NamedTuple):
 
 
 class StoreRecord:
-    """What a finished label store says of itself, checked: its `meta.json` and `keys.npy`. Its maps may be damaged.
+    """The checked `meta.json` and `keys.npy` of a finished label store. Its maps are not checked.
 
     Attributes:
         path: the directory.
         meta: contents of `meta.json`.
-        num_classes, class_names: of the annotator; names are None where they are not known.
+        num_classes, class_names: classes of the annotator; names are None if unknown.
         k, grid: scores kept per cell, and cells (S, S).
-        view_rule: what part of an image its map covers.
+        view_rule: the part of an image that its map covers.
         keys: image keys as a sorted sequence of str.
         skipped_rows: int64, positions of the images that have no map.
 
     Raises:
-        UserError: no store, an unfinished one, one of a newer version, or damage to these files.
+        UserError: the store is missing, unfinished or of a newer version, or one of the two files is damaged.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -53,12 +53,12 @@ class StoreRecord:
         self.keys = Keys(read_keys(self.path, self.meta))
         check_listed(self.path, self.meta)
         self.skipped_rows = self.keys.rows(self.meta['skipped'])
-        # in order, each once; those that there are not have row -1
+        # rows must ascend; unknown keys have row -1
         disorder = np.flatnonzero(np.diff(self.skipped_rows, prepend=-1) <= 0)
         if len(disorder):
             name = self.meta['skipped'][int(disorder[0])]
             raise UserError(
-                f'{self.path / "meta.json"} skips {name!r}, which is not in keys.npy, or not in its order: {RESTORE}.'
+                f'{self.path / "meta.json"} skips {name!r}, which is not in keys.npy, or is out of order: {RESTORE}.'
             )
 
     def __len__(self) -> int:
@@ -66,13 +66,13 @@ class StoreRecord:
 
 
 class LabelStore(StoreRecord):
-    """A finished label store, opened for reading. Opening checks `meta.json`, the keys, and headers and sizes of the
-    other files; no map is read, and each is checked when it is.
+    """A finished label store, opened for reading. Opening checks `meta.json`, the keys, and the headers and lengths of
+    the other files. Each map is checked when it is read.
 
-    It can be pickled and shared with worker processes: the maps are pages of the operating system's file cache.
+    It can be pickled and shared with worker processes, which share the maps in the operating system's page cache.
 
     Raises:
-        UserError: as `StoreRecord`, or a file is missing, cannot be read, or is of another type, shape or length.
+        UserError: as `StoreRecord`, or a file is missing, cannot be read, or has another dtype, shape or length.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -84,11 +84,11 @@ class LabelStore(StoreRecord):
         return LabelStore, (self.path,)
 
     def __getitem__(self, index: int) -> LabelMap:
-        """Map number `index` in the order of `keys`, as arrays of its own.
+        """Map number `index` in the order of `keys`, as copies.
 
         Raises:
-            UserError: the annotator skipped this image, or its map has scores that are not finite or a class beyond
-                those that there are.
+            UserError: the annotator skipped this image, or its map has scores that are not finite or a class outside
+                [0, num_classes).
         """
         scores, classes = self._row('scores', index).copy(), self._row('classes', index).copy()
         if not np.isfinite(scores).all():
@@ -98,7 +98,7 @@ class LabelStore(StoreRecord):
         return LabelMap(scores, classes, self.view(index))
 
     def indices(self, keys: Iterable[str]) -> np.ndarray:
-        """Position of each key, int64 [len(keys)]; -1 where the store has no map for it."""
+        """Position of each key, int64 [len(keys)]; -1 if the store has no map for it."""
         rows = self.keys.rows(keys)
         rows[np.isin(rows, self.skipped_rows)] = -1
         return rows
@@ -109,7 +109,7 @@ class LabelStore(StoreRecord):
         return int(width), int(height)
 
     def view(self, index: int) -> View:
-        """What part of image number `index` its map covers. Raises `UserError` where it has none."""
+        """The View from the map of image number `index` to the image. Raises `UserError` if it has no map."""
         size = self.size(index)
         if size == (0, 0):
             raise UserError(f'{self.path} has no map of {self.keys[index]}: the annotator could not read this image.')

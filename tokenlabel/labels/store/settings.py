@@ -1,4 +1,4 @@
-"""What a label store is begun with: possible or not, and the same on every later run."""
+"""Checks the settings of a label store: that they are valid, and that a later run uses the same ones."""
 
 from pathlib import Path
 from typing import Any
@@ -11,26 +11,28 @@ from tokenlabel.labels.store.meta import faults
 
 
 def check_settings(settings: dict[str, Any]) -> None:
-    """Raise `UserError` for settings that no store can have."""
+    """Raises `UserError` for invalid settings."""
     wrong = next(faults(settings | {'complete': False, 'skipped': [], 'checksums': {}}), None)
     if wrong:
         raise UserError(f'{wrong[0].upper()}{wrong[1:]}.')
 
 
 def check_same(path: Path, stored: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Raise `UserError` where the store at `path` was begun with other settings than these; it says which."""
-    own, kept = _flat(settings), _flat(stored)
-    names = [name for name in own if own[name] != kept.get(name)]
+    """Raises `UserError` if the store at `path` was begun with other settings, and lists the differences."""
+    new, old = _flat(settings), _flat(stored)
+    names = [name for name in new if new[name] != old.get(name)]
     if names:
-        said = ', '.join(
-            'other class names' if name == 'class_names' else f'{name} {kept.get(name)} instead of {own[name]}'
+        differences = ', '.join(
+            'other class names' if name == 'class_names' else f'{name} {old.get(name)} instead of {new[name]}'
             for name in names
         )
-        raise UserError(f'{path} was begun with other settings ({said}): use the same ones, or give another folder.')
+        raise UserError(
+            f'{path} was begun with other settings ({differences}): use the same ones, or give another folder.'
+        )
 
 
 def check_same_images(path: Path, there: np.ndarray, here: np.ndarray) -> None:
-    """Raise `UserError` where the sorted keys of the store at `path` are not these; it names the first difference."""
+    """Raises `UserError` if `there`, the sorted keys of the store at `path`, are not `here`; names one difference."""
     if len(there) == len(here) and np.array_equal(there, here):
         return
     added, missing = np.setdiff1d(here, there), np.setdiff1d(there, here)

@@ -1,4 +1,4 @@
-"""Writing one shard of a label store: claimed by a lock, and so that no crash tears it."""
+"""Writes one shard of a label store, claimed by a file lock; a crash never leaves a partial batch counted as done."""
 
 import fcntl
 import io
@@ -21,12 +21,12 @@ from tokenlabel.labels.store.meta import read_meta
 
 
 class ShardWriter:
-    """The files of one shard that this process has claimed; made by `claim_shard`.
+    """The files of a shard that this process has claimed with `claim_shard`.
 
     Attributes:
-        number: of the shard.
-        done: batches of it that are on disk.
-        locked: no other process can claim it; False on a file system without locks.
+        number: number of the shard.
+        done: number of its batches on disk.
+        locked: whether a lock keeps other processes from claiming it; False on a file system without locks.
     """
 
     def __init__(self, folder: Path, meta: dict, number: int, progress: int, locked: bool) -> None:
@@ -35,17 +35,15 @@ class ShardWriter:
         self._progress = progress
         self._open_files = ExitStack()
         self._open_files.callback(os.close, progress)
-        # A loader's worker that outlives this process for a while must not hold the lock for it.
+        # A loader's worker may outlive this process and must not keep the lock.
         register_after_fork(self, ShardWriter.close)
         self._arrays: dict[str, tuple[BinaryIO, int, int]] = {}  # name: (file, bytes of its header, bytes of a row)
 
     def write(self, row: int, batches: Sequence[dict[str, np.ndarray]]) -> None:
-        """Write the next batches, the first beginning at `row`, and wait for the disk once for all of them.
-
-        Their progress bytes follow once the data are on disk.
+        """Writes the next batches, the first at `row`, with one fsync for all of them, and then their progress bytes.
 
         Raises:
-            ValueError: another row is next.
+            ValueError: `row` is not the next row.
             UserError: a file of the shard is damaged.
         """
         expected = self.done * self.meta['batch_size']
@@ -60,7 +58,7 @@ class ShardWriter:
             row += len(array)
         for file, _, _ in self._arrays.values():
             os.fsync(file.fileno())
-        # At a fixed place, so that two processes at work on one shard where there are no locks count no batch twice.
+        # At fixed positions, so that without locks, two processes on one shard count no batch twice.
         _write_at(self._progress, memoryview(b'.' * len(batches)), self.done)
         os.fsync(self._progress)
         self.done += len(batches)
@@ -78,7 +76,7 @@ class ShardWriter:
                 dtype, shape = layout(self.meta, name, self.number)
                 path, header = self.folder / file_name(name, self.number), _npy_header(dtype, shape)
                 stride = dtype.itemsize * math.prod(shape[1:])
-                # Not emptied: where there are no locks, another process may have written to it meanwhile.
+                # Do not truncate: without locks, another process may have written to it meanwhile.
                 file = stack.enter_context(open(path, 'r+b', buffering=0, opener=_open_own))
                 if not self.done:
                     _write_at(file.fileno(), memoryview(header), 0)
@@ -90,7 +88,7 @@ class ShardWriter:
 
 
 def claim_shard(folder: Path, meta: dict, number: int) -> ShardWriter | None:
-    """A shard to write to; None where another process has it, or where the store has been finished meanwhile.
+    """Claims a shard for writing; None if another process has it, or if the store has been finished meanwhile.
 
     Raises:
         UserError: its progress file is damaged, or the store has been removed meanwhile.
@@ -109,12 +107,12 @@ def claim_shard(folder: Path, meta: dict, number: int) -> ShardWriter | None:
             path.unlink(missing_ok=True)
             return None
         shard = ShardWriter(folder, meta, number, progress, bool(locked))
-        stack.pop_all()  # the file is the shard's now
+        stack.pop_all()  # the shard now owns the file
     return shard
 
 
 def is_claimed(folder: Path, number: int) -> bool:
-    """Whether a living process has claimed a shard; False on a file system without locks, where nobody knows."""
+    """Whether a running process has claimed a shard; always False on a file system without locks."""
     try:
         with open_regular(progress_file(folder, number)) as progress:
             return _try_lock(progress.fileno(), fcntl.LOCK_SH) is False
@@ -130,7 +128,7 @@ def progress_file(folder: Path, number: int) -> Path:
 
 
 def num_done(folder: Path, meta: dict, number: int) -> int:
-    """Batches of a shard that are on disk, in a store being written. Raises `UserError` for more than it has."""
+    """Number of a shard's batches on disk, in a store being written. Raises `UserError` if the file is damaged."""
     path = progress_file(folder, number)
     try:
         return _batches_in(folder, meta, number, path.lstat())
@@ -141,7 +139,7 @@ def num_done(folder: Path, meta: dict, number: int) -> int:
 
 
 def check_shard(folder: Path, meta: dict, number: int) -> None:
-    """Raise `UserError` where a shard that progress has been made at lacks a file, or has one of another form."""
+    """Raises `UserError` if a file of a shard with progress is missing or has another dtype, shape or length."""
     try:
         check_arrays(folder, meta, [number])
     except UserError as error:
@@ -153,7 +151,7 @@ def check_shard(folder: Path, meta: dict, number: int) -> None:
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Keeps other processes that ask for the same folder waiting; no lock on a file system without locks."""
+    """Holds an exclusive lock on a store's folder; does nothing on a file system without locks."""
     with open(folder / 'lock', 'r+b', buffering=0, opener=_open_own) as file:
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -161,13 +159,12 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 
 def _open_own(path: str | Path, flags: int) -> int:
-    """Opens a file of a store that is being written, made if need be: none elsewhere that a link leads to, and without
-    waiting for who reads a pipe."""
+    """Opens or creates a file of a store that is being written; does not follow links and does not block on pipes."""
     return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
 
 
 def _batches_in(folder: Path, meta: dict, number: int, progress: os.stat_result) -> int:
-    """Batches that a progress file counts."""
+    """Number of batches in a progress file."""
     batches = -(-shard_size(meta, number) // meta['batch_size'])
     regular = stat.S_ISREG(progress.st_mode)
     if not regular or progress.st_size > batches:

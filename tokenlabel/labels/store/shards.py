@@ -1,4 +1,4 @@
-"""A label store read in bulk: whole shards, or many rows at once, also of the images that have no map."""
+"""Bulk reading of a label store: whole shards or many rows, including images without a map."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from tokenlabel.labels.store.reader import StoreRecord
 
 
 class StoreRows(NamedTuple):
-    """Maps as a store holds them: `scores` and `classes` [n, k, S, S], `sizes` [n, 2], (0, 0) where there is no map."""
+    """Maps as stored: `scores` and `classes` [n, k, S, S], `sizes` [n, 2] (width, height), (0, 0) without a map."""
 
     scores: np.ndarray
     classes: np.ndarray
@@ -19,7 +19,7 @@ class StoreRows(NamedTuple):
 
 
 def read_shard(store: StoreRecord, shard: int) -> StoreRows:
-    """One shard, as arrays over its memory-mapped files. What they hold is not checked; `check_rows` does.
+    """One shard, as arrays over its memory-mapped files. Values are not checked; see `check_rows`.
 
     Raises:
         UserError: a file is missing, too short or of another type or shape (named).
@@ -28,7 +28,7 @@ def read_shard(store: StoreRecord, shard: int) -> StoreRows:
 
 
 def read_rows(store: StoreRecord, rows: np.ndarray) -> StoreRows:
-    """The maps at positions `rows` [n] of `store.keys`, in that order, as arrays of their own, checked.
+    """Checked copies of the maps at positions `rows` [n] of `store.keys`, in that order.
 
     Raises:
         UserError: as `read_shard` and `check_rows`.
@@ -47,7 +47,7 @@ def read_rows(store: StoreRecord, rows: np.ndarray) -> StoreRows:
 
 
 def check_rows(store: StoreRecord, rows: np.ndarray, maps: StoreRows) -> None:
-    """Raise `UserError` where what the maps at positions `rows` of a store hold cannot be used; it names the image."""
+    """Raises `UserError`, with the image's name, if `maps` at positions `rows` of a store hold invalid values."""
     for name, wrong, what in unusable(store, maps):
         if wrong.any():
             row = int(rows[wrong.argmax()])
@@ -56,15 +56,15 @@ def check_rows(store: StoreRecord, rows: np.ndarray, maps: StoreRows) -> None:
 
 
 def unusable(store: StoreRecord, maps: StoreRows) -> Iterator[tuple[str, np.ndarray, str]]:
-    """What of some maps would spoil whatever is made of them: (array, whether it is so of each row, what is wrong)."""
+    """Invalid values in maps: (name of the array, bool mask of the affected rows [n], description)."""
     there = maps.sizes.any(1)
     yield 'scores', ~np.isfinite(maps.scores).all((1, 2, 3)) & there, 'has scores that are not finite'
     beyond = (maps.classes >= store.num_classes).any((1, 2, 3)) & there
-    yield 'classes', beyond, f'names a class beyond the {store.num_classes} that there are'
+    yield 'classes', beyond, f'names a class outside the {store.num_classes} of the store'
     yield 'sizes', (maps.sizes == 0).any(1) & there, 'has a width but no height, or a height but no width'
 
 
 def class_folder(key: str) -> str | None:
-    """Name of the folder that an image lies in: its class, in a layout of class folders. None where there is none."""
+    """Name of the folder of an image, which is its class in a layout of class folders; None in the root."""
     parts = key.rsplit('/', 2)
     return parts[-2] if len(parts) > 1 else None

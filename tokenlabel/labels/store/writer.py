@@ -1,4 +1,4 @@
-"""Writing a label store: begin or resume it, claim shards, finalise."""
+"""Writes a label store: begins or resumes it, claims shards, finalises."""
 
 import io
 import json
@@ -40,29 +40,29 @@ DEFAULT_BATCH_SIZE = 64
 
 
 class LabelWriter:
-    """Begins a label store or resumes one. Any number of processes may do so at once.
+    """Begins or resumes a label store. Any number of processes may do so at once.
 
-    A process claims one unfinished shard after the other by a file lock, which also ends when the process is killed,
-    and writes the batches that `batches()` names, in that order. `rank` and `world` say only where it begins to look,
-    save on file systems without locks: there a process keeps to every `world`-th shard from number `rank` on. Whoever
-    finds all maps written finalises.
+    A process claims one unfinished shard after another by a file lock, which the system releases if the process dies.
+    It writes the batches of `batches()` in their order. `rank` and `world` only set where it begins to look. Without
+    file locks, a process takes only every `world`-th shard from number `rank` on. A process that finds all maps written
+    finalises the store.
 
     Args:
-        path: the directory; made if need be.
+        path: the directory; created if missing.
         keys: names of all images, in any order.
-        annotator: what made the maps, for the record and to notice a change: name, digest of the weights ... (JSON).
-        num_classes: of the annotator.
+        annotator: JSON record of the annotator (name, digest of the weights...), which must not change on resume.
+        num_classes: number of the annotator's classes.
         k: scores kept per cell.
         grid: cells (S, S).
         view: record of the view rule, such as `{'rule': 'squash', 'size': 224}`; see `rule_record`.
-        class_names: of the annotator's classes in order, if known.
-        batch_size: images per batch, part of the settings as it may change the last bits of the scores; None takes
-            the store's own, 64 for a new one.
-        images_per_shard: None takes as many as make 128 shards, but 256 at least; rounded up to whole batches.
-        rank, world: number of this process, and of processes.
+        class_names: names of the annotator's classes in order, if known.
+        batch_size: images per batch. It is recorded, because it may change the last bits of the scores. None takes the
+            store's own, or 64 for a new store.
+        images_per_shard: rounded up to whole batches; None makes 128 shards, or fewer of at least 256 images.
+        rank, world: rank of this process, and number of processes.
 
     Raises:
-        UserError: the directory holds something else, or a store begun with other settings or images.
+        UserError: the directory holds other files, or a store begun with other settings or images.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class LabelWriter:
             'batch_size': batch_size,
             'images_per_shard': -(-images_per_shard // batch_size) * batch_size,
         }
-        # Through JSON, so that tuples and lists compare equal with what a file holds.
+        # Round trip through JSON, so that tuples compare equal to the lists of a file.
         settings = json.loads(json.dumps(settings))
         check_settings(settings)
         if stored is None:
@@ -121,21 +121,21 @@ class LabelWriter:
 
     @property
     def complete(self) -> bool:
-        """Whether the store is finished, so that there is nothing to write and nothing to finalise."""
+        """Whether the store is finished: all maps written and finalised."""
         return self.meta['complete']
 
     @property
     def num_done(self) -> int:
-        """Images whose maps are on disk, written by whichever process."""
+        """Number of images whose maps are on disk, from all processes."""
         shards, batch_size = range(num_shards(self.meta)), self.meta['batch_size']
         done = sum(min(self._done(shard) * batch_size, shard_size(self.meta, shard)) for shard in shards)
-        # Asked afterwards: another process that finishes the store removes what has just been counted.
+        # Checked last: a process that finishes the store meanwhile removes the progress files counted above.
         return len(self.keys) if self._is_finished() else done
 
     def batches(self) -> Iterator[range]:
-        """Batches left, as ranges of positions in `keys`, in the order they are to be written.
+        """Remaining batches, as ranges of positions in `keys`, in the order in which to write them.
 
-        The next shard is claimed when the iterator gets to it. It ends when no shard is left that nobody has claimed.
+        The iterator claims a shard when it reaches it, and ends when no unclaimed shard is left.
         """
         self.close()
         batch_size = self.meta['batch_size']
@@ -151,25 +151,25 @@ class LabelWriter:
         return not self._is_finished() and any(is_claimed(self.path, n) for n in left if n not in self._claimed)
 
     def write(self, batch: range, scores: np.ndarray, classes: np.ndarray, sizes: np.ndarray) -> None:
-        """Write one batch; when this returns it is on disk and will not be asked for again.
+        """Writes one batch. When it returns, the batch is on disk and will not be requested again.
 
         Args:
             batch: positions of its images in `keys`, as `batches()` gave them.
-            scores: [len(batch), k, S, S] finite.
+            scores: [len(batch), k, S, S], finite.
             classes: [len(batch), k, S, S] class ids.
             sizes: [len(batch), 2] width and height of the images in pixels; (0, 0) for one that has no map.
 
         Raises:
-            UserError: scores that are not finite as float16, a full disk, or another process at the same shard.
-            ValueError: a batch that is not the next one, or arrays of another shape.
+            UserError: scores are not finite as float16, the disk is full, or another process writes the same shard.
+            ValueError: the batch is not the next one, or an array has another shape or invalid class ids.
         """
         self.write_all([(batch, scores, classes, sizes)])
 
     def write_all(self, batches: Sequence[tuple[range, np.ndarray, np.ndarray, np.ndarray]]) -> None:
-        """Write batches that follow each other, each as in `write`, waiting for the disk once per shard.
+        """Writes consecutive batches, each as in `write`, with one fsync per shard.
 
         Raises:
-            as `write`; the batches before the one that is wrong are on disk then.
+            as `write`; batches before an invalid one are on disk.
         """
         checked: list[tuple[range, dict[str, np.ndarray]]] = []
         try:
@@ -181,7 +181,7 @@ class LabelWriter:
                 self._write(number, ranges[0].start - number * self.meta['images_per_shard'], arrays)
 
     def finalise(self) -> None:
-        """Record checksums and mark the store finished, unless another process has done so.
+        """Records checksums and marks the store finished, unless another process has done so.
 
         Raises:
             UserError: some maps are still missing, or the disk is full.
@@ -203,7 +203,7 @@ class LabelWriter:
             self._sweep()
 
     def close(self) -> None:
-        """Let go of the claimed shards. What `write` returned from is safe without it."""
+        """Releases the claimed shards. Batches for which `write` has returned are on disk anyway."""
         while self._claimed:
             self._claimed.popitem()[1].close()
 
@@ -214,17 +214,17 @@ class LabelWriter:
         self.close()
 
     def _begin(self, meta: dict, encoded: np.ndarray) -> dict:
-        """Start a directory, unless another process is quicker: first the keys, then `meta.json`; returns the latter.
+        """Creates a store and returns its `meta.json`, which may be that of a process that came first.
 
-        A store with a `meta.json` therefore has its keys.
+        Writes the keys before `meta.json`, so a store with a `meta.json` always has its keys.
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f'{self.path} is a file: give a folder for the label store.')
-        ours = ('keys.npy', 'lock')
+        store_files = ('keys.npy', 'lock')
         if self.path.is_dir():
             with disk_errors(self.path, RESUME):
                 names = [file.name for file in self.path.iterdir() if not is_temporary(file)]
-            foreign = [name for name in names if name not in ours]
+            foreign = [name for name in names if name not in store_files]
             if foreign and read_meta(self.path) is None:
                 raise UserError(f'{self.path} is not a label store and not empty ({foreign[0]}): give another folder.')
         buffer = io.BytesIO()
@@ -232,14 +232,14 @@ class LabelWriter:
         with disk_errors(self.path, RESUME):
             self.path.mkdir(parents=True, exist_ok=True)
             with locked_folder(self.path):
-                quicker = read_meta(self.path)
-                if quicker is None:
+                existing = read_meta(self.path)
+                if existing is None:
                     write_atomically(self.path / 'keys.npy', buffer.getvalue())
                     write_meta(self.path, meta)
-        return quicker or meta
+        return existing or meta
 
     def _is_finished(self) -> bool:
-        """As `complete`, but by what is on disk now."""
+        """As `complete`, but reads `meta.json` again."""
         if not self.complete:
             self.meta = read_meta(self.path) or self.meta
         return self.complete
@@ -251,7 +251,7 @@ class LabelWriter:
         return self._done(shard) * self.meta['batch_size'] >= shard_size(self.meta, shard)
 
     def _claim_next(self) -> ShardWriter | None:
-        """Claim an unfinished shard: first of every `world`-th, then of the others, where other processes come last."""
+        """Claims an unfinished shard: first one of every `world`-th, then one of the others, last to first."""
         if self._is_finished():
             return None
         shards = range(num_shards(self.meta))
@@ -263,7 +263,7 @@ class LabelWriter:
                 shard = claim_shard(self.path, self.meta, number)
             if shard is None:
                 continue
-            # Nobody can tell whether a shard is being written where there are no locks; and a lock may have come late.
+            # Without locks, another process may be writing this shard. With locks, it may just have finished it.
             if (not shard.locked and number not in own) or self._is_written(number):
                 shard.close()
                 continue
@@ -272,7 +272,7 @@ class LabelWriter:
         return None
 
     def _arrays(self, batch: range, scores: np.ndarray, classes: np.ndarray, sizes: np.ndarray) -> dict:
-        """The arrays of a batch as their files hold them, checked."""
+        """The checked arrays of a batch, in the dtypes of their files."""
         with np.errstate(over='ignore'):
             arrays = {
                 name: np.ascontiguousarray(values, dtype=layout(self.meta, name, 0)[0])
@@ -321,7 +321,7 @@ class LabelWriter:
         return dict(zip(names, digests, strict=True))
 
     def _sweep(self) -> None:
-        """Remove what a finished store does not need; also what a process killed in the middle left behind."""
+        """Removes files that a finished store does not need, including temporary files of killed processes."""
         with disk_errors(self.path, 'remove what is in the way'):
             for file in self.path.iterdir():
                 if file.name.startswith('progress-') or file.name == 'lock' or is_temporary(file):
