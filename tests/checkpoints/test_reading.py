@@ -264,16 +264,16 @@ def shared(levels: int) -> list:
 @pytest.mark.parametrize(
     ('changes', 'match'),
     [
-        ({'meta': 5}, 'entry `meta` that is no dictionary but 5'),
-        ({'meta': 'iter'}, 'entry `meta` that is no dictionary'),
-        ({'tokenlabel': 5}, 'entry `tokenlabel` that is no dictionary'),
-        ({'tokenlabel': None}, 'entry `tokenlabel` that is no dictionary but None'),
-        ({'state_dict': 5}, 'entry `state_dict` that is no dictionary'),
-        ({'state_dict': [torch.ones(2)]}, 'entry `state_dict` that is no dictionary but a list'),
-        ({'ema_state_dict': 'x'}, 'entry `ema_state_dict` that is no dictionary'),
-        ({5: 'x'}, 'entry named 5, which is no string'),
-        ({'state_dict': {5: torch.ones(2)}}, 'entry named 5, which is no string'),
-        ({'model': {('a', 'b'): torch.ones(2)}}, 'entry named a tuple, which is no string'),
+        ({'meta': 5}, 'entry `meta` that is not a dictionary but 5'),
+        ({'meta': 'iter'}, 'entry `meta` that is not a dictionary'),
+        ({'tokenlabel': 5}, 'entry `tokenlabel` that is not a dictionary'),
+        ({'tokenlabel': None}, 'entry `tokenlabel` that is not a dictionary but None'),
+        ({'state_dict': 5}, 'entry `state_dict` that is not a dictionary'),
+        ({'state_dict': [torch.ones(2)]}, 'entry `state_dict` that is not a dictionary but a list'),
+        ({'ema_state_dict': 'x'}, 'entry `ema_state_dict` that is not a dictionary'),
+        ({5: 'x'}, 'entry named 5, which is not a string'),
+        ({'state_dict': {5: torch.ones(2)}}, 'entry named 5, which is not a string'),
+        ({'model': {('a', 'b'): torch.ones(2)}}, 'entry named a tuple, which is not a string'),
         ({'tokenlabel': {'architecture': 5}}, 'architecture=5'),
         ({'tokenlabel': {'architecture': ['lvvit_t']}}, 'architecture=a list'),
         ({'tokenlabel': {'num_classes': 'many'}}, "num_classes='many'"),
@@ -284,12 +284,12 @@ def shared(levels: int) -> list:
         ({'tokenlabel': {'token_score_weight': 'half'}}, "token_score_weight='half'"),
         ({'tokenlabel': {'token_score_weight': float('nan')}}, 'token_score_weight=nan'),
         ({'tokenlabel': {'token_score_weight': torch.ones(1)}}, 'token_score_weight=a Tensor'),
-        ({'meta': {'dataset_meta': 5}}, 'entry `dataset_meta` that is no dictionary but 5'),
-        ({'meta': {'dataset_meta': {'classes': 5}}}, 'gives 5 as names of classes'),
-        ({'meta': {'dataset_meta': {'classes': ['a', 2]}}}, 'gives a list as names of classes'),
+        ({'meta': {'dataset_meta': 5}}, 'entry `dataset_meta` that is not a dictionary but 5'),
+        ({'meta': {'dataset_meta': {'classes': 5}}}, 'gives 5 as class names'),
+        ({'meta': {'dataset_meta': {'classes': ['a', 2]}}}, 'gives a list as class names'),
         ({'meta': {'dataset_meta': {'palette': [[0, 0]]}}}, 'gives a list as colours'),
         ({'meta': {'dataset_meta': {'palette': [[0, 0, 999]]}}}, 'gives a list as colours'),
-        ({'meta': {'CLASSES': 5}}, 'gives 5 as names of classes'),
+        ({'meta': {'CLASSES': 5}}, 'gives 5 as class names'),
         ({'meta': {'PALETTE': 'red'}}, "gives 'red' as colours"),
         ({'meta': {'log': deep(200)}}, 'nests values more than 100 deep'),
         ({'log': shared(30)}, 'holds more than 10000000 values beside its tensors'),
@@ -399,13 +399,13 @@ def test_a_damaged_header_of_safetensors_is_refused(tmp_path, data):
 def test_what_is_kept_in_the_header_of_safetensors_has_to_be_a_json_object(tmp_path, kept):
     path = tmp_path / 'c.safetensors'
     path.write_bytes(safetensors_of(weights(), {'tokenlabel': kept}))
-    refused(path, 'keeps an entry `tokenlabel` in its header that is no JSON object')
+    refused(path, 'has an entry `tokenlabel` in its header that is not a JSON object')
 
 
 def test_entries_in_the_header_of_safetensors_are_checked_as_all_are(tmp_path):
     path = tmp_path / 'c.safetensors'
     path.write_bytes(safetensors_of(weights(), {'tokenlabel': '{"tokenlabel": 5}'}))
-    refused(path, 'entry `tokenlabel` that is no dictionary')
+    refused(path, 'entry `tokenlabel` that is not a dictionary')
 
 
 def test_a_plain_pickle_is_no_checkpoint(path):

@@ -175,7 +175,7 @@ def test_timm_reads_the_backbone_of_a_token_label_model(convert, suffix):
     torch.save(in_engine(deit(1), architecture='deit_small_patch16_224'), 'ours.pth')
     status, said = convert('ours.pth', f'timm.{suffix}', 'timm')
     assert status == 0
-    assert "dropped 2 weights, which the backbone's own layout has no place for: aux_head" in said
+    assert "dropped 2 weights, which the backbone's layout does not have: aux_head" in said
     model = timm.create_model(
         'deit_small_patch16_224',
         num_classes=5,
@@ -240,7 +240,7 @@ def test_ours_serves_as_the_start_of_a_segmentation_backbone(convert):
 def test_a_scoring_rule_that_has_no_place_is_named(convert):
     torch.save(in_engine(lvvit(1)), 'ours.pth')
     said = convert('ours.pth', 'timm.pth', 'timm')[1]
-    assert 'dropped the scoring rule, which this layout has no place for: token_score_weight=0' in said
+    assert 'dropped the scoring rule, which this layout does not store: token_score_weight=0' in said
     assert 'left out what is no weight: message_hub, optimizer' in said
 
 
@@ -314,8 +314,8 @@ def refusal(convert, source: str, target: str, to: str, *options: str) -> str:
 
 def test_a_target_of_another_format_is_refused(convert):
     torch.save(lvvit().state_dict(), 'timm.pth')
-    assert 'let it end in .safetensors' in refusal(convert, 'timm.pth', 'bare.pth', 'safetensors')
-    assert 'let ours.safetensors end in .pth' in refusal(convert, 'timm.pth', 'ours.safetensors', 'ours')
+    assert 'does not end in .safetensors' in refusal(convert, 'timm.pth', 'bare.pth', 'safetensors')
+    assert 'written by torch.save: end it in .pth' in refusal(convert, 'timm.pth', 'ours.safetensors', 'ours')
     assert 'timm.pth is the source itself' in refusal(convert, 'timm.pth', './timm.pth', 'ours')
 
 

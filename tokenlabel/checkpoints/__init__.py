@@ -1,1 +1,1 @@
-"""Checkpoints: read without running code from them, in the names of every release, and converted between them."""
+"""Checkpoints: safe reading, renaming between releases, and conversion."""

@@ -1,4 +1,4 @@
-"""What a checkpoint may hold, whoever wrote it: plain tensors, names, and notes of the right types."""
+"""Validates the contents of a checkpoint: plain tensors, names, and metadata of the right types."""
 
 import numbers
 import sys
@@ -10,27 +10,27 @@ from torch import Tensor
 
 from tokenlabel.errors import UserError
 
-# Where the weights are, unless they are the file's own entries.
+# Entries that may hold the weights; otherwise the weights are the file's own entries.
 WEIGHTS = ('state_dict', 'ema_state_dict', 'state_dict_ema', 'model', 'model_ema')
-# Far beyond what trainers write: the random numbers' states of 1000 processes are 1.3 million values.
+# Far above what trainers write: the RNG states of 1000 processes are 1.3 million values.
 MAX_DEPTH = 100
 MAX_VALUES = 10_000_000
 
 
 def check_contents(contents: dict, path: str | Path, size: int) -> None:
-    """Refuses what no checkpoint holds, so that those who read it need not ask again.
+    """Checks the contents of a checkpoint once, so that later code can rely on their types.
 
-    An entry `meta` or `state_dict` that is None is taken out, as if it were not there.
+    Removes an entry `meta`, `state_dict` or `ema_state_dict` that is None.
 
     Args:
-        contents: of the file.
+        contents: contents of the file.
         path: the file, for messages.
-        size: of the file, in bytes.
+        size: size of the file in bytes.
 
     Raises:
-        UserError: names of entries or weights are no strings; values are nested too deep or too many; a tensor repeats
-            the values of a smaller one; `meta`, `tokenlabel` or something in them is of another type than it is read
-            as, or names of classes are not as many as classes.
+        UserError: a name is not a string; values are nested too deep or too many; a tensor is an expanded view of a
+            smaller storage; `meta`, `tokenlabel` or one of their fields has another type than expected; or the numbers
+            of classes and class names differ.
     """
 
     def refuse(what: str) -> None:
@@ -41,10 +41,10 @@ def check_contents(contents: dict, path: str | Path, size: int) -> None:
             del contents[name]
     for name in ('state_dict', 'ema_state_dict', 'meta', 'tokenlabel'):
         if not isinstance(contents.get(name, {}), Mapping):
-            refuse(f'has an entry `{name}` that is no dictionary but {shown(contents[name])}')
+            refuse(f'has an entry `{name}` that is not a dictionary but {shown(contents[name])}')
     for names in (contents, *(contents.get(name) for name in WEIGHTS)):
         if odd := [name for name in names or () if not isinstance(name, str)]:
-            refuse(f'has an entry named {shown(odd[0])}, which is no string')
+            refuse(f'has an entry named {shown(odd[0])}, which is not a string')
     _check_values(contents, size, refuse)
     _check_notes(contents.get('tokenlabel', {}), refuse)
     meta = contents.get('meta', {})
@@ -53,59 +53,59 @@ def check_contents(contents: dict, path: str | Path, size: int) -> None:
 
 
 def refuse_non_finite(weights: Mapping[str, object], source: str | Path) -> None:
-    """Refuses weights, running statistics of batch normalisation among them, that are NaN or infinite.
+    """Checks that weights, including the running statistics of BatchNorm, are finite.
 
     Args:
-        weights: by name; what is no tensor is passed over.
-        source: where they come from, for messages.
+        weights: weights by name; other values than tensors are ignored.
+        source: their file, for messages.
 
     Raises:
-        UserError: some are.
+        UserError: a weight is NaN or infinite.
     """
     if name := first_non_finite(weights):
         raise UserError(
-            f'{source} holds weights that are NaN or infinite (the first: {one_line(name)}), and whatever they compute '
-            'means nothing: give a checkpoint from before its training went wrong'
+            f'{source} holds weights that are NaN or infinite (the first: {one_line(name)}), so its output is '
+            'meaningless: give a checkpoint from before its training went wrong'
         )
 
 
 def first_non_finite(weights: Mapping[str, object]) -> str | None:
-    """The name of the first tensor with a value that is NaN or infinite; None where all are finite."""
+    """Name of the first tensor with a NaN or infinite value; None if all are finite."""
     return next((name for name, x in weights.items() if isinstance(x, Tensor) and not is_finite(x)), None)
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether all values are finite. In one pass, without a mask of the tensor's size."""
+    """Whether all values are finite, in one pass and without a mask of the tensor's size."""
     tensor = tensor.detach()
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor.resolve_conj())
     if not tensor.is_floating_point() or not tensor.numel():
         return True
-    if tensor.element_size() < 2:  # of 8 bits, which torch does not compare
+    if tensor.element_size() < 2:  # torch does not compare 8-bit floats
         tensor = tensor.float()
     return all(bool(extreme.isfinite()) for extreme in torch.aminmax(tensor))
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a finite real number; truth values are none."""
+    """Whether a value is a finite real number and not a bool."""
     is_real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     return is_real and abs(value) <= sys.float_info.max
 
 
 def shown(value: object) -> str:
-    """A value in a few words, whatever it is."""
+    """A short text for any value, for messages."""
     if isinstance(value, str | int | float | bool | None):
         return repr(value)[:60]
     return f'a {type(value).__name__}'
 
 
 def one_line(text: str) -> str:
-    """Text with names from a file in it, which may hold line ends and have any length."""
+    """Shortens a text with names from a file to one line of at most 400 characters."""
     return ' '.join(text.split())[:400]
 
 
 def _check_values(contents: Mapping, size: int, refuse: Callable[[str], None]) -> None:
-    """Without recursion and counting what is shared each time: the loops that follow here walk over all of it."""
+    """Checks depth, number and storages of all values. Iterative; counts shared values each time they occur."""
     todo: list[tuple[object, str, int]] = [(contents, '', 0)]
     num_values = 0
     storages: dict[int, int] = {}
@@ -127,11 +127,11 @@ def _check_values(contents: Mapping, size: int, refuse: Callable[[str], None]) -
             if isinstance(inner, Tensor | Mapping | list | tuple | set):
                 todo.append((inner, f'{place}.{name}' if place and name is not place else str(name)[:200], depth + 1))
     if sum(storages.values()) > size:
-        refuse('promises tensors that are larger than the whole file')
+        refuse('declares tensors that are larger than the whole file')
 
 
 def _check_notes(noted: Mapping, refuse: Callable[[str], None]) -> None:
-    """Those of our own checkpoints, see `tokenlabel.engine.hooks.model_config.ModelConfigHook`."""
+    """Checks the entry `tokenlabel`, see `tokenlabel.engine.hooks.model_config.ModelConfigHook`."""
 
     def check(key: str, is_right: Callable[[object], bool], kind: str) -> None:
         if noted.get(key) is not None and not is_right(noted[key]):
@@ -147,16 +147,16 @@ def _check_notes(noted: Mapping, refuse: Callable[[str], None]) -> None:
 
 
 def _check_dataset_meta(found: object, refuse: Callable[[str], None]) -> None:
-    """Of MMSegmentation. Arrays, which are no plain values, are not read."""
+    """Checks MMSegmentation's class names and colours; arrays are ignored, because only plain values are read."""
     if found is None:
         return
     if not isinstance(found, Mapping):
-        refuse(f'has an entry `dataset_meta` that is no dictionary but {shown(found)}')
+        refuse(f'has an entry `dataset_meta` that is not a dictionary but {shown(found)}')
     classes, palette = found.get('classes'), found.get('palette')
     if isinstance(classes, _PLAIN) and not _are_names(classes):
-        refuse(f'gives {shown(classes)} as names of classes, which are no list of names')
+        refuse(f'gives {shown(classes)} as class names, which is not a list of names')
     if isinstance(palette, _PLAIN) and not (isinstance(palette, list | tuple) and all(map(_is_colour, palette))):
-        refuse(f'gives {shown(palette)} as colours of classes, which are no lists of red, green and blue up to 255')
+        refuse(f'gives {shown(palette)} as class colours, which are not lists of red, green and blue up to 255')
 
 
 _PLAIN = (str, bytes, int, float, Mapping, list, tuple, set, Tensor)

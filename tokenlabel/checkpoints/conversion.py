@@ -1,13 +1,13 @@
-"""The weights of one model in another layout: ours, timm's, or bare safetensors.
+"""Converts the weights of a model between layouts: ours, timm's, or bare safetensors.
 
-| layout | what a classifier's file holds |
+| layout | contents of a classifier's file |
 |---|---|
-| ours | `state_dict` with names below `model.`, and beside it architecture, classes and scoring rule (`tokenlabel`) |
-| timm | names of timm, bare: LV-ViT whole, of a `TokenLabelModel` the backbone |
-| safetensors | the model's own names, bare; what is known beside them is in the file's header |
+| ours | `state_dict` with the prefix `model.`; architecture, classes and scoring rule in the entry `tokenlabel` |
+| timm | bare state dict with timm's names: all of LV-ViT, or the backbone of a `TokenLabelModel` |
+| safetensors | bare state dict with the model's own names; metadata in the file's header |
 
-Weights themselves are never changed, but for a position embedding that is asked for at another grid. Those of
-segmentation models are in `mmseg_ext.checkpoints.segmentation_weights`.
+The weights never change, except for a position embedding that is resampled to another grid. For segmentation models see
+`mmseg_ext.checkpoints.segmentation_weights`.
 """
 
 import io
@@ -32,15 +32,15 @@ LAYOUTS = ('ours', 'timm', 'safetensors')
 
 @dataclass
 class Weights:
-    """Weights of a model by its own names, without what a file or a wrapper puts before them.
+    """Weights under the model's own names, without prefixes of files or wrappers.
 
     Attributes:
-        source: the file they come from.
+        source: their file.
         state: tensors by name.
-        noted: what our pretraining notes beside them: `architecture`, `num_classes`, `class_names`,
-            `token_score_weight`, as far as known.
-        dataset_meta: names and colours of the classes of a segmentation model, as far as known.
-        steps: what was done to them so far, a line each.
+        noted: metadata from our pretraining, as far as known: `architecture`, `num_classes`, `class_names`,
+            `token_score_weight`.
+        dataset_meta: class names and colours of a segmentation model, as far as known.
+        steps: conversion steps so far, one line each.
     """
 
     source: Path
@@ -51,12 +51,12 @@ class Weights:
 
     @property
     def is_segmentation(self) -> bool:
-        """Whether they are those of a segmentation model."""
+        """Whether they belong to a segmentation model."""
         return any(name.startswith('decode_head.') for name in self.state)
 
     @property
     def is_lvvit(self) -> bool:
-        """Whether they are those of an LV-ViT classifier."""
+        """Whether they belong to an LV-ViT classifier."""
         return {'patch_embed.conv3.weight', 'patch_embed.proj.weight', 'cls_token'} <= self.state.keys()
 
 
@@ -65,7 +65,7 @@ def read_weights(path: str | Path, averaged: bool = True) -> Weights:
 
     Args:
         path: the file.
-        averaged: take EMA weights where the file has both kinds, else raw ones.
+        averaged: if the file has EMA and raw weights, take the EMA weights; False takes the raw ones.
 
     Raises:
         UserError: as `read_checkpoint`; the file holds no weights.
@@ -79,7 +79,7 @@ def read_weights(path: str | Path, averaged: bool = True) -> Weights:
     if has_averaged and not has_raw:
         weights.steps.append('took the EMA weights, the only ones there are')
     elif has_averaged:
-        kind, other = ('averaged', 'raw') if averaged else ('raw', 'averaged')
+        kind, other = ('EMA', 'raw') if averaged else ('raw', 'EMA')
         weights.steps.append(f'took the {kind} weights, left the {other} ones')
     known = {'tokenlabel', 'meta', *AVERAGED, *RAW}
     left = [] if isinstance(next(iter(checkpoint.values())), Tensor) else sorted(set(map(str, checkpoint)) - known)
@@ -90,7 +90,7 @@ def read_weights(path: str | Path, averaged: bool = True) -> Weights:
 
 
 def dataset_meta_of(checkpoint: Mapping) -> dict:
-    """Class names and colours in the `meta` of MMSegmentation, new or old, without what is no plain value.
+    """Class names and colours from MMSegmentation's `meta`, version 0.x or 1.x; only plain values.
 
     Args:
         checkpoint: Contents of a file, see `read_checkpoint`.
@@ -101,34 +101,34 @@ def dataset_meta_of(checkpoint: Mapping) -> dict:
 
 
 def classifier_in(weights: Weights, layout: str) -> dict:
-    """What a file of this layout holds of a classifier; `weights.steps` gets what was done.
+    """The contents of a classifier's file in this layout; appends the steps to `weights.steps`.
 
     Args:
-        weights: those of LV-ViT, of a `TokenLabelModel` or of any model of timm.
+        weights: weights of LV-ViT, of a `TokenLabelModel` or of any timm model.
         layout: one of `LAYOUTS`.
     """
     return {'ours': _ours, 'timm': _timm, 'safetensors': _bare}[layout](weights)
 
 
 def fit(weights: Weights, model: nn.Module, load: Callable[[nn.Module, dict], None] | None = None) -> None:
-    """Checks that the model takes all of the weights and gets all of its own; resamples what depends on its input size.
+    """Checks that weights and model match exactly; resamples weights that depend on the input size.
 
     Args:
-        weights: they change where something has to be resampled.
-        model: it is filled.
-        load: how the model is filled, by default as `load_checkpoint` does.
+        weights: weights to load; resampled ones are replaced in place.
+        model: model to load them into.
+        load: function that loads them; by default as in `load_checkpoint`.
 
     Raises:
-        UserError: Something is missing, left over or of another shape.
+        UserError: A weight is missing, unexpected or of another shape.
     """
     if load is None:
         load_weights(model, weights.state, source=weights.source)
     else:
         load(model, weights.state)
-    own = {name: x for name, x in model.state_dict().items() if not name.endswith('num_batches_tracked')}
-    missing = sorted(own.keys() - weights.state.keys())
-    sized = [name for name, x in own.items() if name not in missing and x.shape != weights.state[name].shape]
-    heads = [name for name in sized if name.rpartition('.')[2] in ('weight', 'bias') and len(own[name].shape) < 3]
+    loaded = {name: x for name, x in model.state_dict().items() if not name.endswith('num_batches_tracked')}
+    missing = sorted(loaded.keys() - weights.state.keys())
+    sized = [name for name, x in loaded.items() if name not in missing and x.shape != weights.state[name].shape]
+    heads = [name for name in sized if name.rpartition('.')[2] in ('weight', 'bias') and len(loaded[name].shape) < 3]
     if missing or heads:
         what = (
             f'has no {missing[0]}'
@@ -137,20 +137,21 @@ def fit(weights: Weights, model: nn.Module, load: Callable[[nn.Module, dict], No
         )
         raise UserError(f'{weights.source} does not fit the config: it {what}; give the config it was trained with')
     for name in sized:
-        before, after = weights.state[name].shape, own[name].shape
+        before, after = weights.state[name].shape, loaded[name].shape
         weights.steps.append(f'resampled {name} from {list(before)} to {list(after)}')
-        weights.state[name] = own[name].to(weights.state[name].dtype)
+        weights.state[name] = loaded[name].to(weights.state[name].dtype)
 
 
 def save(path: str | Path, content: dict) -> int:
-    """Writes a file, so that it is there whole or not at all: safetensors where it is named so, else torch's format.
+    """Writes a file atomically: safetensors if the path ends in `.safetensors`, else torch's format.
 
     Args:
-        path: where to; weights under `state_dict` or bare, and what else is known beside them.
-        content: of `classifier_in` or `mmseg_ext.checkpoints.segmentation_weights.segmentation_in`.
+        path: file to write.
+        content: result of `classifier_in` or `mmseg_ext.checkpoints.segmentation_weights.segmentation_in`: weights
+            under `state_dict` or bare, and metadata.
 
     Returns:
-        Bytes written.
+        Number of bytes written.
     """
     if Path(path).suffix == '.safetensors':
         bare = 'state_dict' not in content
@@ -167,33 +168,33 @@ def save(path: str | Path, content: dict) -> int:
 
 
 def check_target(target: str | Path, layout: str, source: str | Path) -> None:
-    """Refuses a target whose name says another format than its layout has, or that is the source.
+    """Checks the path of a conversion's target.
 
     Raises:
-        UserError: It is so.
+        UserError: Its suffix does not match the layout's format, or it is the source.
     """
     target = Path(target)
     is_safetensors = target.suffix == '.safetensors'
     if layout == 'safetensors' and not is_safetensors:
-        raise UserError(f'{target} would be safetensors by another name: let it end in .safetensors')
+        raise UserError(f'{target} does not end in .safetensors, as the layout `safetensors` needs: rename it')
     if layout == 'ours' and is_safetensors:
         raise UserError(
-            f'The layout `{layout}` is a file of torch.save, not safetensors: let {target} end in .pth, or convert to '
-            'safetensors'
+            f'{target} ends in .safetensors, but the layout `{layout}` is written by torch.save: end it in .pth, or '
+            'convert to safetensors'
         )
     if target.exists() and target.samefile(source):
         raise UserError(f'{target} is the source itself: give another target')
 
 
 def note_renaming(weights: Weights, before: Mapping[str, Tensor]) -> None:
-    """Adds a line about the names that differ from those before, in the same order."""
+    """Adds a step about names that differ from those in `before`; both have the same order."""
     pairs = [(old, new) for old, new in zip(before, weights.state, strict=True) if old != new]
     if pairs:
         weights.steps.append(f'renamed {len(pairs)} weights ({pairs[0][0]} -> {pairs[0][1]})')
 
 
 def note_dropping(weights: Weights, before: Mapping[str, Tensor], reason: str) -> None:
-    """Adds a line about the weights that are no longer there; names may not have changed meanwhile."""
+    """Adds a step about weights of `before` that were dropped; names must not have changed in between."""
     dropped = [name for name in before if name not in weights.state]
     if dropped:
         parts = sorted({name.partition('.')[0] for name in dropped})
@@ -214,7 +215,7 @@ def _timm(weights: Weights) -> dict:
     before = weights.state
     if is_wrapped(before):
         weights.state = {name: x for name, x in before.items() if name.startswith('backbone.')}
-        note_dropping(weights, before, "which the backbone's own layout has no place for")
+        note_dropping(weights, before, "which the backbone's layout does not have")
         before = weights.state
         weights.state = {name.removeprefix('backbone.'): x for name, x in before.items()}
         note_renaming(weights, before)
@@ -227,7 +228,7 @@ def _bare(weights: Weights) -> dict:
 
 
 def _known(weights: Weights) -> dict:
-    """What our checkpoints note of a classifier, from the file or from the weights themselves."""
+    """Metadata of a classifier for our layout, from the file or inferred from the weights."""
     state = weights.state
     name = 'head.weight' if weights.is_lvvit else 'aux_head.weight'
     known = {'architecture': _published_size(state)} if weights.is_lvvit and _published_size(state) else {}
@@ -238,7 +239,7 @@ def _known(weights: Weights) -> dict:
 
 
 def _published_size(state: Mapping[str, Tensor]) -> str | None:
-    """The LV-ViT that has this width and depth."""
+    """Name of the published LV-ViT with the same width and depth, or None."""
     depth = len({name.split('.')[1] for name in state if name.startswith('blocks.')})
     found = {'embed_dim': state['cls_token'].shape[-1:].numel(), 'depth': depth}
     return next((name for name, sizes in PUBLISHED_SIZES.items() if found.items() <= sizes.items()), None)
@@ -247,13 +248,11 @@ def _published_size(state: Mapping[str, Tensor]) -> str | None:
 def _note_scoring_rule(weights: Weights) -> None:
     rule = weights.noted.get('token_score_weight', 0.5)
     if rule != 0.5 and weights.is_lvvit:
-        weights.steps.append(
-            f'dropped the scoring rule, which this layout has no place for: token_score_weight={rule:g}'
-        )
+        weights.steps.append(f'dropped the scoring rule, which this layout does not store: token_score_weight={rule:g}')
 
 
 def _plain(entries: Mapping) -> dict:
-    """The entries that say something, in values that every format takes."""
+    """The non-empty entries with plain values, which every format can store."""
     return {key: value for key, value in entries.items() if value is not None and _is_plain(value)}
 
 

@@ -1,4 +1,4 @@
-"""Sizes of the published LV-ViT models: how their weights are told apart, and what is built by name."""
+"""Sizes of the published LV-ViT models, to build them by name and to recognise their weights."""
 
 # Sizes of the published models; everything else is LVViT's default.
 PUBLISHED_SIZES = {

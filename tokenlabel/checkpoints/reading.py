@@ -1,7 +1,7 @@
-"""Reading a checkpoint file: first its bytes are checked, then its contents are read without running code from it.
+"""Reads a checkpoint file: checks its bytes first, then reads its contents without running code from it.
 
-torch looks at no checksum. The zip archives that it writes have one for each of their members; they are compared here.
-The format before torch 1.6 and safetensors have none: what a flipped bit does to a weight in them cannot be seen.
+torch does not verify checksums. Its zip archives have one per member, which this module compares. The format before
+torch 1.6 and safetensors have none, so a flipped bit in a weight goes unnoticed there.
 """
 
 import argparse
@@ -25,24 +25,24 @@ from tokenlabel.checkpoints.contents import MAX_DEPTH, check_contents
 from tokenlabel.errors import UserError
 from tokenlabel.files.reading import explained, open_regular
 
-HEADER = 'tokenlabel'  # name, in a safetensors file's header, of what we keep beside the weights, as JSON
+HEADER = 'tokenlabel'  # key of our metadata, as JSON, in a safetensors file's header
 
 
 def read_checkpoint(path: str | Path, map_location='cpu', rebuild: Sequence = ()) -> dict:
     """The contents of a checkpoint file, read without running any code from it.
 
-    Objects that trainers leave beside the weights (log histories, NumPy arrays, configs, paths) come back as inert
-    stand-ins. The entries `meta` and `tokenlabel` that `tokenlabel.checkpoints.conversion` keeps in the header of a
-    safetensors file come back beside its weights, which are under `state_dict` then.
+    Other objects that trainers save (log histories, NumPy arrays, configs, paths) become inert stand-ins. If a
+    safetensors file has the entries `meta` and `tokenlabel` of `tokenlabel.checkpoints.conversion` in its header, they
+    are returned too, and its weights are under `state_dict`.
 
     Args:
         path: A `.safetensors` file, or one written by `torch.save`.
-        map_location: As of `torch.load`; safetensors are read to the CPU.
-        rebuild: What to bring back instead of stand-ins, as `torch.serialization.safe_globals` takes it.
+        map_location: As in `torch.load`; safetensors are read to the CPU.
+        rebuild: Classes and functions to restore instead of stand-ins, as for `torch.serialization.safe_globals`.
 
     Raises:
-        UserError: The file is missing, may not be read, is damaged, is no checkpoint, holds objects that only code can
-            rebuild, or as `check_contents`.
+        UserError: The file is missing, unreadable, damaged, not a checkpoint, or holds objects that only code can
+            rebuild; also as `check_contents`.
     """
     path = Path(path)
     is_pickle = False
@@ -63,13 +63,13 @@ def read_checkpoint(path: str | Path, map_location='cpu', rebuild: Sequence = ()
         raise
     except OSError as error:
         raise UserError(f'{path} cannot be read as a checkpoint {explained(error)}') from error
-    except Exception as error:  # the bytes of a damaged file can fail in any way
+    except Exception as error:  # a damaged file can raise any exception
         raise UserError(_refusal(path, error, is_pickle)) from error
     return contents
 
 
 class _StandIn:
-    """Takes the place of any object that a checkpoint carries beside the weights, and ignores what it is made from."""
+    """Stand-in for any other object in a checkpoint; ignores its arguments and state."""
 
     def __init__(self, *args) -> None:
         pass
@@ -78,7 +78,7 @@ class _StandIn:
         pass
 
 
-# Paired with its name, as torch removes what was allowed already when a bare class leaves the context.
+# Pairs of class and name: on exit, torch's context would also remove a bare class that was allowed before.
 _HARMLESS = [(argparse.Namespace, 'argparse.Namespace')]
 _STAND_INS = {
     'mmengine.logging.history_buffer.HistoryBuffer': _StandIn,
@@ -91,13 +91,13 @@ _STAND_INS = {
     'numpy._core.multiarray.scalar': _StandIn,
     'pathlib.PosixPath': _StandIn,
     'pathlib._local.PosixPath': _StandIn,
-    # Configs of OpenMMLab, old and new: their entries are read, as those of a plain dictionary.
+    # OpenMMLab's configs, old and new, are read as plain dictionaries.
     'mmcv.utils.config.Config': _StandIn,
     'mmcv.utils.config.ConfigDict': OrderedDict,
     'mmengine.config.config.ConfigDict': OrderedDict,
     'addict.addict.Dict': OrderedDict,
 }
-# How torch pickles tensors that no model here has; of some, making them reads memory that nothing has bounded.
+# Kinds of pickled tensors that no model here has; rebuilding some of them reads memory out of bounds.
 _UNUSABLE = {
     '_rebuild_sparse_tensor': 'sparse tensors',
     '_rebuild_sparse_csr_tensor': 'sparse tensors',
@@ -111,7 +111,7 @@ _UNUSABLE = {
 
 
 def _stand_ins(rebuild: Sequence) -> list[tuple]:
-    """What stands in for harmless objects, but for those that are brought back."""
+    """The stand-ins for harmless objects, except those in `rebuild`."""
     named = {entry[1] if isinstance(entry, tuple) else f'{entry.__module__}.{entry.__qualname__}' for entry in rebuild}
     return [(stand_in, name) for name, stand_in in _STAND_INS.items() if name not in named]
 
@@ -120,7 +120,7 @@ def _unpickled(file: BinaryIO, map_location, rebuild: Sequence) -> object:
     allowed = [*_HARMLESS, *_stand_ins(rebuild), *rebuild]
     file.seek(0)
     with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # about the pickle's protocol: what cannot be read is refused
+        warnings.simplefilter('ignore')  # about the pickle protocol; unreadable files raise anyway
         return torch.load(file, map_location=map_location or 'cpu', weights_only=True)
 
 
@@ -135,26 +135,26 @@ def _read_safetensors(path: Path) -> dict:
     except (ValueError, RecursionError):
         beside = None
     if not isinstance(beside, dict):
-        raise UserError(f'{path} keeps an entry `{HEADER}` in its header that is no JSON object: convert it anew')
+        raise UserError(f'{path} has an entry `{HEADER}` in its header that is not a JSON object: convert it again')
     return {**beside, 'state_dict': weights}
 
 
 def _check_bytes(file: BinaryIO, path: Path, size: int) -> bool:
-    """Checks all that can be checked of a file of `torch.save` before torch reads it.
+    """Checks the bytes of a `torch.save` file before torch reads it.
 
     Returns:
-        Whether it is one.
+        True; all other files raise.
 
     Raises:
-        UserError: it is packed, or as `_check_pickle`.
-        Exception: of any kind: it is damaged, or no such file.
+        UserError: the archive is compressed or encrypted, or as `_check_pickle`.
+        Exception: any exception if the file is damaged or not a `torch.save` file.
     """
     start = file.read(4)
     file.seek(0)
     if start == b'PK\3\4':
         _check_archive(file, path, size)
-    elif start[:1] == pickle.PROTO:  # and nothing that torch could take for one of its tar archives
-        for _ in range(5):  # magic number, version, platform, the contents, the order of what follows
+    elif start[:1] == pickle.PROTO:  # also excludes torch's old tar archives
+        for _ in range(5):  # magic number, version, platform, contents, order of the storages
             _check_pickle(file, path)
     else:
         raise EOFError('its first bytes are of another kind of file')
@@ -179,22 +179,22 @@ def _check_archive(file: BinaryIO, path: Path, size: int) -> None:
         if any(member.CRC for member in members):
             if damaged := archive.testzip():
                 raise zipfile.BadZipFile(f'Bad CRC-32 for file {damaged!r}')
-        else:  # torch can be told to compute none; all of them are 0 then
+        else:  # torch can write without checksums; all of them are 0 then
             for member in members:
-                member.CRC = None  # which zipfile compares with nothing
+                member.CRC = None  # zipfile then skips the comparison
         for member in members:
             if member.filename.endswith('/data.pkl'):
                 _check_pickle(archive.read(member), path)
 
 
 def _check_pickle(data: bytes | BinaryIO, path: Path) -> None:
-    """Looks through the instructions of a pickle without following them.
+    """Scans the opcodes of a pickle without executing them.
 
     Raises:
-        UserError: It makes tensors of unusable kinds, or tuples so deep in each other that computing the hash of one
-            would crash the process.
+        UserError: It creates tensors of unsupported kinds, or tuples nested so deep that hashing one would crash the
+            process.
     """
-    stack: list[int | None] = []  # depths of what the pickle has made; None is a mark
+    stack: list[int | None] = []  # nesting depths of the objects on the stack; None is a mark
     memo: dict[int, int] = {}
     for operation, argument, _ in pickletools.genops(data):
         if operation.name == 'GLOBAL' and (kind := _UNUSABLE.get(str(argument).rpartition(' ')[2])):
@@ -210,7 +210,7 @@ def _check_pickle(data: bytes | BinaryIO, path: Path) -> None:
 
 
 def _applied(operation: pickletools.OpcodeInfo, stack: list) -> int:
-    """Replaces on the stack what an instruction takes by what it gives; returns the depth of that."""
+    """Applies an opcode to the stack of depths; returns the depth of its result."""
     before, after = operation.stack_before, operation.stack_after
     taken = []
     if pickletools.markobject in before:
@@ -227,7 +227,7 @@ def _applied(operation: pickletools.OpcodeInfo, stack: list) -> int:
 
 
 def _refusal(path: Path, error: Exception, is_pickle: bool) -> str:
-    """What an error of reading a file means: code in the file, or damage."""
+    """The message for an error while reading a file: code in the file, or damage."""
     text = str(error)
     reason = text.rpartition('WeightsUnpickler error:')[2].strip().partition('\n')[0] or type(error).__name__
     code = re.search(r'GLOBAL ([\w.]+)', text)

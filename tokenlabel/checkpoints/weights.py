@@ -1,9 +1,9 @@
-"""Finds the weights in a checkpoint, in every layout in use, and fits them to a model.
+"""Finds the weights in a checkpoint of any common layout and fits them to a model.
 
-Layouts: weights bare, or under `state_dict`, `state_dict_ema`, `model` or `model_ema`, with or without the `module.`
-prefix of a wrapped model (timm, DeiT and the 2021 release write these, some with an `argparse.Namespace` beside the
-weights); safetensors; and MMEngine's checkpoints, where `ema_state_dict` means that EMA and raw weights have changed
-places. Works for any model of timm.
+Layouts: a bare state dict, or one under `state_dict`, `state_dict_ema`, `model` or `model_ema`, with or without the
+`module.` prefix of a wrapped model (timm, DeiT and the 2021 release write these, some with an `argparse.Namespace`
+beside the weights); safetensors; and MMEngine's checkpoints, where a file with `ema_state_dict` has the EMA weights in
+`state_dict` and the raw weights in `ema_state_dict`. Works for any timm model.
 """
 
 import logging
@@ -20,30 +20,29 @@ from tokenlabel.errors import UserError
 
 _logger = logging.getLogger(__name__)
 
-# What wrappers and our engine put before the names.
+# Prefixes that wrappers and our engine add to the names.
 PREFIXES = ('module.', '_orig_mod.', 'model.')
-# Where files keep EMA weights apart from raw ones.
+# Entries of EMA weights in files that also have raw weights.
 AVERAGED = frozenset({'ema_state_dict', 'state_dict_ema', 'model_ema'})
 
 
 def load_checkpoint(model: nn.Module, path: str | Path, ema: bool = False, strict: bool = True) -> None:
     """Loads the weights of a file into a model.
 
-    Position embeddings are resampled to the model's grid. Where the file has another number of classes, the model's
-    classifiers (class head and token head) stay as they are and a warning says so. A scoring rule in the file
-    (`token_score_weight`) becomes the model's. The model is left untouched when an error is raised. Weights of a
-    `TokenLabelModel` load into its bare backbone too, without the token head, and those of the backbone into a
-    `TokenLabelModel`, whose token head stays as it is, with a warning, where they have none.
+    Position embeddings are resampled to the model's grid. If the file has another number of classes, the model's
+    class head and token head keep their weights, with a warning. A scoring rule in the file (`token_score_weight`) is
+    set on the model. The model is unchanged if an error is raised. Weights of a `TokenLabelModel` also load into its
+    bare backbone, without the token head. Weights of a backbone also load into a `TokenLabelModel`; if they have no
+    token head, the model's token head keeps its weights, with a warning.
 
     Args:
         model: Any timm model, or a wrapper that holds one as `model` or `module`.
         path: File in one of the layouts above.
-        ema: Take the EMA weights where the file has them; a warning says where it has none.
-        strict: Refuse a file that does not fit in every other name and shape; otherwise load what fits and warn about
-            the rest.
+        ema: Load the file's EMA weights; a file without EMA weights gives a warning.
+        strict: Require that all other names and shapes match; False loads what matches and warns about the rest.
 
     Raises:
-        UserError: As `read_checkpoint` and `state_dict_of`; it is of another architecture or does not fit.
+        UserError: The file has another architecture or does not match; also as `read_checkpoint` and `state_dict_of`.
     """
     model = _innermost(model)
     checkpoint = read_checkpoint(path)
@@ -67,16 +66,16 @@ def state_dict_of(
     source: str | Path = 'the checkpoint',
     prefixes: Sequence[str] = PREFIXES,
 ) -> dict[str, Tensor]:
-    """The weights in a checkpoint by name, without the prefixes that wrappers and our engine put before the names.
+    """The weights in a checkpoint by name, without the prefixes of wrappers and of our engine.
 
     Args:
         checkpoint: Contents of a file, see `read_checkpoint`.
-        ema: Take the EMA weights where there are both; where there is one kind, that one is taken.
-        source: Where it comes from, for messages.
-        prefixes: What is taken off where all names start with it.
+        ema: If there are EMA and raw weights, take the EMA weights; a single kind is always taken.
+        source: The file, for messages.
+        prefixes: Prefixes to remove if all names start with them.
 
     Raises:
-        UserError: There are no weights in it, or some are NaN or infinite.
+        UserError: There are no weights, or some are NaN or infinite.
     """
     weights, _ = _weights(checkpoint, ema)
     state = {name: value for name, value in weights.items() if isinstance(value, Tensor) and name not in _EMA_COUNTERS}
@@ -95,11 +94,11 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Pa
     Args:
         model: Model to fill.
         state: Weights by the model's names.
-        source: Where they come from, for messages.
+        source: The file, for messages.
         strict: See `load_checkpoint`.
 
     Raises:
-        UserError: Not everything fits (`strict`), or nothing does.
+        UserError: A name or shape does not match (`strict`), or none does.
     """
     own = model.state_dict()
     state = resampled(_in_names_of(own, state), model, source)
@@ -137,13 +136,13 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Pa
 
 
 def of_another_kind(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    """Names of weights that are whole, true-or-false or complex numbers where the model's are real ones, or reversely.
+    """Names of weights that are integer, bool or complex where the model's are floating point, or vice versa.
 
-    Copying would convert them in silence. Counters and tables of indices may be stored as real numbers.
+    Copying would convert them silently. Counters and index tables may be stored as floating point.
 
     Args:
         own: weights of the model.
-        state: weights by the model's names; what is no tensor is passed over.
+        state: weights under the model's names; other values than tensors are ignored.
     """
     pairs = {name: (x, own[name]) for name, x in state.items() if name in own and isinstance(x, Tensor)}
     return [
@@ -154,10 +153,10 @@ def of_another_kind(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> l
 
 
 def refuse_other_kinds(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str | Path) -> None:
-    """Refuses weights that `of_another_kind` names.
+    """Checks the kinds of weights, see `of_another_kind`.
 
     Raises:
-        UserError: there are such.
+        UserError: a weight has another kind.
     """
     if names := of_another_kind(own, state):
         stored, expected = _kind(state[names[0]]), _kind(own[names[0]])
@@ -170,9 +169,9 @@ def refuse_other_kinds(own: Mapping[str, Tensor], state: Mapping[str, Tensor], s
 def resampled(
     state: Mapping[str, Tensor], model: nn.Module, source: str | Path = 'the checkpoint'
 ) -> dict[str, Tensor]:
-    """`state` with its position embedding at the model's grid.
+    """`state` with its position embedding resampled to the model's grid.
 
-    A stored grid of as many tokens as the model's is taken to be the same grid.
+    A stored grid with as many tokens as the model's is assumed to be the same grid.
 
     Raises:
         UserError: The stored grid is not square, so that its shape is unknown.
@@ -204,19 +203,19 @@ def resample_pos_embed(
     """Position embedding at another grid: bicubic without antialiasing, as the released weights were resampled.
 
     Args:
-        pos_embed: `[1, P + rows * cols, D]`, the prefix tokens' entries first; these are kept.
+        pos_embed: `[1, P + rows * cols, D]`, starting with the entries of the prefix tokens, which are kept.
         new_grid: Rows and columns of the result.
-        old_grid: Rows and columns there are.
+        old_grid: Rows and columns of `pos_embed`.
         num_prefix_tokens: P.
 
     Returns:
-        `[1, P + new rows * new cols, D]`; `pos_embed` itself where the grids are the same.
+        `[1, P + new rows * new cols, D]`; `pos_embed` itself if the grids are equal.
     """
     return resample_abs_pos_embed(pos_embed, list(new_grid), list(old_grid), num_prefix_tokens, antialias=False)
 
 
 def is_wrapped(names: Iterable[str]) -> bool:
-    """Whether the names are those of a `TokenLabelModel`: a backbone, and a token head beside it."""
+    """Whether the names are those of a `TokenLabelModel`: a backbone and a token head."""
     names = list(names)
     wrapped = [name for name in names if name.startswith('backbone.')]
     return bool(wrapped) and all(name.startswith('aux_head.') for name in set(names) - set(wrapped))
@@ -226,7 +225,7 @@ _EMA_COUNTERS = ('steps', 'n_averaged')
 
 
 def _weights(checkpoint: Mapping, ema: bool) -> tuple[Mapping, bool]:
-    """The entry of `checkpoint` that holds the weights, or `checkpoint` itself, and whether it is the EMA's."""
+    """The entry of `checkpoint` with the weights, or `checkpoint` itself, and whether these are EMA weights."""
     averaged, raw = ('state_dict_ema', 'model_ema'), ('state_dict', 'model')
     if 'ema_state_dict' in checkpoint:  # MMEngine's EMAHook saves the EMA weights as `state_dict`, the raw ones here
         averaged, raw = ('state_dict',), ('ema_state_dict',)
@@ -250,7 +249,7 @@ def _architecture(model: nn.Module) -> str | None:
 
 
 def _in_names_of(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """`state` in the model's names where one of the two is a `TokenLabelModel` and the other a bare backbone."""
+    """`state` under the model's names, if one of them is a `TokenLabelModel` and the other a bare backbone."""
     if is_wrapped(own) == is_wrapped(state):
         return state
     if is_wrapped(own):
@@ -262,7 +261,7 @@ def _in_names_of(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Mapp
 def _classifiers_of_other_classes(
     model: nn.Module, state: Mapping[str, Tensor], own: Mapping[str, Tensor]
 ) -> frozenset[str]:
-    """Parameters of all classifiers where one of them has other rows in `state`, or the model has none."""
+    """Names of all classifier parameters if one has another number of classes in `state`, or the model has none."""
     names = (getattr(model, 'pretrained_cfg', None) or {}).get('classifier') or ('head', 'aux_head')
     names = (names,) if isinstance(names, str) else names
     weights = [f'{name}.weight' for name in names if f'{name}.weight' in state]
@@ -276,7 +275,7 @@ def _kind(tensor: Tensor) -> str:
 
 
 def _listing(names: Sequence[str]) -> str:
-    """The first three names in brackets, ' (a, b, c, ...)'; nothing for none."""
+    """The first three names in parentheses, ' (a, b, c, ...)'; empty without names."""
     if not names:
         return ''
     return f' ({", ".join(names[:3])}{", ..." if len(names) > 3 else ""})'

@@ -1,7 +1,6 @@
 """Pictures of label maps, token predictions and segmentations: one column per example, one row per kind.
 
-The figures belong to no window, so no display is needed. Images are PIL images, arrays [H, W, 3] or tensors [3, H, W],
-RGB in 0..255.
+The figures need no display. Images are PIL images, arrays [H, W, 3] or tensors [3, H, W], RGB in 0..255.
 """
 
 import colorsys
@@ -26,7 +25,7 @@ from tokenlabel.pictures.names import readable_names
 
 Picture = Image.Image | np.ndarray | Tensor
 Palette = Sequence[tuple[int, int, int]]
-# best classes and confidence, both [rows, cols], and where they lie: left, right, bottom, top in pixels
+# best classes and confidence, both [rows, cols], and their extent: left, right, bottom, top in pixels
 Cells = tuple[np.ndarray, np.ndarray, tuple[float, float, float, float]]
 
 INK, PAPER, UNLABELLED = '#1f2933', '#ffffff', (236, 239, 243)
@@ -66,7 +65,7 @@ def crop_targets_figure(
     palette: Palette | None = None,
     captions: Sequence[str] = (),
 ) -> Figure:
-    """What becomes of a label map in training: the map over its image, and the targets that a crop's tokens get.
+    """A label map over its image, a crop, and the training targets of the crop's tokens.
 
     Args:
         images, label_maps: as in `label_map_figure`.
@@ -108,11 +107,11 @@ def token_labels_figure(
     palette: Palette | None = None,
     captions: Sequence[str] = (),
 ) -> Figure:
-    """What a batch is trained towards: the best class of every token's target, over the model's input.
+    """Training targets of a batch: the best class of every token's target, over the model's input.
 
     Args:
         images: the model's inputs, as pictures.
-        targets: one tensor [rows, cols, C] of shares in [0, 1] per image; [1, 1, C] where one label is for all.
+        targets: one tensor [rows, cols, C] of shares in [0, 1] per image; [1, 1, C] for one label per image.
         class_names: names of all C classes.
         palette: one RGB colour (0..255) per class; `class_palette` when None.
         captions: a title over each image.
@@ -152,8 +151,8 @@ def segmentation_figure(
 
     Args:
         images: the pictures.
-        predictions: class maps [H, W] of every model, by the name that its row shall bear.
-        ground_truths: class maps [H, W]; what is no class (255) is unlabelled and drawn pale.
+        predictions: class maps [H, W] of every model, by the name of its row.
+        ground_truths: class maps [H, W]; other values than classes (255) are unlabelled and drawn pale.
         class_names: names of all classes.
         palette: one RGB colour (0..255) per class; `class_palette` when None.
     """
@@ -180,7 +179,7 @@ def class_palette(num_classes: int) -> list[tuple[int, int, int]]:
 
 
 def save_figure(figure: Figure, path: str | Path, dpi: int = 160) -> Path:
-    """Write a figure to `path`, whose suffix is the format; a half-written file never bears that name.
+    """Writes a figure atomically to `path`, in the format of its suffix.
 
     Raises:
         UserError: the suffix is none of `FIGURE_SUFFIXES`, the picture would be too large, or as `write_atomically`.
@@ -191,7 +190,7 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 160) -> Path:
     picture = io.BytesIO()
     try:
         figure.savefig(picture, dpi=dpi, facecolor=PAPER, format=path.suffix.lower().removeprefix('.'))
-    except ValueError as error:  # Matplotlib's word for more pixels than a file can have
+    except ValueError as error:  # Matplotlib's error for more pixels than a file can have
         raise UserError(f'{path} would be too large a picture ({error}): draw fewer images.') from error
     write_atomically(path, picture.getvalue())
     return path
@@ -240,7 +239,7 @@ def _draw_cells(axis: Axes, image: Picture, cells: Cells, class_names: Sequence[
 
 
 def _weights(cells: Sequence[Cells], num_classes: int) -> np.ndarray:
-    """How much of all cells each class has, for the legend."""
+    """Total confidence of each class over all cells, to sort the legend."""
     return sum(np.bincount(c.ravel(), p.ravel(), minlength=num_classes) for c, p, _ in cells)
 
 
@@ -251,7 +250,7 @@ def _corners(crop: tuple[float, float, float, float], width: int, height: int) -
 
 
 def _name_cells(axis: Axes, classes: np.ndarray, confidence: np.ndarray, extent, names: Sequence[str]) -> None:
-    """Write the class into each confident cell that the name fits."""
+    """Writes the class name into each confident cell with enough room."""
     rows, cols = classes.shape
     left, right, bottom, top = extent
     box, inches = axis.get_position(), axis.figure.get_size_inches()
@@ -266,7 +265,7 @@ def _name_cells(axis: Axes, classes: np.ndarray, confidence: np.ndarray, extent,
 
 
 def _canvas(title, subtitle, row_names, images, legend, captions=()) -> tuple[Figure, list[list[Axes]]]:
-    """A figure with the images as its first row and the legend below; the empty axes of the named rows."""
+    """A figure with the images in its first row and the legend below, and the empty axes of the named rows."""
     pictures = [_pixels(image) for image in images]
     tallest = PICTURE * min(max(picture.shape[0] / picture.shape[1] for picture in pictures), 1.5)
     width = MARGIN + len(pictures) * (PICTURE + GAP)
@@ -299,13 +298,13 @@ def _canvas(title, subtitle, row_names, images, legend, captions=()) -> tuple[Fi
 
 
 def _show(axis: Axes, picture: np.ndarray, **options) -> AxesImage:
-    """Draw a picture measured from its corner, as cells and crops are, not from the centre of its first pixel."""
+    """Draws a picture with the origin at its corner, as for cells and crops, not at its first pixel's centre."""
     height, width = picture.shape[:2]
     return axis.imshow(picture, extent=(0, width, height, 0), interpolation='lanczos', **options)
 
 
 def _legend(weights: np.ndarray, names: Sequence[str], colors: np.ndarray) -> list[Patch]:
-    """Patches for the classes of greatest weight, in class order."""
+    """Patches for the classes with the largest weights, in class order."""
     shown = np.sort([label for label in np.argsort(-weights, kind='stable')[:MAX_LEGEND] if weights[label] > 0])
     clipped = [name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + '…' for name in readable_names(names)]
     return [Patch(color=colors[label] / 255, label=clipped[label]) for label in shown]

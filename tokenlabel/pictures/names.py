@@ -1,4 +1,4 @@
-"""Names of classes as people read them."""
+"""Readable class names."""
 
 import re
 from collections import Counter
@@ -11,9 +11,9 @@ _SYNSET = re.compile(r'n\d{8}')
 
 
 def readable_names(names: Sequence[str]) -> list[str]:
-    """ImageNet's ids of synsets in words, `sandal` for `n04133789`; other names as they are.
+    """Replaces ImageNet's synset ids by words, `n04133789` by `sandal`; keeps other names.
 
-    Where several ids have one word, each has its id beside it: `crane (n02012849)`.
+    Ids with the same word keep their id in parentheses: `crane (n02012849)`.
     """
     names = [str(name) for name in names]
     words = [_word(name) if _SYNSET.fullmatch(name) else name for name in names]
@@ -24,7 +24,7 @@ def readable_names(names: Sequence[str]) -> list[str]:
 
 @cache
 def _word(synset: str) -> str:
-    """The first word of a synset, as timm has them; the id itself where it has none."""
+    """timm's first word for a synset; the id itself if there is none."""
     try:
         description = _imagenet().label_name_to_description(synset)
     except (KeyError, ValueError):

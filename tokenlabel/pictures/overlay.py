@@ -1,4 +1,4 @@
-"""Classes painted over an image, pixel for pixel, and a legend beside it."""
+"""Draws a segmentation over its image, with a legend beside it."""
 
 import functools
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ MAX_NAME = 24  # characters
 
 
 def painted(image: np.ndarray, labels: np.ndarray, palette: np.ndarray, alpha: float, shown: np.ndarray) -> np.ndarray:
-    """An image with its classes in colour; where two classes meet, the colours are opaque and so draw an outline.
+    """An image with its classes in colour; opaque pixels at class borders form an outline.
 
     Args:
         image: uint8 [H, W, 3].
-        labels: integers [H, W]; what is no class stays as it is.
+        labels: integers [H, W]; pixels with other values than classes stay unchanged.
         palette: uint8 [C, 3].
         alpha: opacity of the colours, in [0, 1].
         shown: bool [C], the classes to paint.
@@ -25,7 +25,7 @@ def painted(image: np.ndarray, labels: np.ndarray, palette: np.ndarray, alpha: f
     Returns:
         uint8 [H, W, 3].
     """
-    # one entry more, for all labels that are no class
+    # one extra entry for all labels that are not a class
     index = np.minimum(labels, len(palette))
     opacity = np.append(np.where(shown, alpha, 0.0), 0.0).astype(np.float32)
     colors = np.vstack([palette, PAPER]).astype(np.float32)
@@ -48,9 +48,9 @@ class Legend:
     """Colours and names in columns, as a panel to the right of a picture.
 
     Args:
-        height: of the picture, in pixels; with few rows to fill, the panel is as tall as its first column needs.
-        num_rows: entries that it shall hold.
-        texts: of all entries that it may hold.
+        height: height of the picture in pixels; the panel may be taller to fit its first column.
+        num_rows: number of entries.
+        texts: texts of all possible entries, for the width.
     """
 
     def __init__(self, height: int, num_rows: int, texts: Sequence[str]) -> None:
@@ -69,7 +69,7 @@ class Legend:
 
         Args:
             picture: uint8 [H, W, 3].
-            entries: names and RGB colours, best first; what does not fit is left out.
+            entries: names and RGB colours, most important first; entries that do not fit are left out.
         """
         height, width = picture.shape[:2]
         canvas = Image.new('RGB', (width + self.width, max(height, self.height)), PAPER)
@@ -85,10 +85,10 @@ class Legend:
 
 @functools.cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """Matplotlib brings a font that knows most scripts."""
+    """Matplotlib's bundled font, which covers most scripts."""
     return ImageFont.truetype(findfont('DejaVu Sans'), size)
 
 
 def short(name: str) -> str:
-    """A class name of a length that a legend has room for."""
+    """A class name shortened for a legend."""
     return name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + '…'
