@@ -1,8 +1,8 @@
-"""MMSegmentation without mmcv's compiled operators, which nothing here uses.
+"""Imports MMSegmentation without mmcv's compiled operators, which this package does not use.
 
-The original mmsegmentation imports some of them unconditionally, and mmcv-lite has none; the maintained distribution
-does without them by itself. Where the import fails for want of them, stand-ins take their place: using one
-raises an error that names the operator and what to install.
+The original mmsegmentation imports some of them unconditionally, but mmcv-lite has none. The maintained distribution
+does not need them. If the import fails because they are missing, stand-ins replace them. Using a stand-in raises an
+error that names the operator and the package to install.
 """
 
 import importlib
@@ -13,18 +13,18 @@ from typing import NoReturn
 from tokenlabel.errors import UserError
 
 COMPILED = 'mmcv._ext'
-# What MMSegmentation imports operators from.
+# The modules from which MMSegmentation imports operators.
 OPERATORS = ('mmcv.ops', 'mmcv.ops.point_sample')
 
 
 def import_without_operators(module: str) -> None:
-    """Imports a module that may want compiled operators, with stand-ins for them if mmcv has none.
+    """Imports a module that may need compiled operators, with stand-ins if mmcv has none.
 
     Args:
         module: dotted name.
 
     Raises:
-        ImportError: it is missing, or cannot be imported for another reason.
+        ImportError: the module is missing, or its import fails for another reason.
     """
     try:
         importlib.import_module(module)
@@ -37,7 +37,7 @@ def import_without_operators(module: str) -> None:
 
 
 class _StandIns(ModuleType):
-    """A module of operators, of any name."""
+    """A stand-in module that has an operator of any name."""
 
     __path__ = ()
 
@@ -48,7 +48,7 @@ class _StandIns(ModuleType):
 
 
 class _StandIn:
-    """An operator that is not there: a function when called, a module when made."""
+    """A stand-in for a missing operator, both for functions and for classes."""
 
     def __init__(self, *args, **kwargs) -> NoReturn:
         raise UserError(

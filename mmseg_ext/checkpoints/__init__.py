@@ -1,4 +1,4 @@
-"""Weights for segmentation models, from any stage and any release."""
+"""Loading weights into segmentation models, from any training stage and any release."""
 
 from mmseg_ext.checkpoints.segmentation_weights import ReleasedNamesHook
 

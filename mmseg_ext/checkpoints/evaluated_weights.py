@@ -1,4 +1,4 @@
-"""Loading the weights that are to be evaluated, and saying why they do not fit."""
+"""Loads weights for evaluation and explains why they do not fit."""
 
 import logging
 from pathlib import Path
@@ -14,16 +14,16 @@ from tokenlabel.errors import UserError
 def load_trained_weights(runner: Runner, path: str | Path) -> None:
     """Loads a segmentation model's weights for evaluation.
 
-    A warning tells where the checkpoint notes other class names than the test data has: numbers would be compared that
-    mean different things.
+    Warns if the checkpoint's class names differ from those of the test data, because the same number would then mean
+    different classes.
 
     Args:
-        runner: With the model, and the data to test it on.
+        runner: Runner with the model and the test data.
         path: Checkpoint.
 
     Raises:
-        UserError: The file cannot be read, or is of another model: said is whether it has another number of classes,
-            another head or none.
+        UserError: The file cannot be read or belongs to another model; the message says whether it has another number
+            of classes, another head or no head.
     """
     try:
         checkpoint = runner.load_checkpoint(str(path))
@@ -33,13 +33,13 @@ def load_trained_weights(runner: Runner, path: str | Path) -> None:
             raise UserError(reason) from error
         raise
     meta = checkpoint.get('meta', {})
-    noted = (meta.get('dataset_meta') or {}).get('classes') or meta.get('CLASSES')  # MMSegmentation 1.x and 0.x
+    stored = (meta.get('dataset_meta') or {}).get('classes') or meta.get('CLASSES')  # MMSegmentation 1.x and 0.x
     tested = runner.test_loop.dataloader.dataset.metainfo.get('classes')
-    if noted and tested and list(noted) != list(tested):
-        different = next((f'{a} and {b}' for a, b in zip(noted, tested, strict=False) if a != b), 'their number')
+    if stored and tested and list(stored) != list(tested):
+        different = next((f'{a} and {b}' for a, b in zip(stored, tested, strict=False) if a != b), 'their number')
         print_log(
-            f'{path} was trained on other classes than the test data has ({different}): its scores mean nothing unless '
-            'only names were changed.',
+            f'{path} was trained on other classes than the test data has ({different}): its scores are meaningless '
+            'unless only names changed.',
             logger='current',
             level=logging.WARNING,
         )

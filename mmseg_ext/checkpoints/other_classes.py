@@ -1,4 +1,4 @@
-"""Starting from a segmentation model of other classes: backbone and neck are kept, heads begin anew."""
+"""Starts from a segmentation model with other classes: loads backbone and neck, and initialises the heads anew."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -19,17 +19,17 @@ HEADS = ('decode_head', 'auxiliary_head')
 
 
 def load_all_but_other_heads(model: nn.Module, file: str | Path) -> None:
-    """Loads a segmentation model, EMA weights where it has them; heads of other classes or kinds stay as they are.
+    """Loads a segmentation model, preferring EMA weights; heads of other classes or types keep their weights.
 
-    A head is taken whole or not at all. A warning names those that were not. Position embeddings are resampled,
-    and a first convolution of RGB is adapted to the model's channels.
+    A head is loaded completely or not at all. A warning names the heads that are not loaded. Position embeddings are
+    resampled, and an RGB first convolution is adapted to the model's channels.
 
     Args:
         model: Segmentor to fill.
-        file: Of a segmentation model, ours or released.
+        file: Checkpoint of a segmentation model, ours or a released one.
 
     Raises:
-        UserError: The file cannot be read, is of no segmentation model, or its backbone or neck does not fit.
+        UserError: The file cannot be read, holds no segmentation model, or its backbone or neck does not fit.
     """
     state = in_names_of(model, weights_of(read_checkpoint(file), file), file)
     if not is_segmentation(state):
@@ -47,14 +47,14 @@ def load_all_but_other_heads(model: nn.Module, file: str | Path) -> None:
     load_all(model, with_other_channels(state, own, file), file)
     if left:
         print_log(
-            f'{file} has other classes than the model, or another head: {" and ".join(left)} not loaded, all else is.',
+            f'{file} has other classes than the model, or another head: loaded everything but {" and ".join(left)}.',
             logger='current',
             level=logging.WARNING,
         )
 
 
 def start_from_one_file(config: Config) -> None:
-    """Leaves out the weights of a config's backbone and neck where `initial_weights` has them all."""
+    """Removes the pretrained weights of a config's backbone and neck if `initial_weights` contains them."""
     model, _ = model_of(config)
     for part in ('backbone', 'neck') if config.get('initial_weights') else ():
         for key in ('init_cfg', 'pretrained'):
@@ -71,7 +71,7 @@ def _shapes(state: Mapping[str, Tensor]) -> dict[str, Size]:
 
 
 def _heads(names: Iterable[str]) -> list[str]:
-    """What the names of heads begin with: `decode_head`, `auxiliary_head.1`..."""
+    """Prefixes of the heads' names: `decode_head`, `auxiliary_head.1`..."""
     found = {}
     for name in names:
         parts = name.split('.')

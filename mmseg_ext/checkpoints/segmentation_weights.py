@@ -1,7 +1,7 @@
 """Weights for a segmentation model, from pretraining, a released classifier or a released segmentation model.
 
-`tokenlabel.checkpoints.weights` reads the files and unifies their names; here is what a backbone and a neck take of
-them.
+`tokenlabel.checkpoints.weights` reads the files and unifies their names; this module selects the weights of a backbone
+and a neck.
 """
 
 import logging
@@ -27,7 +27,7 @@ from tokenlabel.checkpoints.weights import AVERAGED, load_weights, read_checkpoi
 from tokenlabel.engine.resuming.checkpoint_files import load_from_local
 from tokenlabel.errors import UserError
 
-# What classifiers have after their last block, under the names in use.
+# Names of a classifier's layers after its last block.
 CLASSIFIER_ONLY = ('norm.', 'fc_norm.', 'pre_logits.', 'head.', 'head_dist.', 'aux_head.')
 PYRAMID = 'side_layer'
 
@@ -36,13 +36,13 @@ def load_backbone(backbone: nn.Module, source: str | Path, ema: bool = True) -> 
     """Loads the backbone's part of a checkpoint; the position embedding is resampled to the backbone's grid,
     and a first convolution of RGB adapted to the backbone's channels.
 
-    The final norm and the heads of a classifier are left out, and so are blocks that the backbone does not need; any
-    other difference is an error.
+    A classifier's final norm and heads are ignored, and so are blocks that the backbone does not have. Any other
+    difference is an error.
 
     Args:
         backbone: `mmseg_ext.backbones.LVViT`.
         source: Path or URL of a pretraining checkpoint, a released classifier or a segmentation model.
-        ema: Take EMA weights where the file has them.
+        ema: Prefer EMA weights if the file has them.
 
     Raises:
         UserError: The file is missing, cannot be read, or holds another architecture.
@@ -69,7 +69,7 @@ def load_pyramid(pyramid: nn.Module, source: str | Path, ema: bool = True) -> No
     Args:
         pyramid: `mmseg_ext.necks.TokenPyramid`.
         source: Path or URL of a segmentation model.
-        ema: Take EMA weights where the file has them.
+        ema: Prefer EMA weights if the file has them.
 
     Raises:
         UserError: The file is missing, cannot be read, or holds no pyramid of this size.
@@ -82,7 +82,7 @@ def load_pyramid(pyramid: nn.Module, source: str | Path, ema: bool = True) -> No
 
 
 def weights_of(checkpoint: Mapping, source: str | Path, ema: bool = True) -> dict[str, Tensor]:
-    """Weights by name, averaged ones if asked for and there.
+    """Weights by name; EMA weights if `ema` is set and the checkpoint has them.
 
     Raises:
         UserError: as `state_dict_of`.
@@ -91,16 +91,16 @@ def weights_of(checkpoint: Mapping, source: str | Path, ema: bool = True) -> dic
 
 
 def refuse_other_architecture(checkpoint: Mapping, architecture: str | None, key: str, source: str | Path) -> None:
-    """Compares what our pretraining noted in its checkpoint with the backbone's architecture.
+    """Checks that the architecture in a checkpoint of our pretraining is that of the backbone.
 
     Args:
         checkpoint: Contents of the file.
-        architecture: The backbone's, as timm names it; None for one without a name.
-        key: Where a config names it.
+        architecture: timm's name of the backbone's architecture; None if it has no name.
+        key: Config key of the architecture.
         source: The file, for messages.
 
     Raises:
-        UserError: They differ.
+        UserError: The architectures differ.
     """
     stored = checkpoint.get('tokenlabel', {}).get('architecture')
     if stored and architecture and stored != architecture:
@@ -111,26 +111,26 @@ def refuse_other_architecture(checkpoint: Mapping, architecture: str | None, key
 
 
 def local_path(source: str | Path) -> Path:
-    """Path of a checkpoint; one at an http(s) address is downloaded into torch's hub cache, once per machine.
+    """Local path of a checkpoint; an http(s) URL is downloaded once per machine into torch's hub cache.
 
     Raises:
-        UserError: It cannot be downloaded.
+        UserError: The download fails.
     """
     address = urlparse(str(source))
     if address.scheme not in ('http', 'https'):
         return Path(source)
     name = PurePosixPath(address.path).name
     if not name or name == '..' or '\0' in name:
-        raise UserError(f'{source} does not end in the name of a file: give the address of a checkpoint')
+        raise UserError(f'{source} does not end in a file name: give the URL of a checkpoint')
     path = Path(torch.hub.get_dir(), 'checkpoints', name)
     failure = None
     if get_local_rank() == 0 and not path.exists():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(str(source), path)
-        except (URLError, OSError, HTTPException, ValueError) as error:  # the latter of addresses that are none
+        except (URLError, OSError, HTTPException, ValueError) as error:  # ValueError for invalid URLs
             failure = error
-    barrier()  # also where it failed, so that no process waits for this one
+    barrier()  # also after an error, so that no rank waits forever
     if failure is not None:
         raise UserError(
             f'{source} cannot be downloaded ({failure}): save it as {path}, or set '
@@ -140,43 +140,43 @@ def local_path(source: str | Path) -> Path:
 
 
 def pretrained_part(init_cfg: dict | list[dict] | None) -> dict | None:
-    """The entry of an `init_cfg` that names a checkpoint, if there is one."""
+    """The entry of an `init_cfg` with a checkpoint, or None."""
     entries = [init_cfg] if isinstance(init_cfg, dict) else init_cfg or []
     return next((entry for entry in entries if entry['type'] == 'Pretrained'), None)
 
 
 def is_segmentation(state: Mapping[str, Tensor]) -> bool:
-    """Whether these are the weights of a whole segmentation model; those of a `TokenLabelModel` are not."""
+    """Whether these are the weights of a complete segmentation model, not of a `TokenLabelModel`."""
     return any(name.startswith('backbone.') for name in state) and 'aux_head.weight' not in state
 
 
 def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The entries whose names start with `prefix`, without it."""
+    """The entries whose names start with `prefix`, with the prefix removed."""
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def released_to_ours(state: Mapping[str, Tensor], pyramid: str = 'neck.') -> dict[str, Tensor]:
-    """Names of a released segmentation model -> ours: the pyramid is a neck here and was part of the backbone there.
+    """Renames the weights of a released segmentation model, whose pyramid is in the backbone and not in a neck.
 
     Args:
-        state: Weights by released name; those of our own models pass unchanged.
-        pyramid: Name of the pyramid in the segmentation model, with a dot at its end.
+        state: Weights under released names; our own names pass unchanged.
+        pyramid: Prefix of the pyramid in our segmentation model, with its final dot.
     """
     old = f'backbone.{PYRAMID}'
     return {f'{pyramid}{PYRAMID}{name[len(old) :]}' if name.startswith(old) else name: x for name, x in state.items()}
 
 
 def pyramid_place(model: nn.Module) -> str | None:
-    """What the names of the model's token pyramid begin with, such as `neck.`; None if it has none."""
+    """Prefix of the model's token pyramid, such as `neck.`; None if it has no pyramid."""
     first = f'{PYRAMID}1'
     return next((name.removesuffix(first) for name, _ in model.named_modules() if name.endswith(first)), None)
 
 
 def in_names_of(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> dict[str, Tensor]:
-    """Weights of a released segmentation model by the names of ours, others as they are.
+    """Weights of a released segmentation model under our names; other weights pass unchanged.
 
     Raises:
-        UserError: They hold a token pyramid and the model does not.
+        UserError: The weights have a token pyramid and the model does not.
     """
     if not any(re.match(rf'(module\.)?backbone\.{PYRAMID}', name) for name in state):
         return dict(state)
@@ -185,17 +185,17 @@ def in_names_of(model: nn.Module, state: Mapping[str, Tensor], source: str | Pat
         raise UserError(f'{source} holds a token pyramid but the model has none: use a TokenPyramid neck')
     backbone = next(part for name, part in model.named_modules() if f'.{name}'.endswith('.backbone'))
     warn_of_divisor(backbone, source)
-    pyramid = re.sub(r'^(module\.)+', '', place)  # without wrappers of the model
+    pyramid = re.sub(r'^(module\.)+', '', place)  # without the prefixes of model wrappers
     return released_to_ours({name.removeprefix('module.'): x for name, x in state.items()}, pyramid)
 
 
 def segmentation_in(weights: Weights, layout: str) -> dict:
-    """What a file of this layout holds of a segmentation model; `weights.steps` gets what was done.
+    """The contents of a segmentation model's file in this layout; appends the steps to `weights.steps`.
 
-    `timm` has a place for the backbone alone, without final norm and heads.
+    The layout `timm` holds only the backbone, without final norm and heads.
 
     Args:
-        weights: those of a model of ours or of a released one, by either's names.
+        weights: weights of our or a released segmentation model, under either names.
         layout: one of `tokenlabel.checkpoints.conversion.LAYOUTS`.
     """
     if layout == 'timm':
@@ -206,7 +206,7 @@ def segmentation_in(weights: Weights, layout: str) -> dict:
 
 
 def fit_segmentation(weights: Weights, model: nn.Module) -> None:
-    """Checks that the segmentation model takes all of the weights; resamples what depends on its crop.
+    """Checks that weights and segmentation model match exactly; resamples weights that depend on the crop size.
 
     Raises:
         UserError: As `load_all`.
@@ -222,12 +222,12 @@ def _take_our_names(weights: Weights) -> None:
 
 
 def _backbone_for_timm(weights: Weights) -> dict:
-    """Weights of the backbone, whose module is timm's own or holds it as `model`."""
+    """Weights of the backbone under timm's names; the backbone is timm's model or holds it as `model`."""
     before = weights.state
     inner = 'backbone.model.' if any(name.startswith('backbone.model.') for name in before) else 'backbone.'
     pyramid = f'backbone.{PYRAMID}'
     weights.state = {n: x for n, x in before.items() if n.startswith(inner) and not n.startswith(pyramid)}
-    note_dropping(weights, before, 'timm has a place for the backbone alone')
+    note_dropping(weights, before, 'timm has only the backbone')
     before = weights.state
     weights.state = below(before, inner)
     note_renaming(weights, before)
@@ -236,15 +236,15 @@ def _backbone_for_timm(weights: Weights) -> dict:
 
 
 def warn_of_divisor(backbone: nn.Module, source: str | Path) -> None:
-    """Warns where the released weights of L meet a backbone that divides its residual branches, as new models do."""
+    """Warns if released weights of L are loaded into a backbone with divided residual branches, as new models have."""
     if getattr(backbone, 'arch', None) != 'lvvit_l':
         return
     divisor = getattr(backbone.blocks[0].ls1, 'divisor', 1)
     if divisor != 1:
         print_log(
-            f'{source} has the names of a released segmentation model, whose L wants undivided residual branches, and '
-            f'this backbone divides by {divisor:g}: for the released weights set model.backbone.residual_divisor=1, as '
-            'configs/released/upernet_lvvit_l.py does',
+            f'{source} has the names of a released segmentation model, whose size L has undivided residual branches, '
+            f'but this backbone divides by {divisor:g}: for released weights set model.backbone.residual_divisor=1, as '
+            'in configs/released/upernet_lvvit_l.py',
             logger='current',
             level=logging.WARNING,
         )
@@ -252,20 +252,20 @@ def warn_of_divisor(backbone: nn.Module, source: str | Path) -> None:
 
 @CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), force=True)
 def load_from_address(filename: str, map_location=None) -> dict:
-    """What MMEngine reads a `load_from` at an address with: downloaded once, then read as any file, without its code.
+    """MMEngine's loader for a `load_from` URL: downloads the file once, then reads it without running its code.
 
     Raises:
-        UserError: it cannot be downloaded, or as `load_from_local`.
+        UserError: the download fails, or as `load_from_local`.
     """
     return load_from_local(local_path(filename), map_location)
 
 
 @HOOKS.register_module()
 class ReleasedNamesHook(Hook):
-    """Lets `load_from` and testing take a released segmentation file as it is; checkpoints of ours pass unchanged."""
+    """Lets `load_from` and testing use released segmentation files; our own checkpoints pass unchanged."""
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Renames the pyramid of a released model to where this model has it."""
+        """Renames the pyramid of a released model to this model's prefix."""
         state = checkpoint.get('state_dict', checkpoint)
         renamed = in_names_of(runner.model, state, 'The checkpoint')
         state.clear()

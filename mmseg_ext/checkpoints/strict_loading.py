@@ -1,4 +1,4 @@
-"""Filling a whole segmentation model, and saying in a sentence why weights do not fit it."""
+"""Loads a complete segmentation model, with a one-sentence error if weights do not fit."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,11 +18,11 @@ def load_all(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) 
 
     Args:
         model: Model to fill.
-        state: Weights by the model's names. How many batches a norm has seen may be missing.
-        source: Where they come from, for messages.
+        state: Weights under the model's names. BatchNorm's `num_batches_tracked` may be missing.
+        source: Their file, for messages.
 
     Raises:
-        UserError: As `other_head`, or another weight is missing, left over or of another shape.
+        UserError: As `other_head`, or another weight is missing, unexpected or of another shape.
     """
     if reason := other_head(model, state, source):
         raise UserError(reason)
@@ -30,7 +30,7 @@ def load_all(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) 
     try:
         model.load_state_dict(state, strict=False)
         differences = _differences(model.state_dict(), state)
-    except RuntimeError as error:  # other shapes, one a line
+    except RuntimeError as error:  # lists other shapes, one per line
         differences = ''.join(str(error).splitlines()[1:2]).strip().rstrip('.')
     if differences:
         raise UserError(f'Checkpoint {source} does not fit the config ({differences}): {ADVICE}')
@@ -42,14 +42,14 @@ def other_head(model: nn.Module, state: Mapping[str, Tensor], source: str | Path
     Args:
         model: The model, possibly in wrappers.
         state: The checkpoint's weights, under the names of a model without wrappers.
-        source: Where they come from.
+        source: Their file, for messages.
     """
     own = {name[name.index(HEAD) :]: x for name, x in model.state_dict().items() if f'.{HEAD}' in f'.{name}'}
     stored = {name: x for name, x in state.items() if name.startswith(HEAD)}
     if not stored:
         return (
-            f'Checkpoint {source} has no decode head, so it segments nothing yet: train with it as '
-            'model.backbone.init_cfg.checkpoint, and test what that gives.'
+            f'Checkpoint {source} has no decode head, so it cannot segment: set it as '
+            'model.backbone.init_cfg.checkpoint, train, and test the resulting checkpoint.'
         )
     classes = [x[CLASSIFIER].shape[:1].numel() for x in (stored, own) if CLASSIFIER in x]
     if len(set(classes)) == 2:
@@ -60,7 +60,7 @@ def other_head(model: nn.Module, state: Mapping[str, Tensor], source: str | Path
 
 
 def _differences(own: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> str:
-    """How many names differ, each way with the first; empty if none does."""
+    """Numbers of missing and unexpected names, each with the first one; empty if the names are equal."""
     missing = [name for name in own if name not in stored and not name.endswith('num_batches_tracked')]
     kinds = {'missing': missing, 'left over': [name for name in stored if name not in own]}
     return '; '.join(f'{len(names)} {kind}, first {names[0]}' for kind, names in kinds.items() if names)

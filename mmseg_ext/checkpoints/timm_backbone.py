@@ -29,14 +29,14 @@ def load_timm_backbone(
     """Loads the backbone's part of a checkpoint; position embeddings and tables are resampled as timm does,
     and a first convolution of RGB adapted to the backbone's channels.
 
-    Heads and blocks that the backbone does not need are left out; any other difference is an error.
+    Heads and blocks that the backbone does not have are ignored; any other difference is an error.
 
     Args:
-        model: The backbone without what it does not need.
+        model: The backbone without unused parts.
         model_name: Its name in timm.
-        arguments: What `timm.create_model` made it with.
-        source: Path or URL of a pretraining checkpoint of ours, a file in timm's names or a segmentation model.
-        ema: Take EMA weights where the file has them.
+        arguments: Arguments of its `timm.create_model` call.
+        source: Path or URL of a checkpoint of our pretraining, a file with timm's names or a segmentation model.
+        ema: Prefer EMA weights if the file has them.
 
     Raises:
         UserError: The file is missing, cannot be read, or holds another architecture.
@@ -59,14 +59,14 @@ def load_timm_backbone(
 
 
 def load_timm_release(model: nn.Module, model_name: str, arguments: Mapping) -> None:
-    """Loads the weights that timm publishes for the architecture.
+    """Loads timm's published weights of the architecture.
 
     Raises:
-        UserError: There are none, or they cannot be had.
+        UserError: There are none, or they cannot be downloaded.
     """
     try:
         donor = timm.create_model(model_name, pretrained=True, **arguments)
-    except Exception as error:  # the hub, the network and timm fail in many ways
+    except Exception as error:  # the hub, the network and timm can raise many exceptions
         raise UserError(
             f'timm has no weights for {model_name} that can be loaded here ({_first_line(error)}): set '
             'model.backbone.pretrained to a file'
@@ -78,7 +78,7 @@ def load_timm_release(model: nn.Module, model_name: str, arguments: Mapping) -> 
 
 
 def fitted(state: Mapping[str, Tensor], model: nn.Module, model_name: str, source: str | Path) -> dict[str, Tensor]:
-    """Weights in the names and at the size of `model`, by the filter that timm has for this architecture.
+    """Weights under the names and at the size of `model`, by timm's filter for this architecture.
 
     Raises:
         UserError: The filter cannot read them.
@@ -89,7 +89,7 @@ def fitted(state: Mapping[str, Tensor], model: nn.Module, model_name: str, sourc
         return dict(state)
     try:
         return dict(adapt(dict(state), *[model][: len(inspect.signature(adapt).parameters) - 1]))
-    except Exception as error:  # filters look for names and shapes and fail in many ways
+    except Exception as error:  # filters can raise many exceptions for other names and shapes
         raise UserError(
             f'{source} does not fit {model_name} ({_first_line(error)}): give a checkpoint of this architecture'
         ) from error

@@ -1,1 +1,1 @@
-"""What is settled and checked about a segmentation config before training."""
+"""Completes and checks a segmentation config before training."""

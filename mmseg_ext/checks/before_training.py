@@ -1,4 +1,4 @@
-"""What is settled and looked at before a segmentation model trains."""
+"""All checks of a segmentation config before training."""
 
 import os
 from pathlib import Path
@@ -20,14 +20,14 @@ from tokenlabel.files.writing import disk_errors
 
 
 def prepare_training(config: Config, processes: int, dry_run: bool = False) -> None:
-    """Settles what a config says in several places, and makes sure that data and model fit together and can learn.
+    """Completes settings that a config has in several places, and checks that data and model fit together.
 
-    Of folders of your own (`ImageMaskFolders`) a report is written to the work dir, see `write_data_report`.
+    For your own folders (`ImageMaskFolders`) it also writes a report to the work dir, see `write_data_report`.
 
     Args:
         config: A segmentation config whose `custom_imports` are done; changed in place.
-        processes: How many will train.
-        dry_run: Data that are not here are left alone, and the processes have a GPU each.
+        processes: Number of training processes.
+        dry_run: Skip data sets that are not on this machine, and assume one GPU per process.
 
     Raises:
         UserError: As `settle_num_classes`, `settle_in_channels`, `settle_ignore_index`, `check_datasets` and

@@ -1,4 +1,4 @@
-"""Weights of classes in the loss, from how often they occur: `class_weight='auto'`."""
+"""Class weights of the loss from class frequencies: `class_weight='auto'`."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,11 @@ AUTO = 'auto'
 
 
 def settle_class_weight(config: Config, train: bool = True) -> None:
-    """Puts numbers in the place of `class_weight='auto'` in the losses of the heads.
+    """Replaces `class_weight='auto'` by numbers in the losses of the heads.
 
     Args:
         config: A segmentation config, changed in place.
-        train: Read the masks to train on; else there is nothing to weigh, and the weights are left out.
+        train: Compute the weights from the training masks; False removes them, because evaluation has no loss.
 
     Raises:
         UserError: As `data_report`.
@@ -33,10 +33,10 @@ def settle_class_weight(config: Config, train: bool = True) -> None:
 
 
 def inverse_root_frequency(reports: Sequence[SplitReport]) -> list[float]:
-    """One over the root of each class's share of the pixels, with a mean of 1 over the classes that occur.
+    """Class weights `1 / sqrt(share of pixels)`, scaled to a mean of 1 over the classes that occur.
 
-    A class that occurs nowhere weighs 1. The root keeps rare classes from drowning the others, as the plain inverse
-    does where shares differ a hundredfold.
+    A class that does not occur has the weight 1. Without the square root, rare classes would dominate the loss if
+    shares differ a hundredfold.
     """
     pixels = np.sum([report.pixels[:-1] for report in reports], axis=0).astype(float)
     occurs = pixels > 0

@@ -1,4 +1,4 @@
-"""The parts of a segmentation config that several checks look at, each with its place in the config."""
+"""The parts of a segmentation config that several checks need, each with its path in the config."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -6,17 +6,17 @@ from typing import Any
 from mmengine.config import Config
 
 SPLITS = ('train', 'val', 'test')
-EDGE_HEADS = ('STDCHead',)  # which tell edges, in two classes, whatever the data set has
+EDGE_HEADS = ('STDCHead',)  # they predict edges, with a fixed number of classes
 
 
 def model_of(config: Config) -> tuple[dict, str]:
-    """The segmentor and its place, also inside a model of test-time augmentation."""
+    """The segmentor and its path, also inside a model of test-time augmentation."""
     model = config.get('model') or {}
     return (model['module'], 'model.module') if model.get('module') else (model, 'model')
 
 
 def heads_of(config: Config) -> list[tuple[dict, str]]:
-    """The heads of the model, each with its number of classes; a list of heads counts as many."""
+    """The heads of the model, each with its path; lists of heads are flattened."""
     model, path = model_of(config)
     found = []
     for name in ('decode_head', 'auxiliary_head'):
@@ -32,7 +32,7 @@ def heads_of(config: Config) -> list[tuple[dict, str]]:
 
 
 def losses_of(head: Mapping, path: str) -> list[tuple[dict, str]]:
-    """The losses that a head states."""
+    """The losses of a head, each with its path."""
     losses = head.get('loss_decode') or []
     if isinstance(losses, Mapping):
         return [(losses, f'{path}.loss_decode')]
@@ -40,13 +40,13 @@ def losses_of(head: Mapping, path: str) -> list[tuple[dict, str]]:
 
 
 def datasets_of(config: Config, split: str) -> Iterator[tuple[dict, str, bool]]:
-    """The data set of a split and those inside wrappers, and whether each of them wraps others."""
+    """The data set of a split and all data sets inside wrappers, each with its path and whether it is a wrapper."""
     path = f'{split}_dataloader'
     yield from _within((config.get(path) or {}).get('dataset') or {}, f'{path}.dataset')
 
 
 def metrics_of(config: Config, split: str) -> list[tuple[dict, str]]:
-    """The metrics of a split."""
+    """The metrics of a split, each with its path."""
     path = f'{split}_evaluator'
     evaluator = config.get(path) or []
     if isinstance(evaluator, Mapping) and 'metrics' in evaluator:
@@ -57,7 +57,7 @@ def metrics_of(config: Config, split: str) -> list[tuple[dict, str]]:
 
 
 def steps_of(pipeline: Any, path: str = 'pipeline') -> Iterator[tuple[dict, str]]:
-    """The transforms of a pipeline, and those inside others."""
+    """The transforms of a pipeline, including nested ones, each with its path."""
     if isinstance(pipeline, (list, tuple)):
         for number, inner in enumerate(pipeline):
             yield from steps_of(inner, f'{path}.{number}')

@@ -1,10 +1,10 @@
-"""Whether the crops that training takes can be filled by its images."""
+"""Checks that training images are large enough for the training crop."""
 
 from collections.abc import Mapping, Sequence
 
 from mmcv.image.geometric import rescale_size
 
-# Transforms that leave the size of an image as it is.
+# Transforms that do not change the size of an image.
 SAME_SIZE = {
     'AdjustGamma',
     'CLAHE',
@@ -21,17 +21,17 @@ Size = tuple[int, int]  # height and width, in pixels
 
 
 def warning_of_large_crop(pipeline: Sequence[Mapping], place: str, sizes: Sequence[Size]) -> str | None:
-    """Says that a pipeline's RandomCrop is larger than each of some images ever becomes.
+    """A warning if a pipeline's RandomCrop is larger than all of the images after resizing, else None.
 
-    What is missing of a crop is padded with the label to ignore, in every step of the training.
+    The rest of such a crop is padding with the ignored label, in every iteration.
 
     Args:
-        pipeline: transforms, as a config has them.
-        place: of the data set in the config.
-        sizes: of images, as they are stored.
+        pipeline: transforms of a config.
+        place: path of the data set in the config.
+        sizes: (height, width) of stored images in pixels.
 
     Returns:
-        None where an image fills the crop, or transforms make sizes that are not known here.
+        The warning; None if an image fills the crop, or if a transform's output size is unknown.
     """
     number = next((n for n, step in enumerate(pipeline) if step.get('type') == 'RandomCrop'), None)
     crop = None if number is None else pipeline[number].get('crop_size')

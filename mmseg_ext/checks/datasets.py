@@ -1,4 +1,4 @@
-"""Looks at the folders and files of segmentation data sets before anything is built on them."""
+"""Checks the folders and files of segmentation data sets before training."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,32 +18,30 @@ from mmseg_ext.datasets.mask_classes import IGNORED, counted_classes
 from mmseg_ext.datasets.read_image import read_size
 from tokenlabel.errors import UserError
 
-SAMPLES = 20  # annotations that are read of each data set; each costs some milliseconds
-MORE_SAMPLES = 200  # where a class has not been found in them
-MOST_SAMPLES = 2000  # where no second class has
+SAMPLES = 20  # annotations read per data set; each takes some milliseconds
+MORE_SAMPLES = 200  # if a class is missing in these
+MOST_SAMPLES = 2000  # if fewer than two classes were found
 LOADERS = ('LoadImageFromFile', 'LoadAnnotations', 'LoadLabelMap')
 
 
 def check_datasets(config: Config, splits: tuple[str, ...] = ('train', 'val'), only_here: bool = False) -> None:
-    """Makes sure that the images and annotations which a config names are there, fit the model and teach something.
+    """Checks that a config's images and annotations exist, fit the model and contain classes to learn.
 
-    Every image must have its annotation. Of each data set up to `SAMPLES` annotations, evenly spread, are read as
-    training would: their sizes and ids, unless transforms from elsewhere make ids of what is stored. More are read
-    where classes were not found in these. A warning says where no image fills the crops. Wrapped data sets
-    (`ConcatDataset`, `RepeatDataset`) are looked into; those of other kinds than MMSegmentation's `BaseSegDataset` and
-    those on another machine are left alone.
+    Every image must have an annotation. Up to `SAMPLES` annotations per data set, evenly spaced, are read as in
+    training, to check sizes and ids; ids are not checked if a foreign transform changes them. More annotations are read
+    if classes are missing in these. A warning says if no image fills the crop. Wrappers (`ConcatDataset`,
+    `RepeatDataset`) are unwrapped. Data sets that are not a `BaseSegDataset` or not on this machine are skipped.
 
     Args:
-        config: A segmentation config whose `custom_imports` are done. What it leaves open of `ignore_index`, of
-            the model's and of LoadLabelMap's `num_classes` is filled in, so that training reads what was looked at.
-        splits: Which of the `train`, `val` and `test` data loaders to look at.
-        only_here: Leave alone data sets whose folder of images or of annotations is not here.
+        config: A segmentation config whose `custom_imports` are done. Missing values of `ignore_index`, of the model's
+            and of LoadLabelMap's `num_classes` are filled in, so that training reads the data as checked.
+        splits: Data loaders to check, of `train`, `val` and `test`.
+        only_here: Skip data sets whose folder of images or annotations is missing.
 
     Raises:
-        UserError: A folder or list is missing, there are no images in it, images lack their annotation, an annotation
-            does not fit its image or the classes, the model's heads have another number of classes, data sets count
-            their classes differently, or as `settle_ignore_index`, `settle_in_channels`, `check_statistics` and
-            `check_learnable`.
+        UserError: A folder or list is missing or has no images, an image has no annotation, an annotation does not fit
+            its image or the classes, the model's heads have another number of classes, data sets number their classes
+            differently, or as `settle_ignore_index`, `settle_in_channels`, `check_statistics` and `check_learnable`.
     """
     settle_num_classes(config)
     settle_in_channels(config)
@@ -65,7 +63,7 @@ def check_datasets(config: Config, splits: tuple[str, ...] = ('train', 'val'), o
 
 
 def _check_places(dataset: dict, place: str) -> None:
-    """Makes sure that folders and list are there, before the data set's own constructor looks for them."""
+    """Checks that folders and list exist, before the data set's constructor reads them."""
     root = Path(dataset.get('data_root') or '')
     moves = f'put the data set there, or name its place with --cfg-options {place}.data_root=FOLDER'
     for folder in _folders(dataset):
@@ -76,19 +74,19 @@ def _check_places(dataset: dict, place: str) -> None:
 
 
 def _folders(dataset: dict) -> list[Path]:
-    """The folders of images and annotations that a data set names."""
+    """The folders of images and annotations of a data set."""
     root, prefix = Path(dataset.get('data_root') or ''), dataset.get('data_prefix') or {}
     return [root / prefix[name] for name in ('img_path', 'seg_map_path') if prefix.get(name) is not None]
 
 
 def is_stored_here(dataset: dict) -> bool:
-    """Whether the folders that a data set names are on this machine."""
+    """Whether the folders of a data set are on this machine."""
     folders = _folders(dataset) or [Path(root) for root in [dataset.get('data_root')] if root]
     return bool(folders) and all(folder.is_dir() for folder in folders)
 
 
 def _check(dataset: dict, place: str, config: Config, ignored: int) -> SampledLabels:
-    """Makes sure that every image of a data set has an annotation, and that some annotations and the heads fit."""
+    """Checks that every image of a data set has an annotation, and that a sample of annotations and the heads fit."""
     built = built_dataset(dataset, place)
     samples = built.data_list
     images = built.data_prefix.get('img_path')
@@ -96,7 +94,7 @@ def _check(dataset: dict, place: str, config: Config, ignored: int) -> SampledLa
         reason = f' that {built.ann_file} lists' if built.ann_file else f': there is no {built.img_suffix} file in it'
         raise UserError(f'{images} holds no images{reason}: put the data set there')
     annotated = [sample for sample in samples if 'seg_map_path' in sample]
-    listed = [('img_path', 'are missing')] if built.ann_file else []  # else they were found by looking
+    listed = [('img_path', 'are missing')] if built.ann_file else []  # otherwise they come from a folder listing
     for key, what in (*listed, ('seg_map_path', 'have no annotation')):
         missing = [sample for sample in annotated if not Path(sample[key]).is_file()]
         if missing:
@@ -125,14 +123,14 @@ def _check(dataset: dict, place: str, config: Config, ignored: int) -> SampledLa
 
 
 def built_dataset(dataset: dict, place: str) -> BaseSegDataset:
-    """The data set of a config, with all that it lists.
+    """Builds a data set with its list of samples.
 
     Args:
         dataset: Its config.
-        place: Of that in the config.
+        place: Path of `dataset` in the whole config.
 
     Raises:
-        UserError: It cannot be built, as of classes and colours that do not fit together.
+        UserError: It cannot be built, for example because the numbers of classes and colours differ.
     """
     try:
         built = DATASETS.build(
@@ -147,18 +145,18 @@ def built_dataset(dataset: dict, place: str) -> BaseSegDataset:
 
 
 def classes_in_files(built: BaseSegDataset) -> int | None:
-    """How many classes the annotations count: those of the data set's kind, of which a config may choose some."""
+    """Number of classes in the annotations, which is that of the data set's type; a config may select some of them."""
     return len(type(built).METAINFO.get('classes') or built.metainfo.get('classes') or ()) or None
 
 
 def _settle_num_classes(pipelines: Sequence, num_classes: int | None, kind: str) -> None:
-    """Lets LoadLabelMap know how many classes the files count, which it checks every file for."""
+    """Sets LoadLabelMap's `num_classes` to that of the files, so that it checks every file."""
     for pipeline in pipelines:
         for step, place in steps_of(pipeline):
             if step.get('type') == 'LoadLabelMap' and num_classes:
                 if step.get('num_classes') not in (None, num_classes):
                     raise UserError(
-                        f'{place} (LoadLabelMap) says num_classes={step["num_classes"]}, and the files of {kind} count '
+                        f'{place} (LoadLabelMap) has num_classes={step["num_classes"]}, but the files of {kind} have '
                         f'{num_classes} classes: leave it out, or make them equal.'
                     )
                 step['num_classes'] = num_classes
@@ -167,7 +165,7 @@ def _settle_num_classes(pipelines: Sequence, num_classes: int | None, kind: str)
 def _read(
     found: SampledLabels, annotated: list[dict], dataset: dict, in_files: int | None, in_channels: int | None
 ) -> None:
-    """Reads a sample of the annotations, and more as long as classes are missing in it."""
+    """Reads a sample of the annotations, and more of them if classes are missing."""
     spread = [annotated[:: max(1, -(-len(annotated) // count))] for count in (SAMPLES, MORE_SAMPLES, MOST_SAMPLES)]
     in_order = {sample['seg_map_path']: sample for some in spread for sample in some}
     keeps_255 = any(step.get('type') == 'LoadAnnotations' for step, _ in steps_of(dataset.get('pipeline', [])))
@@ -182,26 +180,26 @@ def _read(
         labels = read_label_map(path, classes or counted, shape, ignore_index=found.ignore_index)
         if keeps_255 and classes is not None and not classes.is_plain and not reduces:
             raise UserError(
-                f'{found.place} names numbers or colours of its classes and reads {path} with LoadAnnotations, which '
-                'knows nothing of them: read it with LoadLabelMap.'
+                f'{found.place} names numbers or colours of its classes but reads {path} with LoadAnnotations, which '
+                'ignores them: read it with LoadLabelMap.'
             )
         found.add(path, labels)
         if keeps_255 and found.ignore_index != IGNORED and _gives_255(path, reduces, chosen):
             raise UserError(
-                f'{found.place} ignores {found.ignore_index} and reads {path} with LoadAnnotations, which makes 255 of '
-                'what is not labelled: read it with LoadLabelMap.'
+                f'{found.place} ignores {found.ignore_index} but reads {path} with LoadAnnotations, which sets '
+                'unlabelled pixels to 255: read it with LoadLabelMap.'
             )
 
 
 def _gives_255(path: str, reduces: bool, chosen: dict | None) -> bool:
-    """Whether MMSegmentation's LoadAnnotations makes 255 of something in a file."""
+    """Whether MMSegmentation's LoadAnnotations sets some pixels of a file to 255."""
     ids = set(stored_ids(path))
     left_out = {old + reduces for old, new in (chosen or {}).items() if new == IGNORED}
     return bool(ids & {IGNORED, *left_out, *([0] if reduces else [])})
 
 
 def _check_heads(config: Config, dataset: str, num_classes: int) -> None:
-    """Makes sure that the heads have as many classes as the data set."""
+    """Checks that the heads have as many classes as the data set."""
     model, path = model_of(config)
     for head, place in heads_of(config):
         is_edge = head.get('type') in EDGE_HEADS
@@ -214,7 +212,7 @@ def _check_heads(config: Config, dataset: str, num_classes: int) -> None:
 
 
 def _check_same_classes(classes: dict[str, tuple[str, ...]]) -> None:
-    """Makes sure that a number means the same class in all data sets."""
+    """Checks that a number means the same class in all data sets."""
     named = {place: names for place, names in classes.items() if names}
     for place, names in named.items():
         first, expected = next(iter(named.items()))
@@ -229,11 +227,11 @@ def _check_same_classes(classes: dict[str, tuple[str, ...]]) -> None:
 
 
 def _reads_as_stored(pipeline: list[dict]) -> bool:
-    """Whether pictures are loaded as such and ids reach the model as they are in the files."""
+    """Whether the ids in the files reach the model unchanged."""
     for name in (step.get('type') for step in pipeline):
         kind = TRANSFORMS.get(name) if isinstance(name, str) else None
         if kind is None or kind.__module__.split('.')[0] not in ('mmcv', 'mmseg', 'mmseg_ext'):
-            return False  # a transform from elsewhere may make ids of anything
+            return False  # a foreign transform may change ids
         if name.startswith('Load') and name not in LOADERS:
             return False
     return True

@@ -1,4 +1,4 @@
-"""One label that is neither learned nor scored, the same wherever a config can say it."""
+"""Sets one ignored label in all parts of a config that have such a setting."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -21,23 +21,23 @@ from mmseg_ext.checks.config_parts import (
 from tokenlabel.errors import UserError
 
 IGNORED = 255  # MMSegmentation's default
-PADS = ('seg_pad_val', 'pad_val')  # what MMSegmentation's configs state as 255 by habit
+PADS = ('seg_pad_val', 'pad_val')  # MMSegmentation's configs often set these to 255
 
 
 def settle_ignore_index(config: Config) -> int:
-    """Gives data sets, pipelines, padding, heads, their losses and metrics one label to ignore, and returns it.
+    """Sets one ignored label for data sets, pipelines, padding, heads, their losses and metrics, and returns it.
 
-    A data set states it, such as `train_dataloader.dataset.ignore_index`, and the places that state none get it:
-    MMSegmentation has a key for each of them, all of which default to 255, and padding with another label than the
-    heads ignore ends in its loss. Where no data set does, heads, pipelines or metrics may state a label that is no
-    class. Padding follows.
+    Set it for a data set, for example `train_dataloader.dataset.ignore_index`; all places without a setting get the
+    same label. MMSegmentation has a separate key for each of them, with the default 255, and its loss fails if padding
+    uses another label than the heads ignore. If no data set has the setting, heads, pipelines or metrics may set a
+    label that is not a class. Padding follows.
 
     Args:
         config: A segmentation config whose `custom_imports` are done; changed in place.
 
     Raises:
-        UserError: Two places state different labels, one a label that no mask can hold, or heads, pipelines or metrics
-            alone that of a class.
+        UserError: Two places have different labels, a label is outside 0 to 255, or heads, pipelines or metrics ignore
+            a class that no data set ignores.
     """
     places = list(_places(config))
     stated, pads = {}, {}
@@ -51,15 +51,15 @@ def settle_ignore_index(config: Config) -> int:
     if len(stated) > 1:
         (first, one), (second, other), *_ = stated.items()
         raise UserError(
-            f'{one} is {first} and {other} is {second}, so that one label is ignored here and learned or scored there: '
-            'set both to the same, or state it once, for the data set.'
+            f'{one} is {first} but {other} is {second}, so a label is ignored in one place and learned or scored in '
+            'the other: set both to the same, or set it only for the data set.'
         )
     label, place = next(iter(stated.items()), (IGNORED, 'the label to ignore'))
     of_data = any(settings.get('ignore_index') == label for settings, _ in _data_sets(config))
     num_classes = [head.get('num_classes') for head, _ in heads_of(config)]
     if not of_data and any(isinstance(number, int) and label < number for number in num_classes):
         raise UserError(
-            f'{place} is {label}, the number of a class, and the data sets do not ignore it: set ignore_index={label} '
+            f'{place} is {label}, the number of a class that the data sets do not ignore: set ignore_index={label} '
             'for them, or leave it out.'
         )
     for padded, path in pads.items():
@@ -75,13 +75,13 @@ def settle_ignore_index(config: Config) -> int:
 
 
 def _data_sets(config: Config) -> list[tuple[dict, str]]:
-    """The data sets that wrap no others, each with its place."""
+    """The data sets that are no wrappers, each with its path."""
     found = [one for split in SPLITS for one in datasets_of(config, split)]
     return [(dataset, path) for dataset, path, wraps in found if not wraps]
 
 
 def _places(config: Config) -> Iterator[tuple[dict, str, str]]:
-    """What states a label to ignore, as settings, key and place."""
+    """All settings of an ignored label, as (settings, key, path)."""
     pipelines = [(config.get('tta_pipeline'), 'tta_pipeline')]
     for dataset, path in _data_sets(config):
         yield dataset, 'ignore_index', f'{path}.ignore_index'
@@ -99,7 +99,7 @@ def _places(config: Config) -> Iterator[tuple[dict, str, str]]:
         if head.get('type') not in EDGE_HEADS:
             yield head, 'ignore_index', f'{place}.ignore_index'
             for loss, where in losses_of(head, place):
-                # DiceLoss leaves out a class by that name, such as the background
+                # in DiceLoss, this name excludes a class such as the background
                 if not str(loss.get('type')).endswith('DiceLoss') or loss.get('ignore_index') in (None, IGNORED):
                     for key in _ignoring_keys(MODELS, loss):
                         yield loss, key, f'{where}.{key}'
@@ -109,7 +109,7 @@ def _places(config: Config) -> Iterator[tuple[dict, str, str]]:
 
 
 def _ignoring_keys(registry: Registry, settings: Mapping) -> list[str]:
-    """The arguments of what a registry builds that say which label is ignored: those whose default is 255 or open."""
+    """Arguments of a registered class that set the ignored label: those with a default of 255 or None."""
     kind = registry.get(settings['type']) if isinstance(settings.get('type'), str) else settings.get('type')
     if kind is None:
         return []
@@ -124,13 +124,13 @@ def _ignoring_keys(registry: Registry, settings: Mapping) -> list[str]:
 
 
 def _label(settings: Mapping, key: str) -> Any:
-    """What settings state under a key; `Pad` has it inside a dict, and 255 for a number."""
+    """The label set under a key; `Pad` has it inside a dict, or means 255 if the value is a number."""
     value = settings[key]
     return value if key != 'pad_val' else value.get('seg', IGNORED) if isinstance(value, Mapping) else IGNORED
 
 
 def _with_label(settings: Mapping, key: str, label: int) -> Any:
-    """What stands under a key that states this label."""
+    """The value of a key that sets this label."""
     if key != 'pad_val':
         return label
     value = settings.get(key, 0)

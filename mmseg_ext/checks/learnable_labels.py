@@ -1,4 +1,4 @@
-"""Whether anything can be learned from annotations, by what a sample of them holds."""
+"""Checks by a sample of annotations whether there is anything to learn."""
 
 import logging
 import os
@@ -17,19 +17,19 @@ NAMED = 5  # classes in a message
 
 @dataclass
 class SampledLabels:
-    """What some annotations of a data set hold.
+    """The labels in a sample of a data set's annotations.
 
     Attributes:
-        place: Of the data set in the config.
-        kind: Of the data set.
-        folder: Of the annotations.
-        classes: Names; empty where the data set has none.
-        ignore_index: What is not learned.
-        reduce_zero_label: Whether a stored 0 is not learned and the classes count from 1.
-        num_files: How many annotations there are.
-        pixels: How many pixels have each label, int64 [256].
+        place: Path of the data set in the config.
+        kind: Type of the data set.
+        folder: Folder of the annotations.
+        classes: Class names; empty if the data set has none.
+        ignore_index: The ignored label.
+        reduce_zero_label: Whether a stored 0 is ignored and the classes count from 1.
+        num_files: Number of annotations in the data set.
+        pixels: Number of pixels with each label, int64 [256].
         files: The annotations that were read.
-        shapes: Of the images of these, height and width.
+        shapes: (height, width) of their images in pixels.
     """
 
     place: str
@@ -56,22 +56,22 @@ class SampledLabels:
 
     @property
     def absent(self) -> list[int]:
-        """The classes that do not occur, without one that is ignored."""
+        """The classes that do not occur, without an ignored one."""
         return sorted(set(range(len(self.classes))) - {self.ignore_index, *self.present})
 
 
 def check_learnable(samples: list[SampledLabels], split: str) -> None:
-    """Makes sure that the annotations of a split have something to teach or to score.
+    """Checks that the annotations of a split contain classes to learn or to score.
 
-    Classes that occur nowhere are named in a warning, where so many annotations were read that they would have shown.
+    A warning names classes that do not occur, if enough annotations were read to expect them.
 
     Args:
-        samples: Of each data set of the split.
+        samples: One sample for each data set of the split.
         split: `train`, `val` or `test`.
 
     Raises:
-        UserError: Fewer than two classes occur (of `val` and `test`: none), the files hold 0 and 255 alone, or, of
-            `train`, 99 % of the pixels and more are ignored.
+        UserError: In `train`, fewer than two classes occur or at least 99 % of the pixels are ignored; in `val` and
+            `test`, no class occurs; or the files hold only 0 and 255.
     """
     samples = [sample for sample in samples if sample.files]
     present = {label for sample in samples for label in sample.present}
@@ -85,14 +85,14 @@ def check_learnable(samples: list[SampledLabels], split: str) -> None:
         raise UserError(_nothing(sample, _stored(sample), split))
     if len(present) < 2:
         warn(
-            f'Only {_names(sample, sample.present)} occurs in {_looked_at(sample)}: scores of one class tell little, '
-            'and the best checkpoint by them is a matter of chance.'
+            f'Only {_names(sample, sample.present)} occurs in {_looked_at(sample)}: scores of one class mean little, '
+            'and the choice of the best checkpoint by them is random.'
         )
     pixels = sum(one.pixels for one in samples)
     share = pixels[sample.ignore_index] / pixels.sum()
     if split == 'train' and share >= MOST_IGNORED:
         raise UserError(
-            f'{100 * share:.1f} % of the pixels in {_looked_at(sample)} are ignored, so that next to nothing can be '
+            f'{100 * share:.1f} % of the pixels in {_looked_at(sample)} are ignored, so almost nothing can be '
             f'learned; {_remedy(sample, _stored(sample))}.'
         )
     if split == 'train':
@@ -100,12 +100,12 @@ def check_learnable(samples: list[SampledLabels], split: str) -> None:
 
 
 def many_for(num_classes: int) -> int:
-    """How many annotations would show each of so many classes, unless it is a rare one."""
+    """Number of annotations in which all of `num_classes` classes should occur, except rare ones."""
     return 10 * num_classes
 
 
 def warn(text: str) -> None:
-    """Logs a warning, from one process."""
+    """Logs a warning on one rank."""
     if os.environ.get('RANK', '0') == '0':
         print_log(text, logger='current', level=logging.WARNING)
 

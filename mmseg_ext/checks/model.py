@@ -1,4 +1,4 @@
-"""Looks at a segmentation model before it trains: its heads' losses, and one pass that computes nothing."""
+"""Checks a segmentation model before training: its losses, and a forward pass on the meta device."""
 
 import copy
 import os
@@ -22,22 +22,22 @@ from mmseg_ext.segmentors.batched_encoder_decoder import check_test_cfg
 from tokenlabel.errors import UserError
 
 MEASURED = {'mIoU': ('mIoU', 'mAcc'), 'mDice': ('mDice', 'mAcc'), 'mFscore': ('mFscore', 'mPrecision', 'mRecall')}
-ONE_VALUE = 'Expected more than 1 value per channel'  # what BatchNorm says of a batch of one and a map of 1x1
+ONE_VALUE = 'Expected more than 1 value per channel'  # BatchNorm's error for a batch of one 1x1 map
 
 
 def check_model(config: Config, processes: int, on_gpus: bool) -> None:
-    """Makes sure that crops, backbone, neck, heads, losses and the scores that choose the best weights fit together.
+    """Checks that crops, backbone, neck, heads, losses and `save_best` fit together.
 
-    The model is built once, without weights from elsewhere, and sees one batch of crops of torch's `meta` device, where
-    tensors have shapes and no contents. In a run of several processes the first one looks.
+    Builds the model once, without pretrained weights, and runs one batch of crops on torch's `meta` device, where
+    tensors have shapes but no contents. With several processes, only rank 0 checks.
 
     Args:
         config: A segmentation config whose `custom_imports` are done.
-        processes: How many train.
-        on_gpus: Whether on GPUs, where SyncBN spans the processes.
+        processes: Number of training processes.
+        on_gpus: Whether they train on GPUs, where SyncBN spans the processes.
 
     Raises:
-        UserError: Something does not fit, said with its place in the config.
+        UserError: Something does not fit; the message gives its path in the config.
     """
     model, place = model_of(config)
     if os.environ.get('RANK', '0') != '0' or not model:
@@ -64,7 +64,7 @@ def check_model(config: Config, processes: int, on_gpus: bool) -> None:
 
 
 def _check_best(config: Config) -> None:
-    """Makes sure that what chooses the best checkpoint is measured."""
+    """Checks that the score of `save_best` is measured."""
     hook = (config.get('default_hooks') or {}).get('checkpoint') or {}
     save_best = hook.get('save_best')
     metrics = [metric for metric, _ in metrics_of(config, 'val')]
@@ -85,18 +85,18 @@ def _check_best(config: Config) -> None:
 
 
 def _check_head(head: Mapping, place: str) -> None:
-    """Makes sure that a head has two classes or more, and its losses as many weights."""
+    """Checks that a head has at least two classes and its losses one weight per output."""
     num_classes, channels = head.get('num_classes'), head.get('out_channels') or head.get('num_classes')
     if head.get('type') in EDGE_HEADS or not isinstance(num_classes, int):
         return
     if num_classes == 1:
         raise UserError(
-            f'{place}.num_classes is 1, and one class among one is always right: name the background as a class too '
-            'and set 2; with out_channels=1 and use_sigmoid=True in loss_decode the head has one output for both.'
+            f'{place}.num_classes is 1, so every prediction is correct: name the background as a class too and set 2; '
+            'with out_channels=1 and use_sigmoid=True in loss_decode the head has one output for both.'
         )
     if channels == 1 and num_classes != 2:
         raise UserError(
-            f'{place}.out_channels is 1, which tells two classes apart, and num_classes is {num_classes}: leave '
+            f'{place}.out_channels is 1, which is for two classes, but num_classes is {num_classes}: leave '
             'out_channels out.'
         )
     for loss, where in losses_of(head, place):
@@ -113,17 +113,17 @@ def _check_head(head: Mapping, place: str) -> None:
                 f'{where}.class_weight has {count} weights and the head {channels} outputs: give one weight for each.'
             )
         if weights is not None and not any(weights):
-            raise UserError(f'{where}.class_weight is 0 for each class, so that nothing is learned: set some above 0.')
+            raise UserError(f'{where}.class_weight is 0 for all classes, so nothing is learned: set some above 0.')
 
 
 def _check_crop(config: Config, model: Mapping, place: str) -> tuple[int, int] | None:
-    """Height and width that training sees, in pixels; None where the config does not tell."""
+    """(height, width) of training images in pixels; None if the config does not set it."""
     preprocessor = model.get('data_preprocessor') or {}
     size, divisor = _pair(preprocessor.get('size')), preprocessor.get('size_divisor')
     if str(preprocessor.get('type')).endswith('SegDataPreProcessor') and (size is None) == (divisor is None):
         raise UserError(
             f'{place}.data_preprocessor has {"neither size nor" if size is None else "both size and"} size_divisor, '
-            'where one says what training images are padded to: set size to the crop_size.'
+            'but exactly one must set the padding of training images: set size to the crop_size.'
         )
     crops = [
         (_pair(step['crop_size']), f'{where}.crop_size')
@@ -134,14 +134,13 @@ def _check_crop(config: Config, model: Mapping, place: str) -> tuple[int, int] |
     for crop, where in crops:
         if size is not None and crop is not None and crop != size:
             raise UserError(
-                f'{where} is {crop} and {place}.data_preprocessor.size {size}, to which every image is padded: make '
-                'them equal.'
+                f'{where} is {crop}, but {place}.data_preprocessor.size, the padded size, is {size}: make them equal.'
             )
     return size or (crops[-1][0] if crops else None)
 
 
 def _smallest_batch(config: Config, processes: int) -> int:
-    """Of how many images the smallest training batch of a process is: the last one of an epoch, where it ends."""
+    """Number of images in the smallest training batch of a process, which may be the last one of an epoch."""
     loader = config.get('train_dataloader') or {}
     batch = loader.get('batch_size') or 1
     sampler = DATA_SAMPLERS.get((loader.get('sampler') or {}).get('type') or 'DefaultSampler')
@@ -184,7 +183,7 @@ def _pair(size: object) -> tuple[int, int] | None:
 
 
 def _without_downloads(model: Mapping) -> Mapping:
-    """The model's config without weights that are downloaded as it is built."""
+    """The model's config without pretrained weights that building it would download."""
     model = copy.deepcopy(model)
     if (model.get('backbone') or {}).get('pretrained') is True:
         model['backbone']['pretrained'] = False
@@ -192,7 +191,7 @@ def _without_downloads(model: Mapping) -> Mapping:
 
 
 def _plain_heads(model: nn.Module) -> list[tuple[str, BaseDecodeHead]]:
-    """The heads that learn as MMSegmentation's base class does, each with its place in the model."""
+    """The heads that use the loss of MMSegmentation's base class, each with its path in the model."""
     found = []
     for name in ('decode_head', 'auxiliary_head'):
         head = getattr(model, name, None)
@@ -209,7 +208,7 @@ def _plain_heads(model: nn.Module) -> list[tuple[str, BaseDecodeHead]]:
 
 
 def _check_losses(head: BaseDecodeHead, place: str, on_gpus: bool) -> None:
-    """Makes sure that the losses of a head can tell its classes, and that its cross entropy works."""
+    """Checks that the losses of a head can distinguish its classes, and that its cross entropy works."""
     losses = head.loss_decode if isinstance(head.loss_decode, nn.ModuleList) else [head.loss_decode]
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, head.out_channels, 16, 16, generator=generator).requires_grad_()
@@ -220,14 +219,14 @@ def _check_losses(head: BaseDecodeHead, place: str, on_gpus: bool) -> None:
         kind = type(loss).__name__
         if head.out_channels == 1 and not getattr(loss, 'use_sigmoid', True):
             raise UserError(
-                f'{place}.out_channels is 1 and its {kind} a softmax, whose only output is always 1: set '
+                f'{place}.out_channels is 1 but its {kind} uses a softmax, whose only output is always 1: set '
                 'use_sigmoid=True in loss_decode, or leave out_channels out.'
             )
         if not isinstance(loss, CrossEntropyLoss) and on_gpus:
-            continue  # MMSegmentation's FocalLoss, for one, works on GPUs and fails on this CPU's tensors
+            continue  # MMSegmentation's FocalLoss, for example, works on GPUs but not on CPU tensors
         try:
             value = loss(logits, labels, weight=None, ignore_index=head.ignore_index)
-        except Exception as error:  # settings may fail in any way
+        except Exception as error:  # wrong settings can raise any exception
             raise UserError(
                 f'{place}.loss_decode ({kind}) fails for {head.num_classes} classes and {head.out_channels} outputs '
                 f'({type(error).__name__}: {_first_line(error)}): correct its settings'
@@ -238,15 +237,15 @@ def _check_losses(head: BaseDecodeHead, place: str, on_gpus: bool) -> None:
 
 
 class _Pass(nn.Module):
-    """A segmentor whose call takes images through all of its parts, and notes where it is.
+    """A segmentor that passes images through all of its parts and records the current one.
 
     Args:
         model: A segmentor.
-        place: Of it in the config.
+        place: Its path in the config.
 
     Attributes:
-        part: Name of the part that worked last, or failed.
-        given: The maps [B, C, H, W] that it was given.
+        part: Name of the part that ran last, or failed.
+        given: The input maps [B, C, H, W] of this part.
     """
 
     def __init__(self, model: nn.Module, place: str) -> None:
@@ -266,18 +265,18 @@ class _Pass(nn.Module):
 
 
 def _check_pass(model: nn.Module, place: str, size: tuple[int, int, int], batch: int, norms_span: bool) -> None:
-    """Makes sure that a batch of crops passes.
+    """Checks that a batch of crops passes through the model.
 
     Raises:
-        UserError: A part does not take what the one before gives.
+        UserError: A part does not take the output of the previous one.
     """
     model.train()
     if norms_span:
         for module in model.modules():
             if isinstance(module, nn.SyncBatchNorm):
-                module.eval()  # whose batch is larger than that of one process
+                module.eval()  # SyncBN's batch is larger than that of one process
     trial, error = _tried(model, place, size, batch, 'meta')
-    if error is not None:  # by what the part does, or as it needs values: which of them is found out with some
+    if error is not None:  # a real error, or an operation that needs values: run again on the CPU to find out
         trial, error = _tried(model, place, size, batch, 'cpu')
     if error is None:
         return
@@ -307,7 +306,7 @@ def _check_pass(model: nn.Module, place: str, size: tuple[int, int, int], batch:
 def _tried(
     model: nn.Module, place: str, size: tuple[int, int, int], batch: int, device: str
 ) -> tuple[_Pass, Exception | None]:
-    """A pass of a copy of the model, and what it raised."""
+    """A forward pass of a copy of the model, and its exception or None."""
     tensors = [*model.parameters(), *model.buffers()]
     shared = {id(x): x for x in tensors} if device == 'meta' else {}
     trial = _Pass(copy.deepcopy(model, shared), place)

@@ -1,4 +1,4 @@
-"""The number of classes of a model, where its config leaves that to the data."""
+"""Fills in a model's number of classes from its data set."""
 
 from mmengine.config import Config
 
@@ -7,7 +7,7 @@ from mmseg_ext.datasets.mask_classes import mask_classes
 
 
 def settle_num_classes(config: Config) -> None:
-    """Fills in `model.num_classes` where it is None: as many as `classes` of a data set names.
+    """Sets `model.num_classes`, if it is None, to the number of classes that a data set names.
 
     Args:
         config: A segmentation config, changed in place.
