@@ -1,6 +1,6 @@
-"""What maps a model of timm makes of an image of some size, found out without computing anything.
+"""Finds the shapes of a timm model's feature maps for an image size, without computing them.
 
-The model runs on torch's `meta` device, where tensors have shapes and no contents.
+The model runs on torch's `meta` device, where tensors have shapes but no contents.
 """
 
 import copy
@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 
 class _Intermediates(nn.Module):
-    """A model whose call returns its intermediate maps."""
+    """A wrapper whose `forward` returns the model's intermediate maps."""
 
     def __init__(self, model: nn.Module, indices: Sequence[int]) -> None:
         super().__init__()
@@ -29,20 +29,20 @@ def map_shapes(
     """Channels, rows and columns of the maps of an image.
 
     Args:
-        model: A model of timm; it is left as it is.
-        indices: Which maps, as `forward_intermediates` numbers them.
+        model: A timm model, which is not changed.
+        indices: Indices of the maps, as in `forward_intermediates`.
         in_chans: Channels of the image.
         size: Height and width of the image, in pixels.
 
     Raises:
-        Exception: Whatever the model raises for an image of this size.
+        Exception: Any exception of the model for an image of this size.
     """
     with torch.no_grad():
         return [tuple(x.shape[1:]) for x in _maps(model, indices, in_chans, size)[0]]
 
 
 def unused_parameters(model: nn.Module, indices: Sequence[int], in_chans: int, size: tuple[int, int]) -> set[str]:
-    """Names of the parameters that none of the maps depends on; arguments as of `map_shapes`."""
+    """Names of the parameters on which no map depends; arguments as in `map_shapes`."""
     with torch.enable_grad():
         maps, parameters = _maps(model, indices, in_chans, size)
         gradients = torch.autograd.grad(sum(x.sum() for x in maps), list(parameters.values()), allow_unused=True)
@@ -52,9 +52,9 @@ def unused_parameters(model: nn.Module, indices: Sequence[int], in_chans: int, s
 def _maps(
     model: nn.Module, indices: Sequence[int], in_chans: int, size: tuple[int, int]
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
-    """Maps without contents, and the stand-ins for the model's parameters that they were made with."""
+    """Maps on the meta device, and the meta parameters from which they were computed."""
     tensors = [*model.parameters(), *model.buffers()]
-    # A copy, as some models keep what they computed for a size; it shares the weights.
+    # A copy that shares the weights, because some models cache values for an image size.
     probe = _Intermediates(copy.deepcopy(model, {id(x): x for x in tensors}), indices).eval()
     parameters = {name: _shape_of(x).requires_grad_() for name, x in probe.named_parameters()}
     buffers = {name: _shape_of(x) for name, x in probe.named_buffers()}

@@ -1,7 +1,7 @@
-"""Which blocks of a backbone are returned and which are trained: the same rules for every backbone.
+"""Output indices and frozen stages, with the same rules for every backbone.
 
-Stages are what timm's `group_matcher(coarse=True)` numbers: 0 is the stem with the embeddings, then the blocks of a
-plain transformer, or the stages of a pyramid, count from 1.
+Stages are numbered by timm's `group_matcher(coarse=True)`: 0 is the stem with the embeddings; the blocks of a plain
+transformer, or the stages of a pyramid, follow from 1.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ def checked_indices(out_indices: Sequence[int], count: int) -> tuple[int, ...]:
 
     Args:
         out_indices: Blocks or levels whose output is returned.
-        count: How many there are.
+        count: Number of blocks or levels of the backbone.
 
     Raises:
-        UserError: There is none, they do not ascend, or one does not exist.
+        UserError: `out_indices` is empty, does not ascend, or is out of range.
     """
     indices = tuple(out_indices)
     if not indices or indices != tuple(sorted(set(indices) & set(range(count)))):
@@ -29,14 +29,14 @@ def checked_indices(out_indices: Sequence[int], count: int) -> tuple[int, ...]:
 
 
 def freeze_stages(backbone: nn.Module, stages: int) -> None:
-    """Takes the first stages out of training.
+    """Freezes the first stages.
 
     Args:
         backbone: A model with timm's `group_matcher`.
         stages: -1 trains everything; n >= 0 freezes the stem, the embeddings and the first n blocks or stages.
 
     Raises:
-        UserError: There are fewer stages, or timm does not number those of this model.
+        UserError: The model has fewer stages, or timm does not number them.
     """
     if stages == -1:
         return
@@ -52,7 +52,7 @@ def freeze_stages(backbone: nn.Module, stages: int) -> None:
 
 
 def evaluate_frozen(module: nn.Module) -> None:
-    """Puts into evaluation mode what has frozen parameters alone, and the dropout of frozen embeddings."""
+    """Sets modules with frozen parameters only, and the dropout of frozen embeddings, to evaluation mode."""
     for name, child in module.named_children():
         parameters = list(child.parameters())
         if name == 'pos_drop' or (parameters and not any(x.requires_grad for x in parameters)):

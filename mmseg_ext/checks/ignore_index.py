@@ -65,8 +65,8 @@ def settle_ignore_index(config: Config) -> int:
     for padded, path in pads.items():
         if padded not in (label, IGNORED):
             raise UserError(
-                f'{place} is {label} and {path} is {padded}, so that padding would be learned as class {padded}: leave '
-                'the latter out.'
+                f'{place} is {label} but {path} is {padded}, so padding would be learned as class {padded}: leave out '
+                f'{path}.'
             )
     if label != IGNORED:
         for settings, key, _ in places:

@@ -1,4 +1,4 @@
-"""Datasets and how their images and annotations are read, registered with MMSegmentation."""
+"""Datasets and loading transforms, registered with MMSegmentation."""
 
 from mmseg_ext.datasets.digit_scenes import DigitScenes
 from mmseg_ext.datasets.image_mask_folders import ImageMaskFolders

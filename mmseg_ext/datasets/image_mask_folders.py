@@ -18,32 +18,33 @@ _LIST = ('The list of images', 'surrogateescape')  # names of files may be any b
 
 @DATASETS.register_module()
 class ImageMaskFolders(BaseSegDataset):
-    """Images and masks that have the same name but for the suffix; subfolders count as part of the name.
+    """Images and masks with the same name except for the suffix; subfolders are part of the name.
 
-    Every image must have a mask. Masks without an image are left alone, so that a list of names (`ann_file`) or a
-    folder of images can be a part of the data, such as a validation set, with the masks of all in one folder.
+    Every image must have a mask. Masks without an image are ignored, so a list of names (`ann_file`) or a folder of
+    images can be a subset of the data, such as a validation set, while all masks are in one folder.
 
     Args:
-        classes: Names in the order of their ids, from 0 (with `reduce_zero_label` from 1); names with their ids,
-            colours, or several of these: `dict(sky=0, road=[3, 4], car='#400080', foreground=255)`; or a text file
-            below `data_root`, see `mask_classes`. As MMSegmentation's own data sets have it, `metainfo.classes` says
-            the same.
-        ignore: Ids or colours that are not learned, beside 255, such as `[11]`.
-        others: What `classes` and `ignore` do not name: 'error', 'ignore', or the name of a class.
+        classes: Names in the order of their ids, from 0 (with `reduce_zero_label` from 1); or names with their ids,
+            colours, or lists of these: `dict(sky=0, road=[3, 4], car='#400080', foreground=255)`; or a text file
+            below `data_root`, see `mask_classes`. `metainfo.classes` is equivalent, as in MMSegmentation's data sets.
+        ignore: Ids or colours to ignore in addition to 255, such as `[11]`.
+        others: Treatment of ids and colours that are not named: 'error', 'ignore', or the name of a class.
         palette: One RGB colour (0 to 255) per class, for pictures. By default the classes' colours in the masks, or
-            distinct ones. `metainfo.palette` says the same.
-        metainfo: Classes and palette, if they are not given by themselves, and what else the checkpoint should note.
-        img_suffix: How the files of images may end, in any case. `'_photo.jpg'` is a suffix, too. With
-            `model.in_channels` in a config, `.npy` is one of them by default.
-        seg_map_suffix: How the files of masks may end.
-        data_prefix: `dict(img_path=..., seg_map_path=...)`, folders below `data_root`; without `seg_map_path` there are
-            images alone, to predict on.
-        ann_file: Text file below `data_root` of the images to take, one a line, with or without suffix. All by default.
-        **kwargs: As mmseg's `BaseSegDataset`: `data_root`, `pipeline`, `reduce_zero_label`, `indices`...
+            distinct ones. `metainfo.palette` is equivalent.
+        metainfo: Classes and palette, unless given as arguments, and other metadata for the checkpoint.
+        img_suffix: Suffixes of image files, case-insensitive, such as '.png' or '_photo.jpg'. If a config sets
+            `model.in_channels`, the default also contains `.npy`.
+        seg_map_suffix: Suffixes of mask files.
+        data_prefix: `dict(img_path=..., seg_map_path=...)`, folders below `data_root`; omit `seg_map_path` for images
+            without masks, to predict on.
+        ann_file: Text file below `data_root` with the images to use, one per line, with or without suffix; by default
+            all images are used.
+        **kwargs: Other arguments of mmseg's `BaseSegDataset`: `data_root`, `pipeline`, `reduce_zero_label`,
+            `indices`...
 
     Raises:
-        UserError: A folder or list is missing, there are no images, one has no mask, two have one name, or as
-            `mask_classes`.
+        UserError: A folder or list is missing, there are no images, an image has no mask, two images have the same
+            name, or as `mask_classes`.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class ImageMaskFolders(BaseSegDataset):
         return [dict(sample, seg_map_path=str(masks[name])) for sample, name in zip(samples, images, strict=True)]
 
     def _listed(self, images: dict[str, Path]) -> set[str]:
-        """Names in the list of images, which all have to exist."""
+        """Names in the list of images; all of these images must exist."""
         names = [_listed_name(line, self.img_suffix, images) for line in read_lines(self.ann_file, *_LIST) if line]
         absent = [name for name in names if name not in images]
         if absent:
@@ -121,10 +122,10 @@ class ImageMaskFolders(BaseSegDataset):
 
 
 def _once(key: str, given: Any, in_metainfo: Any) -> Any:
-    """What is given, by itself or in `metainfo`."""
+    """The value of a setting given as an argument or in `metainfo`; different values are an error."""
     if given is None or in_metainfo is None or given == in_metainfo or list(given) == list(in_metainfo):
         return in_metainfo if given is None else given
-    raise UserError(f'The data set has {key} and other metainfo.{key}: state one of them.')
+    raise UserError(f'The data set has {key} and a different metainfo.{key}: set only one of them.')
 
 
 def _suffixes(given: str | Sequence[str]) -> tuple[str, ...]:
@@ -132,13 +133,13 @@ def _suffixes(given: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _listed_name(line: str, suffixes: tuple[str, ...], images: dict[str, Path]) -> str:
-    """The name of a listed image; `clip_2.0` may be that without suffix, and so may `a.png` where `a.png.jpg` is."""
+    """The name of a listed image; a line such as `clip_2.0`, or `a.png` for `a.png.jpg`, may be without suffix."""
     name = PurePosixPath(line).as_posix()  # `./a` is `a`
     return name if name in images else _stem(name, suffixes) or name
 
 
 def _stem(name: str, suffixes: tuple[str, ...]) -> str | None:
-    """`name` without the longest of the suffixes that it has; None where it has none."""
+    """`name` without its longest matching suffix; None if none matches."""
     ends = [suffix for suffix in suffixes if name.lower().endswith(suffix.lower())]
     return name[: -len(max(ends, key=len))] if ends else None
 

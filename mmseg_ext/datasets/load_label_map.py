@@ -1,4 +1,4 @@
-"""Reading the class ids of an annotation, and saying so where they cannot be right."""
+"""Reads the class ids of an annotation and checks them."""
 
 from pathlib import Path
 
@@ -15,16 +15,16 @@ from tokenlabel.image_files.unreadable import because
 
 @TRANSFORMS.register_module()
 class LoadLabelMap(LoadAnnotations):
-    """MMSegmentation's `LoadAnnotations`, with the same result for annotations that are right and an error for others.
+    """MMSegmentation's `LoadAnnotations`, with the same result for valid annotations and an error for invalid ones.
 
-    Files of 8 or 16 bits and of palette colours (whose indices count) are read in full; MMSegmentation keeps the low 8
-    bits of an id, and trains on ids beyond the classes until the loss fails.
+    Reads files of 8 or 16 bits, and palette files by their indices. MMSegmentation keeps only the low 8 bits of an id,
+    and trains on ids outside the classes until the loss fails.
 
     Args:
-        num_classes: Classes that the files count, without the 0 that `reduce_zero_label` takes away. None: what the
-            data set says, as `ImageMaskFolders` does; else any id up to 254 passes.
-        ignore_index: Id that is not to be learned, beside 255, and what both become. None: what the data set says, as
-            `ImageMaskFolders` does; else 255.
+        num_classes: Number of classes in the files, without the 0 that `reduce_zero_label` removes. None takes it from
+            the data set, if this has it, as `ImageMaskFolders`; else ids up to 254 are allowed.
+        ignore_index: Id to ignore in addition to 255; both are set to it. None takes it from the data set, if this has
+            it, as `ImageMaskFolders`; else 255.
         backend_args: File backend, as MMEngine configures it.
     """
 
@@ -36,7 +36,7 @@ class LoadLabelMap(LoadAnnotations):
         self.ignore_index = ignore_index
 
     def _load_seg_map(self, results: dict) -> None:
-        """Adds `gt_seg_map`, uint8 [H, W], of the size that the image has in its file (`ori_shape`).
+        """Adds `gt_seg_map`, uint8 [H, W], at the original size of the image (`ori_shape`).
 
         Raises:
             UserError: As `read_label_map`.
@@ -67,19 +67,18 @@ def read_label_map(
     backend_args: dict | None = None,
     ignore_index: int = IGNORED,
 ) -> np.ndarray:
-    """An annotation as the classes of its pixels, uint8 [H, W], with `ignore_index` where nothing is to be learned.
+    """The class of each pixel of an annotation, uint8 [H, W], with `ignore_index` for ignored pixels.
 
     Args:
-        path: Picture of one channel (ids in 8 or 16 bits, or indices of a palette), or in colours where the classes
-            have colours.
-        classes: What its numbers or colours stand for.
-        shape: Height and width that it must have, those of its image, in pixels.
+        path: Picture of one channel (ids in 8 or 16 bits, or palette indices), or in colour if the classes have
+            colours.
+        classes: Classes of its numbers or colours.
+        shape: Required (height, width) in pixels, that of its image.
         backend_args: File backend, as MMEngine configures it.
-        ignore_index: What is ignored in the result.
+        ignore_index: Ignored label in the result.
 
     Raises:
-        UserError: The file is missing or broken, of another size, in colours that no class has, or holds an id that is
-            no class.
+        UserError: The file is missing, damaged or of another size, or holds a colour or id that is not a class.
     """
     stored = read_stored(path, backend_args, in_colour=bool(classes.colours))
     if stored.ndim != 2 and not classes.colours:
@@ -99,7 +98,7 @@ def read_label_map(
 
 
 def stored_ids(path: str | Path, backend_args: dict | None = None) -> dict[int, int]:
-    """How many pixels of an annotation of one channel hold each id, as it is stored; of one in colours none.
+    """Number of pixels of each stored id in a single-channel annotation; empty for a colour annotation.
 
     Raises:
         UserError: As `read_label_map`, of a file that cannot be read.
@@ -110,7 +109,7 @@ def stored_ids(path: str | Path, backend_args: dict | None = None) -> dict[int, 
 
 
 def read_stored(path: str | Path, backend_args: dict | None = None, in_colour: bool = False) -> np.ndarray:
-    """Pixels of an annotation as they are stored, uint8 or wider; or RGB, uint8 [H, W, 3].
+    """Pixels of an annotation as stored, uint8 or wider [H, W]; RGB, uint8 [H, W, 3], with `in_colour`.
 
     Raises:
         UserError: As `read_label_map`, of a file that cannot be read.
@@ -126,7 +125,7 @@ def read_stored(path: str | Path, backend_args: dict | None = None, in_colour: b
         raise UserError(f'Annotation {path} cannot be read as a picture {because(error)}.') from error
     if lossy is not None:
         raise UserError(
-            f'Annotation {path} is compressed as {lossy}, which changes ids where classes meet: make it anew as PNG.'
+            f'Annotation {path} is compressed as {lossy}, which changes ids at class borders: create it again as PNG.'
         )
     if stored.dtype.kind not in 'bui' or (stored.dtype.kind == 'i' and stored.min() < 0):
         raise UserError(f'Annotation {path} holds {stored.dtype} numbers where class ids from 0 on are expected.')

@@ -1,4 +1,4 @@
-"""How MMSegmentation's own data sets find and read files: by the same rules as everything else here."""
+"""File backend for MMSegmentation's own data sets, with this package's rules for finding and reading files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +12,8 @@ from tokenlabel.files.reading import open_regular, read_text
 class LocalFiles(LocalBackend):
     """MMEngine's backend for local files, which lists folders by `tokenlabel.files.folder_walk`.
 
-    MMEngine's own looks into hidden folders, goes round in circles of links, does not see `.JPG` as `.jpg` and waits
-    for pipes.
+    MMEngine's own backend searches hidden folders, loops on circular links, does not treat `.JPG` as `.jpg` and blocks
+    on pipes.
     """
 
     def get(self, filepath: str | Path) -> bytes:
@@ -22,10 +22,10 @@ class LocalFiles(LocalBackend):
             return file.read()
 
     def get_text(self, filepath: str | Path, encoding: str = 'utf-8') -> str:
-        """Text as people's editors write it, such as a list of images; nothing follows its last line.
+        """Text of a file such as a list of images, without a final line break.
 
         Raises:
-            UserError: it cannot be read, or is no UTF-8.
+            UserError: the file cannot be read or is not UTF-8.
         """
         if encoding.lower() not in ('utf-8', 'utf8'):
             return super().get_text(filepath, encoding)
@@ -39,7 +39,7 @@ class LocalFiles(LocalBackend):
         suffix: str | tuple[str, ...] | None = None,
         recursive: bool = False,
     ) -> Iterator[str]:
-        """Files of a suffix below a folder, as paths relative to it in natural order; other lists are MMEngine's.
+        """Files with a suffix below a folder, as relative paths in natural order; MMEngine handles all other calls.
 
         Raises:
             UserError: a folder cannot be read.

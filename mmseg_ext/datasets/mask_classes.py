@@ -1,4 +1,4 @@
-"""What the numbers or colours of masks stand for: `classes`, with `ignore` and `others` beside it."""
+"""The classes of the numbers or colours in masks, from `classes`, `ignore` and `others` of a config."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,14 +14,14 @@ from tokenlabel.errors import UserError
 from tokenlabel.files.reading import read_lines, read_names
 from tokenlabel.pictures.labels import class_palette
 
-IGNORED = 255  # what MMSegmentation's losses and metrics leave out
+IGNORED = 255  # MMSegmentation's default ignored label
 MOST_CLASSES = 255
-MOST_NUMBERS = 2**16  # that a mask of 16 bits can hold
-_UNKNOWN = 256  # in the tables, where masks may hold no such number or colour
+MOST_NUMBERS = 2**16  # numbers in a mask of 16 bits
+_UNKNOWN = 256  # in the tables, for numbers and colours that are not named
 _COLOUR = re.compile(r'#[0-9a-fA-F]{6}')
 _NUMBER = re.compile(r'\d{1,5}')
 
-Value = int | str  # in a mask: a number, or a colour such as '#400080'
+Value = int | str  # of a mask: a number, or a colour such as '#400080'
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class MaskClasses:
     """Which class each number or colour in a mask stands for.
 
     Attributes:
-        names: Of the classes.
-        numbers: (number in a mask, class) pairs; the class is `IGNORED` where it is not learned.
-        colours: (red << 16 | green << 8 | blue, class) pairs. Where there are any, masks are read in colour, and a
-            number n stands for the grey (n, n, n).
-        others: Class of all that is not named, or `IGNORED`; None where that is an error.
+        names: Names of the classes.
+        numbers: (number in a mask, class) pairs; the class is `IGNORED` for ignored numbers.
+        colours: (red << 16 | green << 8 | blue, class) pairs. If there are any, masks are read in colour, and a number
+            n means the grey (n, n, n).
+        others: Class of numbers and colours that are not named, or `IGNORED`; None if these are an error.
     """
 
     names: tuple[str, ...]
@@ -43,7 +43,7 @@ class MaskClasses:
 
     @property
     def is_plain(self) -> bool:
-        """Whether masks hold the classes' own numbers, and 255 for what is not learned."""
+        """Whether masks hold the class numbers themselves, and 255 for ignored pixels."""
         own = {(number, number) for number in range(len(self.names))} | {(IGNORED, IGNORED)}
         return not self.colours and self.others is None and set(self.numbers) == own
 
@@ -58,8 +58,8 @@ class MaskClasses:
         """The class of each pixel, uint8 [H, W].
 
         Args:
-            stored: Numbers [H, W] as the mask stores them; RGB [H, W, 3], uint8, where classes have colours.
-            path: Of the mask.
+            stored: Numbers [H, W] as stored in the mask; RGB, uint8 [H, W, 3], if classes have colours.
+            path: Path of the mask.
 
         Raises:
             UserError: The mask holds a number or colour that is not named.
@@ -71,7 +71,7 @@ class MaskClasses:
         elif stored.dtype == np.uint8:
             labels = cv2.LUT(stored, table[:256])
         else:
-            # behind the last number stands what larger ones are
+            # the last entry of the table is for all larger numbers
             labels = table[stored if stored.dtype == np.uint16 else np.minimum(stored, MOST_NUMBERS)]
         if self.others is None and labels.max(initial=0) == _UNKNOWN:
             self._refuse(stored if not self.colours else values, labels == _UNKNOWN, path)
@@ -87,7 +87,7 @@ class MaskClasses:
         )
 
     def _remedy(self, found: list[int], shown: list[str]) -> str:
-        """What to do about numbers or colours that are not named."""
+        """The remedy for numbers or colours that are not named."""
         numbers = sorted(number for number, label in self.numbers if label != IGNORED)
         if self.colours or numbers != list(range(numbers[0], numbers[-1] + 1)):
             them = shown[0] if len(found) == 1 else 'them'
@@ -95,14 +95,14 @@ class MaskClasses:
         remedy, following = 'correct the file, or the classes of the data set', numbers[-1] + 1
         if numbers[0] == 0 and found == [following]:
             remedy += (
-                f'; where {following} marks what is not labelled, set ignore=[{following}] for folders of your own, '
-                f'ignore_index={following} for other data sets; where the classes are 1 to {following}, '
+                f'; if {following} marks unlabelled pixels, set ignore=[{following}] for your own folders, '
+                f'ignore_index={following} for other data sets; if the classes are 1 to {following}, '
                 'reduce_zero_label=True'
             )
         return remedy
 
     def described(self) -> str:
-        """What a mask may hold, in a few words."""
+        """A short description of the numbers or colours that a mask may hold."""
         numbers = sorted(number for number, label in self.numbers if label != IGNORED)
         ignored = sorted(number for number, label in self.numbers if label == IGNORED)
         parts = []
@@ -123,13 +123,13 @@ def counted_classes(
     label_map: tuple[tuple[int, int], ...] = (),
     ignore_index: int = IGNORED,
 ) -> MaskClasses:
-    """The classes of a data set of MMSegmentation, whose masks count them.
+    """The classes of an MMSegmentation data set, whose masks hold consecutive class numbers.
 
     Args:
-        num_classes: Numbers that count, after `reduce_zero_label`; None for up to 255.
+        num_classes: Number of classes after `reduce_zero_label`; None allows up to 255.
         reduce_zero_label: A stored 0 is ignored and the classes count from 1.
-        label_map: (class in the mask, class, or 255 for none) pairs, for data sets of which some classes are chosen.
-        ignore_index: A class that is ignored, beside 255.
+        label_map: (class in the mask, class, or 255 for none) pairs, if a config selects some of the classes.
+        ignore_index: A class to ignore in addition to 255.
     """
     count, chosen, numbers = min(num_classes or MOST_CLASSES, MOST_CLASSES), dict(label_map), {IGNORED: IGNORED}
     for number in range(IGNORED):
@@ -148,20 +148,20 @@ def mask_classes(
     data_root: str | Path | None = None,
     count_from_one: bool = False,
 ) -> MaskClasses:
-    """Reads what a config says of its classes.
+    """Parses the classes of a config.
 
     Args:
-        classes: Names in the order of their numbers; or names with the number, the colour (`'#400080'`) or several of
-            these that stand for the class; or a file below `data_root`: one name a line, `name,number` or
-            `name,#colour` a line, or CVAT's `labelmap.txt`.
-        ignore: Numbers or colours that are not learned; in masks without colours also 255, unless it is a class.
-        others: What is not named: 'error', 'ignore', or the name of a class.
-        data_root: Folder that a file lies in.
-        count_from_one: A list of names counts from 1, and 0 is not learned.
+        classes: Names in the order of their numbers; or names with their number, colour (`'#400080'`) or a list of
+            these; or a file below `data_root`: one name per line, `name,number` or `name,#colour` per line, or CVAT's
+            `labelmap.txt`.
+        ignore: Numbers or colours to ignore; in masks without colours also 255, unless it is a class.
+        others: Treatment of numbers and colours that are not named: 'error', 'ignore', or the name of a class.
+        data_root: Folder of the file.
+        count_from_one: A list of names counts from 1, and 0 is ignored.
 
     Raises:
-        UserError: There are no classes or more than 255, a name, number or colour is there twice, or something is
-            neither.
+        UserError: There are no classes or more than 255, a name, number or colour occurs twice, or a value is neither
+            a number nor a colour.
     """
     if classes is None:
         raise UserError('The data set has no classes: name them, classes=[...], in the order of their ids.')
@@ -170,7 +170,8 @@ def mask_classes(
     if isinstance(classes, Mapping):
         if count_from_one:
             raise UserError(
-                'The data set has reduce_zero_label beside numbers of classes: leave it out, and put 0 into `ignore`.'
+                'The data set has reduce_zero_label and class numbers: leave out reduce_zero_label, and put 0 into '
+                '`ignore`.'
             )
         values = {str(name): _listed(value) for name, value in classes.items()}
     else:
@@ -196,7 +197,7 @@ def mask_classes(
 
 @lru_cache(maxsize=8)
 def _table(classes: MaskClasses) -> np.ndarray:
-    """Class of each number, uint16 [65537], the last being that of larger ones, or of each colour, uint16 [2 ** 24]."""
+    """Class of each number, uint16 [65537] (the last entry is for larger ones), or of each colour, uint16 [2 ** 24]."""
     others = _UNKNOWN if classes.others is None else classes.others
     table = np.full(2**24 if classes.colours else MOST_NUMBERS + 1, others, np.uint16)
     for number, label in classes.numbers:
@@ -210,7 +211,7 @@ def _table(classes: MaskClasses) -> np.ndarray:
 
 
 def _refuse_classes(reason: str) -> None:
-    raise UserError(f'The data set wants 1 to 255 classes of different names, and {reason}: correct `classes`.')
+    raise UserError(f'The data set needs 1 to 255 classes with different names, but {reason}: correct `classes`.')
 
 
 def _listed(value: Any) -> list[Any]:
@@ -226,12 +227,12 @@ def _add(
         key, found, what = value, numbers, str(value)
     else:
         raise UserError(
-            f'`classes` says {value!r} of {name}: give a number from 0 to {MOST_NUMBERS - 1}, a colour such as '
+            f'`classes` has {value!r} for {name}: give a number from 0 to {MOST_NUMBERS - 1}, a colour such as '
             "'#400080', or a list of these."
         )
     if key in found:
         other = 'ignore' if found[key] == IGNORED else names[found[key]]
-        raise UserError(f'{what} stands for {other} and for {name}: give it to one of them.')
+        raise UserError(f'{what} is assigned to {other} and to {name}: assign it to one of them.')
     found[key] = label
 
 
@@ -250,7 +251,7 @@ def _from_file(path: Path) -> list[str] | dict[str, list[Value]]:
     for name, text in pairs:
         value = _value(text)
         if value is None:
-            raise UserError(f'{path} says {text!r} of {name}: give a number, or a colour such as #400080 or 64,0,128.')
+            raise UserError(f'{path} has {text!r} for {name}: give a number, or a colour such as #400080 or 64,0,128.')
         found.setdefault(name, []).append(value)
     return found
 

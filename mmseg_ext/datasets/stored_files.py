@@ -1,4 +1,4 @@
-"""Files that MMSegmentation's data sets name, on this machine or wherever MMEngine's file backends reach."""
+"""Opens files of MMSegmentation's data sets, local ones or through MMEngine's file backends."""
 
 import io
 from pathlib import Path
@@ -12,10 +12,10 @@ from tokenlabel.image_files.unreadable import UnreadableImage
 
 
 def open_stored(path: str | Path, backend_args: dict | None = None) -> BinaryIO:
-    """Opens a file for reading. A local one has to be a regular file, so that nothing is waited for.
+    """Opens a file for reading. A local file must be a regular one, so that opening never blocks.
 
     Args:
-        path: of the file, or its URI.
+        path: path or URI of the file.
         backend_args: file backend, as MMEngine configures it.
 
     Raises:

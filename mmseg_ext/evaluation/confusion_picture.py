@@ -13,15 +13,15 @@ from mmseg_ext.evaluation.per_class import normalised
 from tokenlabel.pictures.labels import INK, PAPER
 
 ABSENT = '#dfe3e8'
-FEW = 30  # classes up to which cells bear their numbers
+FEW = 30  # up to this number of classes, cells show their values
 CELL, SMALL_CELL, LARGEST = 0.42, 0.11, 22.0  # inches: a cell with a number, one without, all cells together
 MAX_NAME = 24  # characters
 
 
 def confusion_figure(confusion: Tensor, names: Sequence[str]) -> Figure:
-    """Every class's pixels by what they were taken for, in percent; a row without pixels is grey.
+    """Confusion matrix in percent of each class's pixels; a row without pixels is grey.
 
-    The colour follows the square root of the share, so that a confusion of 2 % is seen.
+    The colour follows the square root of the share, so that a confusion of 2 % is visible.
 
     Args:
         confusion: Pixel counts [C, C]: rows are the ground truth, columns the prediction.
@@ -31,7 +31,7 @@ def confusion_figure(confusion: Tensor, names: Sequence[str]) -> Figure:
     num_classes = len(names)
     with_numbers = num_classes <= FEW
     cell = min(CELL if with_numbers else SMALL_CELL, LARGEST / num_classes)
-    # a name takes 5/6 of its line, and where lines would be too thin to read every n-th class is named
+    # a name takes 5/6 of its line; if lines are too thin to read, only every n-th class is named
     font = 9.0 if with_numbers else max(72 * cell * 5 / 6, 4.0)
     every = ceil(font * 1.15 / (72 * cell))
     labels = [name if len(name) <= MAX_NAME else f'{name[: MAX_NAME - 1]}…' for name in map(str, names)]
@@ -41,7 +41,7 @@ def confusion_figure(confusion: Tensor, names: Sequence[str]) -> Figure:
     width, height = max(margin + side + bar, 4.5), margin + side + head
     figure = Figure(figsize=(width, height), facecolor=PAPER)
     figure.text(0.1 / width, 1 - 0.1 / height, 'Confusion matrix', va='top', fontsize=11, weight='bold', color=INK)
-    note = '% of the pixels of each class (row) by what they were taken for (column)'
+    note = '% of the pixels of each class (row) that were predicted as each class (column)'
     figure.text(0.1 / width, 1 - 0.31 / height, note, va='top', fontsize=8, color=INK)
     axis = figure.add_axes((margin / width, margin / height, side / width, side / height), facecolor=ABSENT)
     display = ConfusionMatrixDisplay(shares, display_labels=labels)

@@ -1,4 +1,4 @@
-"""MMSegmentation's IoUMetric under its own name, whose predictions keep the path of their image."""
+"""MMSegmentation's IoUMetric, registered under the same name; prediction files keep the path of their image."""
 
 from collections.abc import Sequence
 
@@ -10,10 +10,10 @@ from mmseg_ext.evaluation.prediction_files import WritesPredictions
 
 @METRICS.register_module(force=True)
 class IoUMetric(WritesPredictions, mmseg.evaluation.IoUMetric):
-    """MMSegmentation's `IoUMetric`. Images of one name in two folders have a prediction each in `output_dir`."""
+    """MMSegmentation's `IoUMetric`, but images with the same name in two folders get two files in `output_dir`."""
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Compares a batch, `pred_sem_seg` against `gt_sem_seg`, and writes the predictions where that is asked for."""
+        """Compares `pred_sem_seg` with `gt_sem_seg` of a batch, and writes the predictions if `output_dir` is set."""
         for sample in data_samples:
             labels = sample['pred_sem_seg']['data'].squeeze()
             if not self.format_only:

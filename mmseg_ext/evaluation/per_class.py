@@ -1,4 +1,4 @@
-"""What a confusion matrix says about each class."""
+"""Per-class scores from a confusion matrix."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,19 +8,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ClassScores:
-    """One class. Scores and shares are in percent; one that would divide by zero is NaN.
+    """Scores of one class, in percent; NaN instead of a division by zero.
 
     Attributes:
-        name: The class.
-        IoU: Pixels of the class that were found, of all that are the class or were taken for it. 0 where the class is
-            not in the data and was predicted nevertheless; NaN, and left out of means, where it was not.
-        accuracy: Share of the class's pixels that were found (recall).
-        precision: Share of the pixels taken for the class that are the class.
-        share: Share of all labelled pixels that are the class.
-        pixels: Labelled pixels of the class.
-        predicted: Labelled pixels taken for the class.
-        confused_with: What the class is most often taken for; None where it is always found, or not in the data.
-        confused_share: Share of the class's pixels taken for that.
+        name: Name of the class.
+        IoU: Intersection over union of prediction and ground truth. For a class that is not in the data, it is 0 if the
+            class was predicted, else NaN and left out of means.
+        accuracy: Share of the class's pixels that are predicted correctly (recall).
+        precision: Share of the pixels predicted as the class that are correct.
+        share: The class's share of all labelled pixels.
+        pixels: Number of labelled pixels of the class.
+        predicted: Number of labelled pixels predicted as the class.
+        confused_with: The class most often predicted instead; None if all pixels are correct or there are none.
+        confused_share: Share of the class's pixels predicted as `confused_with`.
     """
 
     name: str
@@ -35,7 +35,7 @@ class ClassScores:
 
     @property
     def is_in_data(self) -> bool:
-        """Whether any labelled pixel is of the class."""
+        """Whether the ground truth has pixels of the class."""
         return self.pixels > 0
 
 
@@ -71,10 +71,10 @@ def class_scores(confusion: Tensor, names: Sequence[str]) -> list[ClassScores]:
 
 
 def weakest_first(scores: Iterable[ClassScores]) -> list[ClassScores]:
-    """Sorted by IoU, ascending; classes that are not in the data come last, those predicted nevertheless first."""
+    """Sorted by ascending IoU; classes that are not in the data come last, and among them predicted ones first."""
     return sorted(scores, key=lambda one: (not one.is_in_data, -one.predicted if not one.is_in_data else one.IoU))
 
 
 def normalised(confusion: Tensor) -> Tensor:
-    """Shares [C, C] of each class's pixels by what they were taken for, float64; rows without pixels are NaN."""
+    """Row-normalised confusion matrix, float64 [C, C] in [0, 1]; rows without pixels are NaN."""
     return confusion.double() / confusion.sum(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Pictures of predictions, named by the path that their image has below the folder of images."""
+"""Files of predictions, named by the path of their image below the image folder."""
 
 import io
 import os
@@ -16,10 +16,10 @@ from tokenlabel.files.writing import write_atomically
 
 
 class ImagePlaces:
-    """Where images lie below their folder.
+    """Paths of images relative to their image folder.
 
     Args:
-        dataset: Its folder of images counts, or the one that those inside it share; None where it is not known.
+        dataset: Data set with the image folder, or a wrapper of data sets with a common one; None if unknown.
     """
 
     def __init__(self, dataset: Dataset | None = None) -> None:
@@ -27,7 +27,7 @@ class ImagePlaces:
         self._folder = os.path.commonpath(folders) if folders else None
 
     def of(self, path: str) -> str:
-        """The path of an image from the folder on; its name alone where it lies elsewhere."""
+        """The path of an image relative to the folder, or its file name if it is elsewhere."""
         place = os.path.relpath(path, self._folder) if self._folder else os.path.basename(path)
         return os.path.basename(path) if place.startswith('..') else place
 
@@ -39,7 +39,7 @@ class WritesPredictions:
     _written: dict[str, str] | None = None
 
     def name_images_of(self, dataset: Dataset) -> None:
-        """Takes the images' paths from the folder of a data set on."""
+        """Names predictions by the images' paths below the image folder of a data set."""
         self._places = ImagePlaces(dataset)
 
     def write_labels(self, labels: Tensor, sample: BaseDataElement | dict) -> None:
@@ -60,13 +60,13 @@ class WritesPredictions:
         if self._written.setdefault(name, path) != path:
             raise UserError(
                 f'{self._written[name]} and {path} would both be written to {Path(self.output_dir, name)}: rename one '
-                'of them, or evaluate them by themselves.'
+                'of them, or evaluate them separately.'
             )
         return name
 
 
 def _image_folders(dataset: Dataset | None) -> list[str]:
-    """The folders of the images of a data set, and of those that it wraps."""
+    """The image folders of a data set and of the data sets that it wraps."""
     inner = [*getattr(dataset, 'datasets', ()), *([dataset.dataset] if hasattr(dataset, 'dataset') else ())]
     if inner:
         return [folder for one in inner for folder in _image_folders(one)]

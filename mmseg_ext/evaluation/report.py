@@ -32,16 +32,16 @@ FILES = ('classes.md', 'classes.csv', 'confusion.csv', 'confusion.png', 'images.
 
 
 def measure_confusions(config: Config, path: str | Path) -> None:
-    """Makes the test evaluator of a config keep what a report needs, a confusion matrix and a score for each image.
+    """Makes the test evaluator of a config keep a confusion matrix and a score per image, for the report.
 
-    `IoUMetric` becomes `StreamingIoU` with the same arguments.
+    Replaces `IoUMetric` by `StreamingIoU` with the same arguments.
 
     Args:
-        config: Changed in place.
-        path: Of the config, for messages.
+        config: Config, changed in place.
+        path: Path of the config, for messages.
 
     Raises:
-        UserError: The evaluator has neither, or only writes predictions.
+        UserError: The evaluator has neither metric, or only writes predictions.
     """
     evaluator = config.get('test_evaluator') or []
     for metric in [evaluator] if isinstance(evaluator, dict) else evaluator:
@@ -60,23 +60,23 @@ def measure_confusions(config: Config, path: str | Path) -> None:
 
 
 def check_report(folder: str | Path) -> None:
-    """Tries whether a report could be written to a folder, before the test.
+    """Checks before the test that a report can be written to a folder.
 
     Raises:
-        UserError: it could not.
+        UserError: it cannot.
     """
     for name in FILES:
         check_output_file(Path(folder, name))
 
 
 def report_on(runner: Runner, folder: str | Path, metrics: Mapping[str, float], about: Mapping[str, object]) -> None:
-    """Writes the report of a runner that has just tested; the worst images are segmented once more.
+    """Writes the report of a runner after its test; segments the worst images again.
 
     Args:
-        runner: Its config went through `measure_confusions`.
-        folder: Where the report goes.
-        metrics: What the test returned.
-        about: What else to state in `metrics.json`.
+        runner: Runner whose config was changed by `measure_confusions`.
+        folder: Folder of the report.
+        metrics: Result of the test.
+        about: Other entries of `metrics.json`.
     """
     metric = next(one for one in runner.test_loop.evaluator.metrics if hasattr(one, 'confusion'))
     worst = segment_again(runner, worst_first(metric.images)[:NUM_WORST])
@@ -90,7 +90,7 @@ def write_report(
     worst: Sequence[Example] = (),
     about: Mapping[str, object] | None = None,
 ) -> None:
-    """Writes a report. Each file is whole or not there; `metrics.json` comes last and tells that all are.
+    """Writes a report. Each file is written atomically; `metrics.json` is the last one and marks the report complete.
 
     `metrics.json`: overall scores, `about`, versions, and the scores of every class (null where there is none);
     `classes.md` and `classes.csv`: a row per class, the weakest first; `confusion.csv` and `confusion.png`: the matrix
@@ -98,11 +98,11 @@ def write_report(
     and prediction of `worst`. Scores and shares are in percent.
 
     Args:
-        folder: Made where missing; a report in it is replaced.
-        metric: An evaluated one with `confusion` [C, C], `images` and `dataset_meta`, as `StreamingIoU`.
+        folder: Folder of the report, created if missing; an existing report is replaced.
+        metric: Metric after `evaluate`, with `confusion` [C, C], `images` and `dataset_meta`, as `StreamingIoU`.
         metrics: Overall scores by name.
         worst: The images to show.
-        about: What else to state in `metrics.json`.
+        about: Other entries of `metrics.json`.
     """
     folder = Path(folder)
     names, palette = metric.dataset_meta['classes'], metric.dataset_meta.get('palette')
@@ -135,7 +135,7 @@ def write_report(
 
 
 def classes_table(scores: Sequence[ClassScores], metrics: Mapping[str, float]) -> str:
-    """A Markdown table of the classes, the weakest first, aligned to be read as plain text too."""
+    """A Markdown table of the classes, the weakest first, aligned for reading as plain text."""
     head = ('class', 'IoU', 'accuracy', 'precision', 'pixels, %', 'most often taken for')
     rows = []
     for one in weakest_first(scores):
@@ -159,14 +159,14 @@ def classes_table(scores: Sequence[ClassScores], metrics: Mapping[str, float]) -
 
 
 def versions() -> dict[str, str]:
-    """Versions of what an evaluation depends on, and the device."""
+    """Versions of the packages that affect an evaluation, and the device."""
     found = {name: getattr(importlib.import_module(name), '__version__', 'unknown') for name in PACKAGES}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu'
     return {'python': platform.python_version(), **found, 'device': device}
 
 
 def _values(one: ClassScores) -> list:
-    """A row of `classes.csv`; what does not exist is an empty cell."""
+    """A row of `classes.csv`; missing values are empty cells."""
     values = asdict(one).values()
     return ['' if value is None or (isinstance(value, float) and isnan(value)) else value for value in values]
 

@@ -1,4 +1,4 @@
-"""IoU and its relatives from one confusion matrix, counted where the predictions are."""
+"""IoU, Dice and F-score from one confusion matrix, accumulated on the device of the predictions."""
 
 from collections.abc import Sequence
 
@@ -23,28 +23,28 @@ from tokenlabel.errors import UserError
 
 @METRICS.register_module()
 class StreamingIoU(WritesPredictions, IoUMetric):
-    """MMSegmentation's IoUMetric, with the same numbers from a streaming confusion matrix.
+    """MMSegmentation's IoUMetric, with the same results from a streaming confusion matrix.
 
-    Nothing is read from the device before `evaluate`; then the processes' matrices are added once. Images that a
-    sampler repeats to even out the processes count once: where more images were seen than there are, a process that was
-    given one beyond the last forgets it (MMEngine's samplers deal images out in turn, and repeat at the end alone).
+    The host does not wait for the device before `evaluate`, which sums the matrices of all ranks once. Images that a
+    sampler repeats to fill up the last batch of ranks count once: a rank that got an image beyond the end of the data
+    set drops it (MMEngine's samplers distribute images in turn and repeat only at the end).
 
     Attributes:
-        confusion: Of the last `evaluate`: pixels [C, C] of each class (rows) predicted as each class (columns), int64.
-            Pixels whose label is no class do not occur in it.
-        images: Of the last `evaluate`, where `per_image`, one dict for each image in the dataset's order: `img_path`,
-            `pixels` (labelled ones), `correct` (of these), `IoU` (mean over the classes in its annotation, in [0, 1];
-            NaN without any).
+        confusion: Confusion matrix of the last `evaluate`, int64 [C, C]: rows are the ground truth, columns the
+            prediction. Pixels whose label is not a class are not counted.
+        images: With `per_image`, results of the last `evaluate`, one dict per image in the dataset's order: `img_path`,
+            `pixels` (number of labelled ones), `correct` (number of these), `IoU` (mean over the classes in its
+            annotation, in [0, 1]; NaN without any).
 
     Args:
-        ignore_index: Label of pixels that do not count.
-        iou_metrics: Of 'mIoU', 'mDice' and 'mFscore'.
-        nan_to_num: Stands in for the score of a class that does not occur; None leaves such classes out of the means.
+        ignore_index: Label of ignored pixels.
+        iou_metrics: One or several of 'mIoU', 'mDice' and 'mFscore'.
+        nan_to_num: Score of a class that does not occur; None leaves such classes out of the means.
         beta: Weight of recall in the F-score.
-        prefix: Before the metrics' names.
+        prefix: Prefix of the metrics' names.
         output_dir: Folder for predictions as PNG files, numbered as on disk; 8 bits, or 16 for more than 255 classes.
-            They keep the path that their image has below the folder of images, where `name_images_of` is called, as
-            our Runner does; else its file's name.
+            After `name_images_of`, which our Runner calls, files keep the path of their image below the image folder;
+            otherwise its file name.
         format_only: Write predictions only.
         per_image: Keep `images`.
     """
@@ -134,7 +134,7 @@ class StreamingIoU(WritesPredictions, IoUMetric):
         self._rows = []
 
     def _count(self, labels: Tensor, truth: Tensor, path: str | None) -> None:
-        # what is no class, but not to be ignored either, has a row and a column of its own, as in IoUMetric's areas
+        # labels that are neither a class nor ignored get an extra row and column, as in IoUMetric's areas
         other = self._num_classes
         counted = truth != self.ignore_index
         rows = torch.where((truth >= 0) & (truth < other), truth, other).int()
@@ -172,14 +172,14 @@ class StreamingIoU(WritesPredictions, IoUMetric):
 
 
 def histogram(bins: Tensor, num_bins: int) -> Tensor:
-    """How often each number in [0, num_bins) occurs among int32 `bins` [N]: int64 [num_bins]. No host waits for it."""
-    if bins.is_cuda:  # bincount would ask for the largest number there
+    """Counts of the numbers in [0, num_bins) in int32 `bins` [N]: int64 [num_bins]. Does not synchronise a GPU."""
+    if bins.is_cuda:  # bincount would synchronise to get the largest number
         return torch.histc(bins, num_bins, min=0, max=num_bins - 1).long()
     return torch.bincount(bins, minlength=num_bins)
 
 
 def image_scores(confusion: Tensor) -> Tensor:
-    """Labelled pixels, those predicted right, and the mean IoU over the classes in the annotation: float64 [3]."""
+    """Number of labelled pixels, of correct ones, and mean IoU over the classes in the annotation: float64 [3]."""
     right, labelled = confusion.diagonal(), confusion.sum(1)
     iou = right / (labelled + confusion.sum(0) - right).double()
     mean = torch.where(labelled > 0, iou, torch.nan).nanmean()

@@ -1,4 +1,4 @@
-"""Drawn predictions of MMSegmentation, by the one reader of images and at the path of their image."""
+"""MMSegmentation's drawn predictions, with this package's image reader and the path of their image."""
 
 import os
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from tokenlabel.files.writing import write_atomically
 
 @HOOKS.register_module(force=True)
 class SegVisualizationHook(mmseg.engine.SegVisualizationHook):
-    """MMSegmentation's `SegVisualizationHook`: what it draws of `a/1.jpg` is called `a/val_1.jpg` or `a/test_1.jpg`."""
+    """MMSegmentation's `SegVisualizationHook`; the drawing of `a/1.jpg` is named `a/val_1.jpg` or `a/test_1.jpg`."""
 
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict, outputs: Sequence[SegDataSample]
@@ -56,7 +56,7 @@ class SegVisualizationHook(mmseg.engine.SegVisualizationHook):
 
 @VISBACKENDS.register_module()
 class LocalVisBackend(mmengine.visualization.LocalVisBackend):
-    """MMEngine's `LocalVisBackend`, whose pictures may lie in folders; one that cannot be written is an error."""
+    """MMEngine's `LocalVisBackend`, but pictures may be in subfolders, and a failed write is an error."""
 
     @force_init_env
     def add_image(self, name: str, image: np.ndarray, step: int = 0, **kwargs) -> None:

@@ -22,13 +22,13 @@ MAX_LEGEND, MAX_NAME = 14, 28  # lines, characters
 
 @dataclass(frozen=True)
 class Example:
-    """An image, what it shows, and what the model says.
+    """An image with its ground truth and prediction.
 
     Attributes:
-        path: Of the image.
+        path: Path of the image.
         IoU: Mean over the classes in the image, in percent.
         image: RGB, uint8 [H, W, 3].
-        ground_truth: Classes [H, W]; what is none of them is unlabelled.
+        ground_truth: Classes [H, W]; other values are unlabelled.
         prediction: Classes [H, W].
     """
 
@@ -40,18 +40,18 @@ class Example:
 
 
 def worst_first(images: Sequence[Mapping]) -> list[Mapping]:
-    """Records of a metric (`img_path`, `IoU`...) sorted by IoU, ascending, then by path; those with labels only."""
+    """Records of a metric (`img_path`, `IoU`...) sorted by ascending IoU, then path; without unlabelled images."""
     scored = [image for image in images if not isnan(image['IoU'])]
     return sorted(scored, key=lambda image: (image['IoU'], image['img_path']))
 
 
 def segment_again(runner: Runner, images: Sequence[Mapping]) -> list[Example]:
-    """Loads images of the test set and segments them, one by one, as the test did.
+    """Loads images of the test set and segments them one by one, as in the test.
 
-    Keeping the predictions of a whole test would take its size in memory; the few that are drawn are predicted again.
+    Only the few images to draw are predicted again, because keeping all predictions of a test would fill the memory.
 
     Args:
-        runner: One that has tested.
+        runner: Runner after its test.
         images: Records of its metric, see `worst_first`; their `IoU` is in [0, 1].
     """
     loader = runner.test_loop.dataloader
@@ -70,7 +70,7 @@ def segment_again(runner: Runner, images: Sequence[Mapping]) -> list[Example]:
 
 
 def examples_figure(examples: Sequence[Example], names: Sequence[str], palette: Palette | None = None) -> Figure:
-    """A row for each image: the image, its ground truth, the prediction, and the classes of both by their area.
+    """A row per image: the image, its ground truth, the prediction, and the classes of both by area.
 
     A name in the legend is followed by the class's share of the labelled pixels in the ground truth and in the
     prediction.
@@ -120,14 +120,14 @@ def examples_figure(examples: Sequence[Example], names: Sequence[str], palette: 
 
 
 def _with_unlabelled(classes: np.ndarray, num_classes: int) -> np.ndarray:
-    """Class ids with everything that is no class at `num_classes`."""
+    """Class ids, with all other values set to `num_classes`."""
     return np.where((classes >= 0) & (classes < num_classes), classes, num_classes).astype(np.int64)
 
 
 def _patches(
     truth: np.ndarray, answer: np.ndarray, names: Sequence[str], colors: np.ndarray, lines: int
 ) -> list[Patch]:
-    """A legend of the classes in either map where there is a label, the greatest area first, in at most `lines`."""
+    """Legend of the classes in either map within labelled pixels, largest area first, at most `lines` entries."""
     num_classes = len(names)
     labelled = truth < num_classes
     true = np.bincount(truth[labelled], minlength=num_classes + 1)

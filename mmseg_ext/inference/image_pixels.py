@@ -1,4 +1,4 @@
-"""What a segmentation model is given, whatever image a person has."""
+"""Converts any image to the RGB pixels that a segmentation model takes."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def image_channels(image: AnyImage, in_channels: int, memory_limit: int | None =
 
 
 def image_pixels(image: AnyImage, memory_limit: int | None = None) -> np.ndarray:
-    """An image as a person sees it: upright, in colour, 8 bits a channel.
+    """An image as it is displayed: upright, in colour, 8 bits per channel.
 
     Files are read as everywhere, see `tokenlabel.image_files.reading`, and pictures and arrays by the same rule, see
     `tokenlabel.image_files.eight_bits`.

@@ -1,4 +1,4 @@
-"""How much memory a network needs for an input, counted without running it."""
+"""Peak memory of a network for an input, counted without running it."""
 
 import weakref
 from collections.abc import Callable
@@ -13,17 +13,17 @@ from tokenlabel.errors import UserError
 
 
 def peak_bytes(model: nn.Module, run: Callable[[], object]) -> int:
-    """Bytes of tensors that would be alive at once during `run`, beyond the model's weights.
+    """Peak bytes of live tensors during `run`, in addition to the model's weights.
 
-    Nothing is computed and nothing large is allocated: PyTorch's fake tensors take the place of all others, which know
-    their shapes and which kernels would run. What kernels need inside themselves is not counted.
+    Runs with PyTorch's fake tensors, which have shapes but no values, so nothing is computed or allocated. Workspace
+    inside kernels is not counted.
 
     Args:
-        model: whose weights are there already.
-        run: runs the model on tensors that it makes itself.
+        model: the model, whose weights are not counted.
+        run: runs the model on tensors that it creates itself.
 
     Raises:
-        UserError: what the model does depends on values, which fake tensors do not have.
+        UserError: the model's operations depend on values, which fake tensors do not have.
     """
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     weights = [fake.from_tensor(x) for x in (*model.parameters(), *model.buffers())]
@@ -33,14 +33,14 @@ def peak_bytes(model: nn.Module, run: Callable[[], object]) -> int:
             run()
     except Exception as error:
         raise UserError(
-            f'how much memory {type(model).__name__} needs cannot be counted ({type(error).__name__}): give '
-            'memory_limit=None, which takes every image in one piece'
+            f'the memory that {type(model).__name__} needs cannot be counted ({type(error).__name__}): give '
+            'memory_limit=None, which segments every image in one piece'
         ) from error
     return count.peak
 
 
 class LiveBytes(TorchDispatchMode):
-    """Adds up the storages of tensors that operations return, and takes off those that are freed."""
+    """Tracks the total size of the storages that operations return and free."""
 
     def __init__(self, there_before: list[Tensor]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a segmentation model says about one image."""
+"""The segmentation of one image: labels, class areas and overlay."""
 
 import io
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ from tokenlabel.pictures.overlay import Legend, painted, short
 
 @dataclass(frozen=True)
 class ClassArea:
-    """How much of an image a class covers.
+    """The area of a class in an image.
 
     Attributes:
-        label: the class's number.
-        name: its name.
-        pixels: that have it.
-        share: of all pixels, in [0, 1].
+        label: number of the class.
+        name: name of the class.
+        pixels: number of its pixels.
+        share: its share of all pixels, in [0, 1].
     """
 
     label: int
@@ -37,7 +37,7 @@ class Segmentation:
     Attributes:
         image: uint8 [H, W, 3], the image in RGB, upright.
         labels: uint8 or, with more than 255 classes, uint16 [H, W]: the number of each pixel's class.
-        class_names: of all classes, by number.
+        class_names: names of all classes, by number.
         palette: uint8 [C, 3], an RGB colour for each class.
     """
 
@@ -50,10 +50,10 @@ class Segmentation:
         """The classes that occur, largest first.
 
         Args:
-            classes: names; only of these. The shares stay those of the whole image.
+            classes: names of the classes to return; all if None. Shares always refer to the whole image.
 
         Raises:
-            UserError: there is no class of a name.
+            UserError: a name is unknown.
         """
         counts = np.bincount(self.labels.ravel(), minlength=len(self.class_names))
         counts = np.where(self._shown(classes), counts, 0)
@@ -71,20 +71,20 @@ class Segmentation:
         max_side: int | None = None,
         legend_rows: int | None = None,
     ) -> Image.Image:
-        """The classes in colour over the image, and to its right a legend of those that occur, largest first.
+        """The classes in colour over the image, with a legend of the classes that occur to its right, largest first.
 
         Args:
             alpha: opacity of the colours, in [0, 1].
-            classes: names of the classes to paint; all when None.
-            legend: draw one.
-            max_side: shrink the image so that neither side is longer, in pixels.
-            legend_rows: make room for so many classes whatever occurs, so that the pictures of a series have one size.
+            classes: names of the classes to paint; all if None.
+            legend: whether to draw the legend.
+            max_side: maximum length of the image's sides in pixels; larger images are shrunk.
+            legend_rows: fixed number of legend rows, so that the pictures of a series have the same size.
 
         Raises:
-            UserError: there is no class of a name, or `alpha` is not in [0, 1].
+            UserError: a name is unknown, or `alpha` is not in [0, 1].
         """
         if not 0 <= alpha <= 1:
-            raise UserError(f'alpha is {alpha}: the opacity of the colours lies between 0 and 1')
+            raise UserError(f'alpha is {alpha}: give an opacity from 0 to 1')
         image, labels = self._within(max_side)
         picture = painted(image, labels, self.palette, alpha, self._shown(classes))
         areas = self.areas(classes) if legend else []
@@ -97,15 +97,15 @@ class Segmentation:
         return Image.fromarray(panel.beside(picture, list(zip(texts, colors, strict=True))))
 
     def save_overlay(self, path: str | Path, **options) -> None:
-        """Writes `overlay(**options)` as a PNG or JPEG, whole or not at all."""
+        """Writes `overlay(**options)` atomically as a PNG or JPEG file."""
         _save(self.overlay(**options), path, ('.png', '.jpg', '.jpeg'))
 
     def save_labels(self, path: str | Path) -> None:
-        """Writes the class numbers as a grey PNG of 8 or 16 bits, whole or not at all."""
-        _save(Image.fromarray(self.labels), path, ('.png',))  # others would change numbers
+        """Writes the class numbers atomically as a greyscale PNG file of 8 or 16 bits."""
+        _save(Image.fromarray(self.labels), path, ('.png',))  # lossy formats would change the numbers
 
     def _shown(self, classes: Sequence[str] | None) -> np.ndarray:
-        """bool [C]: which classes have one of the names."""
+        """Mask of the classes with one of the names, bool [C]."""
         if unknown := set(classes or ()) - set(self.class_names):
             raise UserError(
                 f'there is no class {", ".join(sorted(unknown))}: the model knows {", ".join(self.class_names)}'
@@ -113,7 +113,7 @@ class Segmentation:
         return np.array([classes is None or name in classes for name in self.class_names])
 
     def _within(self, max_side: int | None) -> tuple[np.ndarray, np.ndarray]:
-        """Image and labels, shrunk where a side is longer than `max_side`."""
+        """Image and labels, shrunk if a side is longer than `max_side`."""
         longest = max(self.labels.shape)
         if max_side is None or longest <= max_side:
             return self.image, self.labels
@@ -127,7 +127,7 @@ class Segmentation:
 
 
 def _percent(share: float) -> str:
-    """With one decimal; what is there is not called 0."""
+    """Percentage with one decimal; small shares are not shown as 0."""
     return f'{100 * share:.1f} %' if share >= 0.0005 else '< 0.1 %'
 
 

@@ -33,11 +33,11 @@ from tokenlabel.pictures.labels import class_palette
 from tokenlabel.pictures.stretched import stretched
 
 GIB = 2**30
-# Tiles begin at a multiple of this: of every usual patch and total stride.
+# Tiles begin at a multiple of this, which is a multiple of all usual patch sizes and strides.
 ALIGN = 32
 # Memory is counted at sizes rounded up to this, so that a folder of photographs needs few counts.
 COUNTED_STEP = 128
-# Over what is counted, for what kernels need inside themselves: 1.09 to 1.28 were measured.
+# Safety factor on the counted memory, for workspace inside kernels: 1.09 to 1.28 were measured.
 KERNELS_SHARE = 1.3
 # float32 copies of an input while it is normalised and padded
 INPUT_COPIES = 4
@@ -52,22 +52,22 @@ THINNEST = 1 / 256
 class Segmenter:
     """Segments images of any size and kind as the config's evaluation would.
 
-    An image is resized as the test pipeline says, goes through the model in one piece or by sliding windows as
-    `test_cfg` says, and the scores are interpolated to its own size. Where that would need more than `memory_limit`,
-    it is done tile by tile: under a sliding window with the same labels up to rounding; where the model sees its input
-    in one piece, with the same labels as far as `tile_margin` holds the context that they depend on.
+    An image is resized by the test pipeline and segmented in one piece or by sliding windows, as `test_cfg` says. The
+    scores are interpolated to the image's own size. If that needs more than `memory_limit`, the image is segmented tile
+    by tile. With sliding windows, tiles give the same labels up to rounding. In one piece, they give the same labels if
+    `tile_margin` covers the context on which the labels depend.
 
         segmenter = Segmenter('configs/upernet_lvvit.py', 'work_dirs/upernet_lvvit/iter_160000.pth')
         segmenter('street.jpg').overlay().show()
 
     Args:
-        config: config file, or what `mmengine.Config.fromfile` reads from one.
+        config: path of a config file, or a loaded `mmengine.Config`.
         checkpoint: path or URL of a segmentation model, ours or a released one.
-        device: 'cpu', 'cuda' or 'cuda:N'; the GPU if there is one when None.
-        memory_limit: bytes of tensors on the device that an image may need beyond the model's weights; None takes
-            every image in one piece. The image and its labels come on top of it. A file whose image takes more than
-            as much again, at ten bytes a pixel, is refused: at 4 GiB one of more than 429 million pixels.
-        tile_margin: pixels of context around a tile, in the resized image; a quarter of the training crop when None.
+        device: 'cpu', 'cuda' or 'cuda:N'; None uses the GPU if there is one.
+        memory_limit: maximum bytes of tensors on the device for an image, without the model's weights, the image and
+            its labels; None segments every image in one piece. A file is refused if its image needs more than this
+            limit at ten bytes per pixel: at 4 GiB, more than 429 million pixels.
+        tile_margin: pixels of context around a tile, in the resized image; None uses a quarter of the training crop.
 
     Raises:
         UserError: a file cannot be read, or the weights do not fit the config's model.
@@ -90,7 +90,7 @@ class Segmenter:
         with explains_errors(name or 'given', config):
             if not isinstance((config.get('model') or {}).get('backbone'), dict):
                 raise UserError(
-                    f'Config {name or "given"} describes no segmentation model: give one with a backbone and heads.'
+                    f'Config {name or "given"} has no segmentation model: give one with a backbone and heads.'
                 )
             settle_num_classes(config)
             settle_in_channels(config)
@@ -108,7 +108,7 @@ class Segmenter:
         self.num_classes = max(self.model.num_classes, 2)
         self.class_names, self.palette = class_meta(self.num_classes, stored, config)
         self._reaches = self._plan(tile_margin)
-        # normalises without padding: padding is added where a tile reaches the image's end
+        # normalises without padding; padding is added to tiles at the image's end
         self._normalise = copy.copy(self.model.data_preprocessor)
         self._normalise.test_cfg = None
         self._counted = functools.cache(self._count)
@@ -122,8 +122,8 @@ class Segmenter:
                 `image_channels` there. What is then shown of it is `tokenlabel.pictures.stretched`.
 
         Raises:
-            UserError: it cannot be read, even its smallest tile needs more than the memory limit or the device has, or
-                the logits are NaN or infinite.
+            UserError: the image cannot be read, its smallest tile needs more memory than the limit or the device
+                allows, or the logits are NaN or infinite.
         """
         if self._in_channels is None:
             pixels = image_pixels(image, self.memory_limit)
@@ -136,7 +136,7 @@ class Segmenter:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise UserError(f'{self.device} has no memory left: give a smaller memory_limit') from error
+            raise UserError(f'{self.device} is out of memory: give a smaller memory_limit') from error
         if self._in_channels is not None:
             pixels = stretched(pixels)
         return Segmentation(pixels, np.ascontiguousarray(labels), self.class_names, self.palette)
@@ -144,7 +144,7 @@ class Segmenter:
     def _labels(self, pixels: np.ndarray) -> np.ndarray:
         """The class of each pixel, uint8 or uint16 [H, W]."""
         size = pixels.shape[:2]
-        # as LoadImageFromFile gives it, held by nobody else: it is gone once it is resized
+        # as from LoadImageFromFile; there is no other reference, so it is freed once resized
         if self._in_channels is None:
             image = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY if self._is_grey else cv2.COLOR_RGB2BGR)
         else:
@@ -169,7 +169,7 @@ class Segmenter:
         return labels
 
     def _logits(self, image: Tensor, tile: Tile, padded: tuple[int, int]) -> Tensor:
-        """float32 [C, h, w] for a tile's part of the resized image [C, H, W], padding cut off."""
+        """Logits float32 [num_classes, h, w] of a tile of the resized image [C, H, W], without padding."""
         (top, bottom), (left, right) = tile.input_rows, tile.input_cols
         part = image[:, top:bottom, left:right]
         height, width = part.shape[1:]
@@ -187,7 +187,7 @@ class Segmenter:
         return -(-size[0] // divisor) * divisor, -(-size[1] // divisor) * divisor
 
     def _plan(self, margin: int | None) -> tuple[WholeTiles | SlidingTiles, ...]:
-        """What a tile takes of the input, downwards and across."""
+        """The rules for a tile's input range, along rows and columns."""
         test_cfg = self.model.test_cfg
         if test_cfg.get('mode', 'whole') == 'slide':
             return tuple(
@@ -197,7 +197,7 @@ class Segmenter:
         return tuple(WholeTiles(side // 4 if margin is None else margin, ALIGN) for side in crop)
 
     def _tiles(self, interpolations: tuple[Interpolation, Interpolation], padded: tuple[int, int]) -> list[Tile]:
-        """As few tiles as keep within the memory limit."""
+        """The smallest number of tiles within the memory limit."""
         pieces = [1, 1]
         while True:
             plan = list(tiles(tuple(pieces), interpolations, self._reaches, padded))
@@ -214,7 +214,7 @@ class Segmenter:
             smallest = ALIGN * len(interpolations[axis].lower) // padded[axis]
             at_once = windows_at_once(self.model)
             if outputs[axis] <= max(smallest, 1) and self._sliding and at_once > 1:
-                # smaller batches of windows rather than none; the images to come are as large, most often
+                # use smaller batches of windows, also for later images, which are usually as large
                 self.model.test_cfg['windows_per_batch'] = at_once // 2
                 self._counted.cache_clear()
                 pieces = [1, 1]
@@ -227,7 +227,7 @@ class Segmenter:
             pieces[axis] *= 2
 
     def _needed(self, height: int, width: int) -> int:
-        """Bytes for a tile whose input has this size."""
+        """Bytes needed by a tile with an input of this size."""
         pixels = height * width
         image = (self._in_channels or 3) * 4 * pixels
         if self._sliding:
@@ -259,24 +259,24 @@ class Segmenter:
 
 
 def windows_at_once(model: nn.Module) -> int:
-    """How many windows of a sliding window go through the model together."""
+    """Number of sliding windows per forward pass."""
     if not isinstance(model, BatchedEncoderDecoder):
         return 1
     return model.windows_per_batch
 
 
 def load_segmentation_model(model: nn.Module, source: str | Path) -> dict:
-    """Fills a segmentation model without its auxiliary heads, which only train it.
+    """Loads a segmentation model without its auxiliary heads, which are used in training only.
 
     Args:
         model: an `EncoderDecoder`.
-        source: path or URL of a checkpoint, ours or a released one; of two sets of weights the averaged one.
+        source: path or URL of a checkpoint, ours or a released one; EMA weights are preferred.
 
     Returns:
-        What the checkpoint says of its data set: `classes` and `palette`, where it does.
+        `classes` and `palette` of the checkpoint, as far as it has them.
 
     Raises:
-        UserError: it cannot be read, or as `load_all`.
+        UserError: the checkpoint cannot be read, or as `load_all`.
     """
     checkpoint = read_checkpoint(local_path(source))
     state = in_names_of(model, weights_of(checkpoint, source), source)
@@ -286,11 +286,11 @@ def load_segmentation_model(model: nn.Module, source: str | Path) -> dict:
 
 
 def class_meta(num_classes: int, stored: dict, config: Config) -> tuple[tuple[str, ...], np.ndarray]:
-    """Names and colours of the classes: the checkpoint's, else the config's data set's, else made up.
+    """Names and colours of the classes: from the checkpoint, else from the config's data set, else generated.
 
     Args:
-        num_classes: of the model.
-        stored: `classes` and `palette` that the checkpoint knows.
+        num_classes: number of the model's classes.
+        stored: `classes` and `palette` of the checkpoint.
         config: the config.
 
     Returns:
@@ -306,10 +306,10 @@ def class_meta(num_classes: int, stored: dict, config: Config) -> tuple[tuple[st
 
 
 def resizing_pipeline(config: Config) -> list[dict]:
-    """The config's transforms of test images without those that load something.
+    """The config's test transforms without those that load files.
 
     Raises:
-        UserError: the config tests nothing.
+        UserError: the config has no test data.
     """
     return [step for step in _pipeline(config) if not step['type'].startswith('Load')]
 
@@ -335,7 +335,7 @@ def _innermost_dataset(config: Config) -> ConfigDict:
 
 
 def _build(config: ConfigDict) -> nn.Module:
-    """The model without auxiliary heads and without weights of a pretraining, which a checkpoint is about to fill."""
+    """The model without auxiliary heads and without pretrained weights, because a checkpoint is loaded next."""
     config = copy.deepcopy(config)
     config.auxiliary_head = None
     for part in (config, config.backbone):
@@ -345,7 +345,7 @@ def _build(config: ConfigDict) -> nn.Module:
 
 
 def _meta(inputs: Tensor) -> dict:
-    """What MMSegmentation notes of an image that is as large as these inputs."""
+    """MMSegmentation's meta information of an image of the size of `inputs`."""
     size = inputs.shape[2:]
     return dict(ori_shape=size, img_shape=size, pad_shape=size, padding_size=[0, 0, 0, 0])
 
@@ -355,7 +355,7 @@ def _reach(tile: Tile) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def _thickened(pixels: np.ndarray) -> np.ndarray:
-    """The image, or one so thin that resizing would leave nothing with its edge repeated downwards or to the right."""
+    """The image; if it is so thin that resizing would remove it, its edge is repeated downwards or to the right."""
     height, width = pixels.shape[:2]
     thinnest = int(np.ceil(max(height, width) * THINNEST))
     more = max(thinnest - height, 0), max(thinnest - width, 0)

@@ -1,4 +1,4 @@
-"""Segmenting an image piece by piece: which input each piece of the labels needs, and its labels from the logits."""
+"""Tiled segmentation: the input range of each tile of the label map, and the labels from its logits."""
 
 import itertools
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Tensors of a band's size that live at once while it is interpolated.
+# Live tensors of a band's size during its interpolation.
 BAND_COPIES = 4
 
 
@@ -15,7 +15,7 @@ BAND_COPIES = 4
 class Interpolation:
     """Bilinear interpolation along one axis: output i is `(1 - weight) * input[lower] + weight * input[upper]`.
 
-    As `torch.nn.functional.interpolate` does it, but any part of the output can be had from any part of the input.
+    As `torch.nn.functional.interpolate`, but computes any part of the output from the part of the input it needs.
 
     Attributes:
         lower, upper: int64 [outputs].
@@ -28,12 +28,12 @@ class Interpolation:
 
     @classmethod
     def between(cls, inputs: int, outputs: int, align_corners: bool) -> 'Interpolation':
-        """Between two numbers of pixels.
+        """Interpolation between two sizes.
 
         Args:
             inputs: pixels of the input.
             outputs: pixels of the output.
-            align_corners: the outer pixels' centres, rather than their outer edges, fall on each other.
+            align_corners: align the centres of the outer pixels instead of their outer edges.
         """
         position = torch.arange(outputs, dtype=torch.float32)
         if align_corners:
@@ -45,11 +45,11 @@ class Interpolation:
         return cls(lower, (lower + (weight > 0)).clamp(max=inputs - 1), weight)
 
     def needed(self, start: int, stop: int) -> tuple[int, int]:
-        """Which inputs, from a first one to before a last one, the outputs `start` to `stop` are made of."""
+        """Range (start, stop) of the inputs that the outputs `start` to `stop` need; stops are excluded."""
         return int(self.lower[start]), int(self.upper[stop - 1]) + 1
 
     def apply(self, x: Tensor, dim: int, first: int, start: int, stop: int) -> Tensor:
-        """The outputs `start` to `stop` along a dimension of `x`, which holds the inputs from number `first` on."""
+        """The outputs `start` to `stop` along dimension `dim` of `x`, which holds the inputs from `first` on."""
         if not self.weight.any() and len(self.lower) == int(self.upper[-1]) + 1:  # as many outputs as inputs
             return x.narrow(dim, start - first, stop - start)
         shape = [1] * x.ndim
@@ -62,7 +62,7 @@ class Interpolation:
 
 @dataclass(frozen=True)
 class Tile:
-    """A rectangle of the labels and the rectangle of the model's input that it is made from.
+    """A rectangle of the label map and the rectangle of the model's input that it needs.
 
     Attributes:
         rows, cols: start and stop in the label map.
@@ -77,11 +77,11 @@ class Tile:
 
 @dataclass(frozen=True)
 class WholeTiles:
-    """Reach of a tile where a model sees its input in one piece: what it needs and a margin around it.
+    """Input range of a tile for whole-image inference: the tile and a margin around it.
 
     Attributes:
         margin: pixels of context on each side.
-        align: a multiple of the patch; tiles start there, so that patches lie as in the untiled image.
+        align: tiles start at multiples of this, a multiple of the patch size, so that patches stay in place.
     """
 
     margin: int
@@ -95,14 +95,14 @@ class WholeTiles:
 
 @dataclass(frozen=True)
 class SlidingTiles:
-    """Reach of a tile under a sliding window: the same windows cover its pixels as in the untiled image.
+    """Input range of a tile for sliding windows: all windows that cover its pixels in the whole image.
 
-    So the labels of tiles are those of the whole image, up to rounding. A last window that would stick out is shifted
-    inwards.
+    The labels therefore equal those of the whole image up to rounding. A last window that would extend beyond the image
+    is shifted inwards.
 
     Attributes:
-        crop: height or width of a window.
-        stride: between windows.
+        crop: height or width of a window in pixels.
+        stride: distance between windows in pixels.
     """
 
     crop: int
@@ -115,7 +115,7 @@ class SlidingTiles:
         final = (stop - 1) // self.stride  # the last that begins before `stop`, if it is not shifted
         begin = min(first * self.stride, last)
         end = min(final * self.stride, last) + self.crop
-        # the shifted window may begin before `stop` although it is not one of these
+        # the shifted last window may also begin before `stop`
         return begin, min(size if last < stop else end, size)
 
 
@@ -151,14 +151,14 @@ def labels_of(
     band_bytes: int,
     threshold: float | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
-    """The best class of each pixel of a tile, band by band: logits of the labels' size are never there as a whole.
+    """The best class of each pixel of a tile, band by band, so that full-size logits are never stored as a whole.
 
     Args:
-        logits: [C, h, w], of the tile's input, without padding at its end.
+        logits: [C, h, w], of the tile's input, without padding.
         tile: the tile.
         interpolations: from the resized image's rows and columns to the label map's.
-        band_bytes: as many rows are made at a time as fit these bytes, and one at least.
-        threshold: of a binary model with one logit: above this probability the label is 1.
+        band_bytes: memory of a band's logits; a band has at least one row.
+        threshold: for a binary model with one logit, the probability above which the label is 1.
 
     Yields:
         The first row of a band in the label map, and int64 [rows, cols].
@@ -169,7 +169,7 @@ def labels_of(
     (start, stop), width = tile.rows, tile.cols[1] - tile.cols[0]
     row_bytes = len(logits) * width * logits.element_size() * BAND_COPIES
     rows_in, rows_out = down.needed(start, stop), stop - start
-    # shrunk labels need several input rows for each of their own
+    # if the labels are smaller than the input, each row needs several input rows
     row_bytes *= max(1, -(-(rows_in[1] - rows_in[0]) // rows_out))
     height = max(band_bytes // row_bytes, 1)
     for row in range(start, stop, height):

@@ -1,4 +1,4 @@
-"""MMSegmentation's cross entropy, also where it fails."""
+"""MMSegmentation's cross entropy, with fixes for settings in which it fails."""
 
 from mmseg.models.losses import cross_entropy_loss
 from mmseg.registry import MODELS
@@ -7,10 +7,10 @@ from torch import Tensor
 
 @MODELS.register_module(force=True)
 class CrossEntropyLoss(cross_entropy_loss.CrossEntropyLoss):
-    """MMSegmentation's CrossEntropyLoss, under its name, with its numbers where it gives any.
+    """MMSegmentation's CrossEntropyLoss, registered under the same name, with the same values where that one works.
 
-    It fails with `class_weight` beside `avg_non_ignore=True`, which its own warning suggests, with `class_weight` of a
-    sigmoid over several classes, and where the whole batch of a single output is ignored.
+    The original fails with `class_weight` and `avg_non_ignore=True`, which its own warning suggests; with
+    `class_weight` for a sigmoid over several classes; and if a single output's whole batch is ignored.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -33,10 +33,10 @@ def softmax_cross_entropy(
 ) -> Tensor:
     """MMSegmentation's `cross_entropy` of logits [N, C, H, W].
 
-    With class weights its mean is over the weights of the labels that are not ignored, whatever `avg_non_ignore` says.
+    With class weights, the mean is weighted over the labels that are not ignored, for either `avg_non_ignore`.
     """
     if class_weight is not None and avg_factor is None and kwargs.get('reduction', 'mean') == 'mean':
-        # the original distribution asks for the weight of the ignored label too
+        # the original distribution also looks up the weight of the ignored label
         is_learned = label != ignore_index
         avg_factor = (class_weight[label.where(is_learned, 0)] * is_learned).sum()
     return cross_entropy_loss.cross_entropy(

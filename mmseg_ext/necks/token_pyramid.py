@@ -1,4 +1,4 @@
-"""Four maps of tokens, all at the patch's stride, become four levels of a pyramid: the released or a regular one."""
+"""Neck that turns four token maps at the patch's stride into four pyramid levels, the released or regular ones."""
 
 from collections.abc import Sequence
 
@@ -18,15 +18,15 @@ REGULAR_STRIDES = (4, 8, 16, 32)
 
 @MODELS.register_module()
 class TokenPyramid(BaseModule):
-    """Enlarges the earlier maps of a plain vision transformer: strides 16, 16, 16, 16 become 4, 8, 16, 16 or 32.
+    """Resizes the maps of a plain vision transformer: strides 16, 16, 16, 16 become 4, 8, 16, and 16 or 32.
 
-    Level 0 is enlarged by four and level 1 by two with a transposed convolution, then mixed by a 1x1 convolution;
-    level 2 stays at the patch's stride, and level 3 alone is widened. Every convolution is followed by normalisation
-    and ReLU. With a patch of 8 pixels all strides are half as large.
+    Level 0 is upsampled by four and level 1 by two with a transposed convolution, followed by a 1x1 convolution. Level
+    2 stays at the patch's stride. Level 3 changes its width. Every convolution is followed by normalisation and ReLU.
+    With a patch of 8 pixels all strides are half as large.
 
-    In the released pyramid level 3 stays at the patch's stride. In the regular one its tokens are halved first, by the
-    largest of each 2x2 as BEiT does it: that has no weights, so either pyramid loads those of the other, and
-    the wide convolution sees a quarter of the tokens. An odd row or column makes a cell of its own.
+    In the released pyramid level 3 stays at the patch's stride. The regular pyramid applies 2x2 max pooling to it
+    first, as BEiT does, with `ceil_mode=True`. Pooling has no weights, so each pyramid can load the weights of the
+    other, and the wide convolution runs on a quarter of the tokens.
 
     The levels are named `side_layer1` to `side_layer4`, as in the released segmentation files.
 
@@ -34,12 +34,12 @@ class TokenPyramid(BaseModule):
         in_channels: Width of the tokens, the same for all four inputs.
         out_channels: Width of level 3; levels 0 to 2 keep `in_channels`.
         norm_cfg: Normalisation layer, as MMSegmentation configures it.
-        init_cfg: None, or `dict(type='Pretrained', checkpoint=...)` with a segmentation model to take the pyramid from.
-        strides: Of the four levels for a patch of 16 pixels: (4, 8, 16, 16) as released, or (4, 8, 16, 32). A head that
-            takes strides (`FPNHead.feature_strides`) needs the same ones.
+        init_cfg: None, or `dict(type='Pretrained', checkpoint=...)` with a segmentation model that has the pyramid.
+        strides: Strides of the four levels for a patch of 16 pixels: (4, 8, 16, 16) as released, or (4, 8, 16, 32). A
+            head with strides (`FPNHead.feature_strides`) needs the same ones.
 
     Raises:
-        UserError: The strides are none of the two.
+        UserError: The strides are neither of these.
     """
 
     @checked
@@ -65,7 +65,7 @@ class TokenPyramid(BaseModule):
         """Four maps [B, in_channels, H, W] -> levels of sizes (4H, 4W), (2H, 2W), (H, W), and (H, W) or half of it.
 
         Raises:
-            ValueError: If there are not four maps.
+            ValueError: There are not four maps.
         """
         layers = (self.side_layer1, self.side_layer2, self.side_layer3, self.side_layer4)
         if len(maps) != len(layers):
@@ -75,7 +75,7 @@ class TokenPyramid(BaseModule):
         return tuple(layer(x) for layer, x in zip(layers, maps, strict=True))
 
     def init_weights(self) -> None:
-        """Initialises as `init_cfg` says; a checkpoint may be a segmentation model of ours or a released one."""
+        """Initialises by `init_cfg`; its checkpoint may be our or a released segmentation model."""
         if part := pretrained_part(self.init_cfg):
             load_pyramid(self, part['checkpoint'], ema=part.get('ema', True))
         else:

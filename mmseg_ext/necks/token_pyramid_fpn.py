@@ -1,4 +1,4 @@
-"""The token pyramid followed by a feature pyramid network, in the one neck that a segmentor has."""
+"""The token pyramid followed by a feature pyramid network, as one neck."""
 
 from collections.abc import Sequence
 

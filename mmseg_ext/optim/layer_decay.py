@@ -1,4 +1,4 @@
-"""Layer-wise learning rates: the nearer a backbone's layer to the image, the less it moves from pretraining."""
+"""Layer-wise learning-rate decay: a backbone's earlier layers get lower learning rates."""
 
 from collections import defaultdict
 
@@ -9,7 +9,7 @@ from torch import nn
 
 from tokenlabel.errors import UserError
 
-# Parameters that stand for tokens or positions, whatever the architecture lists itself.
+# Names of token and position parameters, in addition to the architecture's own `no_weight_decay`.
 TOKENS = (
     '*cls_token',
     '*dist_token',
@@ -26,12 +26,12 @@ MULTIPLIERS = {'lr_mult', 'decay_mult'}
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class TimmLayerDecay(DefaultOptimWrapperConstructor):
-    """Optimiser with a learning rate per layer of a backbone that numbers its layers as timm does.
+    """Optimiser constructor with a learning rate per layer, for backbones with timm's layer numbering.
 
-    The last layer of `model.backbone` and everything outside it have the full rate, each layer before it `layer_decay`
-    times that of the next; `group_matcher` of the backbone says what a layer is, as in timm's
+    The last layer of `model.backbone` and all parameters outside it have the full learning rate. Each earlier layer has
+    `layer_decay` times the rate of the next. The backbone's `group_matcher` defines the layers, as in timm's
     `param_groups_layer_decay`. One-dimensional parameters (norms, biases, layer scales), class and other tokens,
-    position embeddings and bias tables have no weight decay, wherever they are.
+    position embeddings and bias tables have no weight decay in the whole model.
 
         optim_wrapper = dict(
             type='OptimWrapper',
@@ -43,13 +43,13 @@ class TimmLayerDecay(DefaultOptimWrapperConstructor):
     `paramwise_cfg` has:
 
     - `layer_decay`: in (0, 1]; 1 gives every layer the full rate.
-    - `custom_keys`: as MMEngine has them, the longest key that is part of a parameter's name counts; its `lr_mult` and
-      `decay_mult` multiply the rate of the layer and the weight decay stated above.
-    - `norm_decay_mult`, `bias_decay_mult`, `flat_decay_mult`: may be 0, which is the rule here.
+    - `custom_keys`: as in MMEngine, the longest key that occurs in a parameter's name applies; its `lr_mult` and
+      `decay_mult` multiply the layer's learning rate and the weight decay.
+    - `norm_decay_mult`, `bias_decay_mult`, `flat_decay_mult`: only 0 is allowed, which is the behaviour anyway.
 
     Raises:
-        UserError: `layer_decay` is missing or out of range, `paramwise_cfg` has something else, the optimiser has
-            no `lr` or `weight_decay`, or the backbone does not number its layers.
+        UserError: `layer_decay` is missing or out of range, `paramwise_cfg` has an unknown key, the optimiser has no
+            `lr` or `weight_decay`, or the backbone does not number its layers.
     """
 
     def _validate_cfg(self) -> None:
@@ -73,7 +73,7 @@ class TimmLayerDecay(DefaultOptimWrapperConstructor):
             )
 
     def add_params(self, params: list[dict], module: nn.Module, **_) -> None:
-        """Appends the groups of all trainable parameters, one for each pair of rate and decay.
+        """Appends the groups of all trainable parameters, one per pair of learning rate and weight decay.
 
         Args:
             params: Groups for the optimiser, extended in place.
@@ -102,7 +102,7 @@ class TimmLayerDecay(DefaultOptimWrapperConstructor):
         params += [dict(params=group, lr=lr, weight_decay=decay) for (lr, decay), group in groups.items()]
 
     def _multipliers(self, name: str) -> tuple[float, float]:
-        """What `custom_keys` say of a parameter's learning rate and weight decay."""
+        """The multipliers of a parameter's learning rate and weight decay from `custom_keys`."""
         keys = self.paramwise_cfg.get('custom_keys', {})
         matching = sorted((key for key in keys if key in name), key=lambda key: (-len(key), key))
         chosen = keys[matching[0]] if matching else {}

@@ -23,39 +23,39 @@ from mmseg_ext.segmentors.windows import WindowedImage, windowed_images
 from tokenlabel.errors import UserError
 
 PRECISIONS = {None: None, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
-# Logits of the image's size that are worked on at once: what a CPU's cache holds, what fills a GPU.
+# Full-size logits per step: as many as fit a CPU's cache, or as fill a GPU.
 WORKING_SET = defaultdict(lambda: 1 << 28, cpu=1 << 20)
 
 
 @MODELS.register_module()
 class BatchedEncoderDecoder(EncoderDecoder):
-    """MMSegmentation's EncoderDecoder; training is the same, inference gives the same result sooner.
+    """MMSegmentation's EncoderDecoder with faster inference; training and results are the same.
 
-    Windows of all images of a batch go through the network together, whatever the images' sizes, and are summed in
-    place in float32. Each image is preprocessed, and padded to whole patches, by itself: its prediction does not depend
-    on its neighbours.
+    Windows of all images of a batch, which may differ in size, go through the network together and are summed in place
+    in float32. Each image is preprocessed and padded to whole patches separately, so its prediction does not depend on
+    the other images.
 
     Keys of `test_cfg`:
         mode: 'slide' for windows, 'whole' for whole images (the default).
         crop_size: Height and width of a window, in pixels.
-        stride: From one window to the next, down and right, in pixels.
-        windows_per_batch: How many windows (or whole images of one size) go through the network at once; more are
-            faster on a GPU and take more memory. Default: 4 windows, on a CPU 1; whole images as they come in a batch.
+        stride: Vertical and horizontal distance between windows, in pixels.
+        windows_per_batch: Number of windows (or whole images of one size) per forward pass; more are faster on a GPU
+            and take more memory. Default: 4 windows, or 1 on a CPU; all whole images of a batch.
         precision: None for that of the weights, 'bfloat16' or 'float16' for mixed precision.
-        keep_logits: Whether `test_step` and `val_step` leave `seg_logits` [C, H, W] in their predictions. They are many
-            times the size of the labels; MMSegmentation's SegTTAModel wants them, `BatchedTTAModel` does not. Default:
-            False. `predict` always leaves them.
+        keep_logits: Whether predictions of `test_step` and `val_step` contain `seg_logits` [C, H, W], which are many
+            times larger than the labels. MMSegmentation's SegTTAModel needs them, `BatchedTTAModel` does not. Default:
+            False. Predictions of `predict` always contain them.
 
     Args:
         backbone: Config of the backbone.
-        decode_head: Config of the head, or of several in a row.
-        auxiliary_head: Config of the head that helps training, or of several.
-        num_classes: Of every head that does not state its own.
-        in_channels: Of images that are read as they are stored, and of the backbone; None for 8-bit RGB.
+        decode_head: Config of the head, or a list of cascaded heads.
+        auxiliary_head: Config of the auxiliary training head, or a list of them.
+        num_classes: Number of classes of every head that does not set its own.
+        in_channels: Channels of the images, which are then read as stored, and of the backbone; None for 8-bit RGB.
         **kwargs: As EncoderDecoder: `neck`, `train_cfg`, `test_cfg`, `data_preprocessor`, `init_cfg`.
 
     Raises:
-        UserError: `test_cfg` has another mode or precision, no window, or gaps between windows.
+        UserError: `test_cfg` has an unknown mode or precision, no window, or gaps between windows.
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class BatchedEncoderDecoder(EncoderDecoder):
         fold_sequentials(self)
 
     def load_initial_weights(self, file: str | Path) -> None:
-        """Starts from another segmentation model, as `load_all_but_other_heads` does: `initial_weights` of a config."""
+        """Loads `initial_weights` of a config, another segmentation model, as `load_all_but_other_heads`."""
         load_all_but_other_heads(self, file)
 
     def test_step(self, data: dict) -> list[SegDataSample]:
-        """Predictions for a batch as it comes from the loader; images may differ in size."""
+        """Predictions for a batch from the loader; images may differ in size."""
         if not isinstance(data['inputs'], list):
             return super().test_step(data)
         samples = data.get('data_samples') or [SegDataSample() for _ in data['inputs']]
@@ -99,21 +99,21 @@ class BatchedEncoderDecoder(EncoderDecoder):
         return torch.stack([self.logits(image, {}) for image, _ in self.windowed(zip(inputs, samples, strict=True))])
 
     def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """The same as `inference`, under the name that EncoderDecoder has for it."""
+        """The same as `inference`, under EncoderDecoder's name for sliding windows."""
         return self.inference(inputs, batch_img_metas)
 
     whole_inference = slide_inference
 
     def preprocessed(self, pairs: Iterable[tuple[Tensor, SegDataSample]]) -> Iterator[tuple[Tensor, SegDataSample]]:
-        """Each image by itself through the data preprocessor: [3, H, W], padded."""
+        """Runs the data preprocessor on each image separately: [3, H, W], padded."""
         for image, sample in pairs:
             data = self.data_preprocessor(dict(inputs=[image], data_samples=[sample]), False)
             yield data['inputs'][0], data['data_samples'][0]
 
     def labelled(self, pairs: Iterable[tuple[Tensor, SegDataSample]], keep_logits: bool = False) -> list[SegDataSample]:
-        """Preprocessed images' samples with the labels `pred_sem_seg` [1, H, W], and `seg_logits` [C, H, W] if kept.
+        """Samples of preprocessed images with the labels `pred_sem_seg` [1, H, W], and `seg_logits` [C, H, W] if kept.
 
-        `finite_logits`, bool [], says whether the labels are worth anything.
+        `finite_logits`, bool [], says whether all logits are finite; otherwise the labels are meaningless.
         """
         samples = []
         for image, sample in self.windowed(pairs):
@@ -129,7 +129,7 @@ class BatchedEncoderDecoder(EncoderDecoder):
         return samples
 
     def windowed(self, pairs: Iterable[tuple[Tensor, SegDataSample]]) -> Iterator[tuple[WindowedImage, SegDataSample]]:
-        """Preprocessed images [3, H, W] after all their windows went through the network, in order."""
+        """Preprocessed images [3, H, W] with the logits of all their windows, in order."""
         cfg = self.test_cfg or {}
         slide = cfg.get('mode', 'whole') == 'slide'
         crop, stride = (cfg['crop_size'], cfg['stride']) if slide else (None, (1, 1))
@@ -137,7 +137,7 @@ class BatchedEncoderDecoder(EncoderDecoder):
 
     @property
     def windows_per_batch(self) -> int:
-        """Windows, or whole images of one size, that go through the network at once."""
+        """Number of windows, or whole images of one size, per forward pass."""
         cfg = self.test_cfg or {}
         if at_once := cfg.get('windows_per_batch'):
             return at_once
@@ -157,19 +157,19 @@ class BatchedEncoderDecoder(EncoderDecoder):
             return self.decode_head.predict(features, metas, self.test_cfg)
 
     def logits(self, image: WindowedImage, meta: dict) -> Tensor:
-        """An image's logits [C, H, W] in float32 at its size on disk; arguments as in `some_logits`."""
+        """An image's logits, float32 [C, H, W], at its size on disk; arguments as in `some_logits`."""
         logits = new_logits(image, meta)
         for _ in self.some_logits(image, meta, logits):
             pass
         return logits
 
     def some_logits(self, image: WindowedImage, meta: dict, out: Tensor | None = None) -> Iterator[Tensor]:
-        """An image's logits in float32 at its size on disk, a few classes [c, H, W] at a time, for a CPU's cache.
+        """An image's logits in float32 at its size on disk, a few classes [c, H, W] at a time to fit a CPU's cache.
 
         Args:
-            image: With the logits of its windows.
-            meta: Of its sample: padding, mirroring, and the size on disk where it is another.
-            out: Where to put them all, [C, H, W]; without it they are gone when the next ones are made.
+            image: The image with the logits of its windows.
+            meta: Meta information of its sample: padding, flip, and the size on disk.
+            out: Output for all logits, [C, H, W]; without it, each step overwrites the previous one.
         """
         top, bottom, left, right = inner_box(image, meta)
         size = size_on_disk(image, meta)
@@ -196,13 +196,13 @@ def inner_box(image: WindowedImage, meta: dict) -> tuple[int, int, int, int]:
 
 
 def size_on_disk(image: WindowedImage, meta: dict) -> tuple[int, int]:
-    """Height and width in pixels."""
+    """(height, width) of an image's file in pixels."""
     top, bottom, left, right = inner_box(image, meta)
     return tuple(meta.get('ori_shape', (bottom - top, right - left))[:2])
 
 
 def with_num_classes(head: dict | list[dict] | None, num_classes: int | None) -> dict | list[dict] | None:
-    """The config of a head, or of several, each with a number of classes: its own, or else this one."""
+    """The config of a head or of several heads, with `num_classes` filled in where it is missing."""
     if head is None or num_classes is None:
         return head
     if isinstance(head, Mapping):
@@ -223,13 +223,13 @@ def with_in_channels(backbone: dict, in_channels: int | None) -> dict:
 
 
 def new_logits(image: WindowedImage, meta: dict, num_classes: int | None = None) -> Tensor:
-    """Memory for the logits [C, H, W] of all classes at the size on disk, or of some."""
+    """Empty tensor [C, H, W] for the logits of all, or `num_classes`, classes at the size on disk."""
     shape = (num_classes or image.num_classes, *size_on_disk(image, meta))
     return image.image.new_empty(shape, dtype=torch.float32)
 
 
 def largest_classes(logits: Iterable[Tensor]) -> Tensor:
-    """The class with the largest logit, int64 [1, H, W], of logits that come a few classes [c, H, W] at a time."""
+    """The class with the largest logit, int64 [1, H, W], from logits of a few classes [c, H, W] at a time."""
     first, largest, labels = 0, None, None
     for some in logits:
         some = some.detach()
@@ -243,7 +243,7 @@ def largest_classes(logits: Iterable[Tensor]) -> Tensor:
 
 def keep_largest(logits: Tensor, first: int, largest: Tensor, labels: Tensor) -> None:
     """Updates the largest logit [H, W] and its class [H, W] by those of the classes from `first` on, [c, H, W]."""
-    if logits.device.type == 'cpu':  # where planes one by one take half the time of a maximum with its index
+    if logits.device.type == 'cpu':  # comparing planes takes half the time of `max` over the classes
         for number, plane in enumerate(logits, first):
             labels.masked_fill_(plane > largest, number)
             torch.maximum(largest, plane, out=largest)
@@ -254,12 +254,12 @@ def keep_largest(logits: Tensor, first: int, largest: Tensor, labels: Tensor) ->
 
 
 def enlarges_its_logits(head: BaseDecodeHead) -> bool:
-    """Whether the head's prediction is its logits, enlarged; others combine masks or points first."""
+    """Whether the head's prediction is its upsampled logits; other heads combine masks or points first."""
     return type(head).predict is BaseDecodeHead.predict and type(head).predict_by_feat is BaseDecodeHead.predict_by_feat
 
 
 def check_test_cfg(cfg: dict) -> None:
-    """Raises: UserError: as `BatchedEncoderDecoder`."""
+    """Checks `test_cfg`; raises `UserError` as `BatchedEncoderDecoder`."""
     mode, precision, at_once = cfg.get('mode', 'whole'), cfg.get('precision'), cfg.get('windows_per_batch')
     if mode not in ('slide', 'whole'):
         raise UserError(f"model.test_cfg.mode is {mode!r}: set 'slide' or 'whole'.")
@@ -278,5 +278,5 @@ def check_test_cfg(cfg: dict) -> None:
 
 
 def is_pair(value: Sequence | None) -> bool:
-    """Whether it is two whole numbers."""
+    """Whether a value is a pair of integers."""
     return isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(side, int) for side in value)

@@ -1,4 +1,4 @@
-"""Test-time augmentation whose views share windows' batches and are averaged one by one."""
+"""Test-time augmentation with shared batches of windows and a running mean over the views."""
 
 from collections.abc import Iterable
 from itertools import islice
@@ -16,12 +16,12 @@ from mmseg_ext.segmentors.windows import WindowedImage
 class BatchedTTAModel(SegTTAModel):
     """MMSegmentation's SegTTAModel around a `BatchedEncoderDecoder`: the same mean of the views' probabilities.
 
-    Windows of all views of all images of a batch go through the network together. Of the views' logits no more are kept
-    than are in work; `seg_logits` of a prediction holds the mean probabilities [C, H, W].
+    Windows of all views of all images of a batch go through the network together. Logits of a view are freed once they
+    are added to the mean. `seg_logits` of a prediction holds the mean probabilities [C, H, W].
     """
 
     def test_step(self, data: dict) -> list[SegDataSample]:
-        """Data as `TestTimeAug` and the loader give it: `inputs[view][image]`, `data_samples[view][image]`."""
+        """Predictions for data from `TestTimeAug`: `inputs[view][image]`, `data_samples[view][image]`."""
         images = list(zip(*data['inputs'], strict=True))
         samples = list(zip(*data['data_samples'], strict=True))
         pairs = (

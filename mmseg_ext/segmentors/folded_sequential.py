@@ -1,4 +1,4 @@
-"""Convolution, batch normalisation and ReLU in a row, evaluated as a convolution and a ReLU."""
+"""Folds BatchNorm into convolutions during evaluation."""
 
 from collections import deque
 
@@ -12,10 +12,10 @@ from mmseg_ext.segmentors.pointwise import pointwise
 
 
 class FoldedSequential(nn.Sequential):
-    """nn.Sequential, in evaluation with the batch normalisations folded into the convolutions before them.
+    """nn.Sequential that folds BatchNorms into the preceding convolutions in evaluation.
 
-    A transposed convolution whose stride is its kernel makes a patch of each pixel: a matrix product and a change of
-    order, which is how it is evaluated here.
+    A transposed convolution with stride equal to its kernel size maps each pixel to a patch, so it is computed as a
+    matrix product and a permutation.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -33,12 +33,12 @@ class FoldedSequential(nn.Sequential):
 
 
 def has_statistics(layer: nn.Module) -> bool:
-    """Whether it is a batch normalisation by running statistics."""
+    """Whether a layer is a BatchNorm with running statistics."""
     return isinstance(layer, _BatchNorm) and layer.running_mean is not None and not layer.training
 
 
 def is_foldable(layer: nn.Module) -> bool:
-    """Whether `convolved` can evaluate it."""
+    """Whether `convolved` supports a layer."""
     if type(layer) is nn.Conv2d:
         return layer.padding_mode == 'zeros'
     return type(layer) is nn.ConvTranspose2d and (
@@ -65,7 +65,7 @@ def convolved(conv: nn.Conv2d | nn.ConvTranspose2d, norm: _BatchNorm | None, x: 
 
 
 def fold_sequentials(model: nn.Module) -> None:
-    """Lets every plain nn.Sequential of the model with a batch normalisation in it be evaluated this way."""
+    """Converts every plain nn.Sequential of the model that contains a BatchNorm to `FoldedSequential`."""
     for module in model.modules():
         if type(module) is nn.Sequential and any(isinstance(layer, _BatchNorm) for layer in module):
             module.__class__ = FoldedSequential

@@ -1,4 +1,4 @@
-"""Inference of decode heads with less work than their own forward, and the same result."""
+"""Faster inference of decode heads, with the same result as their own `forward`."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ def head_logits(head: nn.Module, features: Sequence[Tensor]) -> Tensor:
 
 
 def convolutions(head: UPerHead) -> list[nn.Module]:
-    """Those that `uper_head_logits` evaluates itself."""
+    """The convolutions of a head that `uper_head_logits` computes itself."""
     pooled = [branch[1] for branch in head.psp_modules]
     return [*head.lateral_convs, *head.fpn_convs, *pooled, head.bottleneck, head.fpn_bottleneck]
 

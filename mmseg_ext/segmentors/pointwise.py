@@ -1,4 +1,4 @@
-"""Convolutions of 1x1, as matrix products on a CPU."""
+"""1x1 convolutions, as matrix products on a CPU."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Mixes the channels of a map [B, C, H, W] by weights [O, C]: [B, O, H, W], contiguous on a CPU.
 
-    There a 1x1 convolution in bfloat16 puts the channels last, and turning maps back costs more than the product.
+    On a CPU, a 1x1 convolution in bfloat16 returns channels-last maps, and converting them costs more than the product.
     """
     if x.device.type != 'cpu':
         return F.conv2d(x, weight[..., None, None], bias)

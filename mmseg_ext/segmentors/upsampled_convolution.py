@@ -1,12 +1,12 @@
-"""A convolution over maps of several resolutions, without enlarging them first.
+"""A convolution over maps of several resolutions, without upsampling them first.
 
-UPerHead and PSPHead enlarge maps to one size, concatenate them and convolve: most of the head's work, and most of it
-spent on interpolated values. A convolution is linear, and so is bilinear interpolation, which moreover treats rows and
-columns apart. So the products with the kernel are taken at each map's own resolution, and the sums
+UPerHead and PSPHead upsample maps to one size, concatenate them and convolve. This is most of the head's work, and most
+of it runs on interpolated values. Convolution and bilinear interpolation are linear, and interpolation is separable
+into rows and columns. The kernel products are therefore computed at each map's own resolution, and the sums
 
     out[y, x] = sum over (ky, kx) of sum over (i, j) of U[y + ky, i] U[x + kx, j] (W[ky, kx] map)[i, j]
 
-with U the interpolation along one side, zero outside, become two products with small matrices.
+with U the interpolation along one axis, zero outside, become two products with small matrices.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from mmseg_ext.segmentors.pointwise import pointwise
 
 
 def is_plain(module: nn.Module) -> bool:
-    """Whether a ConvModule is a dense convolution that keeps the size, with running statistics or no normalisation."""
+    """Whether a ConvModule is a dense size-preserving convolution with no norm or a BatchNorm of running statistics."""
     if not isinstance(module, ConvModule) or type(module.conv) is not nn.Conv2d:
         return False
     conv, norm = module.conv, module.norm
@@ -42,10 +42,10 @@ def convolved(module: ConvModule, x: Tensor) -> Tensor:
 
 
 def convolved_enlarged(module: ConvModule, maps: Sequence[Tensor], align_corners: bool) -> Tensor:
-    """A plain ConvModule's output for maps [B, C_i, h_i, w_i] enlarged to the first one's size and concatenated."""
+    """A plain ConvModule's output for maps [B, C_i, h_i, w_i] upsampled to the first one's size and concatenated."""
     conv, norm = module.conv, module.norm
     weight, bias, size = conv.weight, conv.bias, maps[0].shape[2:]
-    # Normalising the weights spares a pass over the output, where they are the fewer numbers.
+    # If there are fewer weights than outputs, normalising the weights saves a pass over the output.
     folds = norm is not None and weight[0].numel() < len(maps[0]) * size.numel()
     if folds:
         statistics = (norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
@@ -69,24 +69,24 @@ def convolved_enlarged(module: ConvModule, maps: Sequence[Tensor], align_corners
 
 
 def plus_enlarged(out: Tensor, x: Tensor, weight: Tensor, align_corners: bool) -> Tensor:
-    """`out` [B, O, H, W], which is overwritten, plus the convolution of a map [B, C, h, w] enlarged to its size."""
+    """Adds the convolution of a map [B, C, h, w] upsampled to H x W to `out` [B, O, H, W], which is overwritten."""
     num_out, num_in, num_rows, num_columns = weight.shape
     batch, _, height, width = x.shape
     rows = shifted_interpolation(height, out.shape[2], num_rows, align_corners, out.device).to(out)
     columns = shifted_interpolation(width, out.shape[3], num_columns, align_corners, out.device).to(out)
     products = pointwise(x, weight.permute(3, 0, 2, 1).reshape(-1, num_in))
     products = products.reshape(batch, num_columns, num_out * num_rows * height, width)
-    first, *others = zip(products.unbind(1), columns.split(width, 1), strict=True)
+    first, *remaining = zip(products.unbind(1), columns.split(width, 1), strict=True)
     across = first[0] @ first[1].T
-    for product, column in others:
+    for product, column in remaining:
         across += product @ column.T
     across = across.view(batch * num_out, num_rows * height, -1)
-    summed = out.reshape(batch * num_out, *out.shape[2:])  # a copy where a GPU's convolution put the channels last
+    summed = out.reshape(batch * num_out, *out.shape[2:])  # a copy if a GPU's convolution returned channels last
     return summed.baddbmm_(rows.expand(len(across), -1, -1), across).view(out.shape)
 
 
 def shifted_interpolation(size: int, target: int, kernel: int, align_corners: bool, device: torch.device) -> Tensor:
-    """[target, kernel * size]: interpolation along one side, once for each offset of an odd kernel, zero outside."""
+    """Interpolation along one axis for each offset of an odd kernel, zero outside: [target, kernel * size]."""
     identity = torch.eye(size, device=device)[None]
     matrix = F.interpolate(identity, target, mode='linear', align_corners=align_corners)[0].T
     padded = F.pad(matrix, (0, 0, kernel // 2, kernel // 2))

@@ -1,4 +1,4 @@
-"""Windows over images: where they lie, which go through the network together, and the mean of their logits."""
+"""Sliding windows over images: their positions, their batches, and the mean of their logits."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -13,13 +13,13 @@ Sample = TypeVar('Sample')
 
 
 def window_starts(length: int, crop: int, stride: int) -> list[int]:
-    """First pixels of the windows along one side; the last one is shifted back so that it ends with the image."""
+    """First pixels of the windows along one axis; the last window is shifted so that it ends with the image."""
     count = max(length - crop + stride - 1, 0) // stride + 1
     return [max(min(index * stride, length - crop), 0) for index in range(count)]
 
 
 def overlaps(starts: list[int], crop: int) -> Iterator[tuple[int, int, int]]:
-    """Ranges `begin, end, count` along one side that lie in more than one window."""
+    """Ranges `begin, end, count` along one axis that are covered by `count` > 1 windows."""
     for begin, end in pairwise(sorted({*starts, *(start + crop for start in starts)})):
         count = sum(start <= begin < start + crop for start in starts)
         if count > 1:
@@ -27,15 +27,14 @@ def overlaps(starts: list[int], crop: int) -> Iterator[tuple[int, int, int]]:
 
 
 class WindowedImage:
-    """One image, its windows, and the logits that they gave, as small as the network left them.
+    """One image, its windows, and their logits at the head's resolution.
 
-    Logits of the image's size are many times larger than these: they are made class by class, when they are due.
+    Full-size logits are many times larger, so they are computed class by class on demand.
 
     Args:
         image: [3, H, W].
-        crop: Height and width of a window, in pixels; None for one window that is the image. A window is never larger
-            than the image.
-        stride: From one window to the next, down and right, in pixels.
+        crop: Height and width of a window in pixels, at most those of the image; None for the whole image.
+        stride: Vertical and horizontal distance between windows, in pixels.
     """
 
     def __init__(self, image: Tensor, crop: tuple[int, int] | None, stride: tuple[int, int]) -> None:
@@ -53,26 +52,26 @@ class WindowedImage:
 
     @property
     def num_classes(self) -> int:
-        """Channels of the logits."""
+        """Number of channels of the logits."""
         return len(self.logits[0])
 
     @property
     def is_finite(self) -> Tensor:
-        """Whether no logit is NaN or infinite: bool [], on their device."""
+        """Whether all logits are finite: bool [], on their device."""
         return torch.stack([logits.isfinite().all() for logits in self.logits]).all()
 
     def mean_logits(
         self, classes: slice, align_corners: bool, size: tuple[int, int], out: Tensor | None = None
     ) -> Tensor:
-        """Mean over the windows of each pixel, of some classes: [C, height, width], float32.
+        """Mean logits of some classes over the windows of each pixel: float32 [C, height, width].
 
-        A pixel lies in as many windows as its row has times as its column has, so that no map of counts is built.
+        The number of windows of a pixel is the product of those of its row and of its column, so no count map is built.
 
         Args:
-            classes: Which channels.
-            align_corners: How logits are enlarged.
+            classes: Channels to return.
+            align_corners: As in `torch.nn.functional.interpolate`.
             size: Height and width of the part to return, from the top left, in pixels: the image without its padding.
-            out: Where to put it.
+            out: Output tensor.
         """
         if out is None:
             num_classes = len(range(self.num_classes)[classes])
@@ -97,16 +96,15 @@ def windowed_images(
     stride: tuple[int, int],
     windows_per_batch: int,
 ) -> Iterator[tuple[WindowedImage, Sample]]:
-    """Images [3, H, W] with the logits of all their windows, in order, each with what came beside it.
+    """Images [3, H, W] with the logits of all their windows, in order, each with its sample.
 
-    Windows of one size go through the network together, also those of neighbouring images. Images are drawn when
-    their windows are due.
+    Windows of one size go through the network together, even from different images. `pairs` is consumed lazily.
 
     Args:
         pairs: Images, each with its sample.
         network: From windows [B, 3, h, w] to logits [B, C, h', w'] of any resolution.
         crop, stride: As `WindowedImage` takes them.
-        windows_per_batch: B at most.
+        windows_per_batch: Maximum of B.
     """
     begun = deque()
     batch = []
