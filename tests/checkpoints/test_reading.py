@@ -290,7 +290,7 @@ def shared(levels: int) -> list:
         ({'meta': {'dataset_meta': {'palette': [[0, 0]]}}}, 'gives a list as class colours'),
         ({'meta': {'dataset_meta': {'palette': [[0, 0, 999]]}}}, 'gives a list as class colours'),
         ({'meta': {'CLASSES': 5}}, 'gives 5 as class names'),
-        ({'meta': {'PALETTE': 'red'}}, "gives 'red' as colours"),
+        ({'meta': {'PALETTE': 'red'}}, "gives 'red' as class colours"),
         ({'meta': {'log': deep(200)}}, 'nests values more than 100 deep'),
         ({'log': shared(30)}, 'holds more than 10000000 values beside its tensors'),
     ],

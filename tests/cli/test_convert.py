@@ -190,7 +190,7 @@ def test_timm_reads_the_backbone_of_a_segmentation_model(convert):
     write_released('released.pth', segmentation_weights())
     status, said = convert('released.pth', 'timm.pth', 'timm')
     assert status == 0, said
-    assert 'timm has a place for the backbone alone: auxiliary_head, backbone, decode_head' in said
+    assert 'timm has only the backbone: auxiliary_head, backbone, decode_head' in said
     model = LVViT(num_classes=0, final_norm=False, **TINY)
     model.load_state_dict(read_checkpoint('timm.pth'))
 
@@ -202,24 +202,22 @@ def test_the_bare_weights_of_a_timm_backbone_for_segmentation_are_those_of_timm(
     assert load_file('timm.safetensors').keys() == {name.removeprefix('backbone.model.') for name in inner}
 
 
-@pytest.mark.parametrize(
-    ('options', 'kind', 'other', 'seed'), [((), 'averaged', 'raw', 2), (('--raw',), 'raw', 'averaged', 1)]
-)
-def test_averaged_weights_are_taken_unless_raw_ones_are_asked_for(convert, options, kind, other, seed):
+@pytest.mark.parametrize(('options', 'kind', 'other', 'seed'), [((), 'EMA', 'raw', 2), (('--raw',), 'raw', 'EMA', 1)])
+def test_ema_weights_are_taken_unless_raw_ones_are_requested(convert, options, kind, other, seed):
     torch.save(in_engine(lvvit(1), averaged=lvvit(2)), 'ours.pth')
     said = convert('ours.pth', 'timm.pth', 'timm', *options)[1]
     assert f'took the {kind} weights, left the {other} ones' in said
     assert_same(read_checkpoint('timm.pth'), lvvit(seed).state_dict())
 
 
-def test_a_file_of_averaged_weights_alone_says_so(convert):
+def test_a_file_with_ema_weights_only_is_noted(convert):
     torch.save({'state_dict_ema': lvvit(1).state_dict()}, 'averaged.pth')
     said = convert('averaged.pth', 'timm.pth', 'timm', '--raw')[1]
     assert 'took the EMA weights, the only ones there are' in said
     assert_same(read_checkpoint('timm.pth'), lvvit(1).state_dict())
 
 
-def test_averaged_weights_of_a_segmentation_run_are_taken_too(convert):
+def test_ema_weights_of_a_segmentation_run_are_taken_too(convert):
     raw, averaged = segmentation_weights(), {name: x + 1 for name, x in segmentation_weights().items()}
     content = {'state_dict': averaged, 'ema_state_dict': {f'module.{name}': x for name, x in raw.items()}}
     torch.save(content, 'both.pth')

@@ -159,7 +159,7 @@ def test_an_address_is_looked_up_in_the_cache_before_it_is_downloaded(tmp_path, 
 @pytest.mark.parametrize('address', ['https://example.org/..', 'https://example.org/', 'https://example.org'])
 def test_an_address_names_a_file_and_no_folder_of_the_cache(tmp_path, monkeypatch, address):
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
-    with pytest.raises(UserError, match='does not end in the name of a file'):
+    with pytest.raises(UserError, match='does not end in a file name'):
         local_path(address)
 
 

@@ -74,7 +74,7 @@ def test_a_config_that_states_none_is_left_as_it_is():
 )
 def test_two_labels_are_refused_by_their_places(places):
     first, second = (place.replace('.', r'\.') for place in places)
-    with pytest.raises(UserError, match=rf'({first} is 2 and {second} is 3|{second} is 3 and {first} is 2)'):
+    with pytest.raises(UserError, match=rf'({first} is 2 but {second} is 3|{second} is 3 but {first} is 2)'):
         settle_ignore_index(config(**dict(zip(places, (2, 3), strict=True))))
 
 
@@ -88,7 +88,7 @@ def test_losses_that_have_a_label_of_their_own_to_ignore_get_it(loss, key):
     settle_ignore_index(settled)
     assert settled.model.decode_head.loss_decode == [dict(type='CrossEntropyLoss'), {'type': loss, key: 2}]
     losses = [{'type': loss, key: 255}]
-    with pytest.raises(UserError, match=rf'ignore_index is 2 and model\.decode_head\.loss_decode\.0\.{key} is 255'):
+    with pytest.raises(UserError, match=rf'ignore_index is 2 but model\.decode_head\.loss_decode\.0\.{key} is 255'):
         settle_ignore_index(
             config(**{'model.decode_head.loss_decode': losses, 'train_dataloader.dataset.ignore_index': 2})
         )
@@ -102,7 +102,7 @@ def test_a_dice_loss_may_leave_out_a_class():
 
 @pytest.mark.parametrize('place', ['model.decode_head.ignore_index', 'val_evaluator.0.ignore_index'])
 def test_a_class_that_heads_or_metrics_alone_ignore_is_refused(place):
-    with pytest.raises(UserError, match=rf'{place} is 0, the number of a class, and the data sets do not ignore it'):
+    with pytest.raises(UserError, match=rf'{place} is 0, the number of a class that the data sets do not ignore'):
         settle_ignore_index(config(**{place: 0}))
     assert settle_ignore_index(config(**{place: 0, 'train_dataloader.dataset.ignore_index': 0})) == 0
 

@@ -81,13 +81,13 @@ def test_the_last_batch_of_an_epoch_is_looked_at(config, tmp_path, count, proces
     ('changes', 'message'),
     [
         ({'decode_head.num_classes': 1}, r'decode_head\.num_classes is 1, .* name the background as a class too'),
-        ({'decode_head.out_channels': 1}, r'decode_head\.out_channels is 1, .* and num_classes is 150'),
+        ({'decode_head.out_channels': 1}, r'decode_head\.out_channels is 1, .* but num_classes is 150'),
         (
             {'decode_head.out_channels': 1, 'decode_head.num_classes': 2, 'decode_head.loss_decode.class_weight': None},
-            r'decode_head\.out_channels is 1 and its CrossEntropyLoss a softmax.* set use_sigmoid=True',
+            r'decode_head\.out_channels is 1 but its CrossEntropyLoss uses a softmax.* set use_sigmoid=True',
         ),
         ({'decode_head.loss_decode.class_weight': [1.0, 2.0]}, r'class_weight has 2 weights and the head 150 outputs'),
-        ({'decode_head.loss_decode.class_weight': [0] * 150}, r'class_weight is 0 for each class'),
+        ({'decode_head.loss_decode.class_weight': [0] * 150}, r'class_weight is 0 for all classes'),
         ({'auxiliary_head.loss_decode.class_weight': 3.0}, r'auxiliary_head\.loss_decode\.class_weight has no list of'),
         ({'auxiliary_head.loss_decode.class_weight': 'nowhere.json'}, r'nowhere\.json, cannot be read'),
         ({'auxiliary_head.in_channels': 48}, r'model\.auxiliary_head does not take the 4 maps .* 32x16x16, .*in_index'),
@@ -108,7 +108,7 @@ def test_the_last_batch_of_an_epoch_is_looked_at(config, tmp_path, count, proces
         ({'test_cfg.stride': ('a', 'b')}, r'no crop_size and stride of two numbers'),
         (
             {'data_preprocessor.size': (96, 96)},
-            r'crop_size is \(64, 64\) and model.data_preprocessor.size .96, 96',
+            r'crop_size is \(64, 64\), but model.data_preprocessor.size, the padded size, is .96, 96',
         ),
         ({'data_preprocessor.size': None}, r'has neither size nor size_divisor'),
     ],
