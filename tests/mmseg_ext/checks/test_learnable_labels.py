@@ -141,7 +141,7 @@ def test_reduce_zero_label_on_masks_of_two_classes_is_refused(tmp_path):
 def test_masks_that_count_from_1_are_refused_with_both_remedies(tmp_path):
     write(tmp_path, [[1, 2], [3, 1]])
     refused(
-        r'holds id 3 in .* where 3 marks what is not labelled, set ignore=\[3\] .*; where the classes are 1 to 3, '
+        r'holds id 3 in .* if 3 marks unlabelled pixels, set ignore=\[3\] .*; if the classes are 1 to 3, '
         'reduce_zero_label=True',
         tmp_path,
         NAMES,

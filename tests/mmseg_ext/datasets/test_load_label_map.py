@@ -115,7 +115,7 @@ def test_lossy_files_are_refused(tmp_path):
     Image.new('L', (8, 8)).save(tmp_path / 'a.jpg')
     Image.new('L', (8, 8)).save(tmp_path / 'a.tif', compression='jpeg')
     for name in ('a.jpg', 'a.tif'):
-        with pytest.raises(UserError, match=r'is compressed as JPEG, which changes ids where classes meet: .* PNG'):
+        with pytest.raises(UserError, match=r'is compressed as JPEG, which changes ids at class borders: .* PNG'):
             read_label_map(tmp_path / name, counted_classes(None))
 
 

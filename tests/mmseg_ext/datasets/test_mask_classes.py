@@ -1,4 +1,4 @@
-"""What the numbers and colours of masks stand for, as a config says it in one key."""
+"""The classes of the numbers and colours in masks, from a config's `classes`."""
 
 import numpy as np
 import pytest
@@ -107,7 +107,7 @@ class TestFiles:
         assert self.read(tmp_path, text) == mask_classes({'background': '#000000', 'car': '#400080'})
 
     def test_what_is_neither_is_said(self, tmp_path):
-        with pytest.raises(UserError, match=r"classes\.txt says 'blue' of road: give a number, or a colour"):
+        with pytest.raises(UserError, match=r"classes\.txt has 'blue' for road: give a number, or a colour"):
             self.read(tmp_path, 'sky,0\nroad,blue\n')
 
 
@@ -117,13 +117,13 @@ class TestFiles:
         (dict(classes=None), 'has no classes'),
         (dict(classes=[]), 'there are 0'),
         (dict(classes=['a', 'a']), "'a' is named twice"),
-        (dict(classes=dict(a=0, b=[1, 0])), '0 stands for a and for b'),
-        (dict(classes=dict(a=0), ignore=[0]), '0 stands for a and for ignore'),
-        (dict(classes=dict(a=-1)), 'says -1 of a: give a number from 0 to 65535'),
-        (dict(classes=dict(a='blue')), "says 'blue' of a: give .* a colour such as '#400080'"),
-        (dict(classes=dict(a=1.5)), 'says 1.5 of a'),
+        (dict(classes=dict(a=0, b=[1, 0])), '0 is assigned to a and to b'),
+        (dict(classes=dict(a=0), ignore=[0]), '0 is assigned to a and to ignore'),
+        (dict(classes=dict(a=-1)), 'has -1 for a: give a number from 0 to 65535'),
+        (dict(classes=dict(a='blue')), "has 'blue' for a: give .* a colour such as '#400080'"),
+        (dict(classes=dict(a=1.5)), 'has 1.5 for a'),
         (dict(classes=['a', 'b'], others='c'), "others is 'c': set 'error', 'ignore' or one of the classes, a, b"),
-        (dict(classes=dict(a=1), count_from_one=True), 'reduce_zero_label beside numbers'),
+        (dict(classes=dict(a=1), count_from_one=True), 'reduce_zero_label and class numbers'),
     ],
 )
 def test_what_cannot_be_is_refused(arguments, message):

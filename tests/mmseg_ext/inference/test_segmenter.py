@@ -174,7 +174,7 @@ def test_memory_is_counted_as_the_profiler_does():
 
 
 def test_a_network_whose_memory_depends_on_values_is_said():
-    with pytest.raises(UserError, match=r'how much memory Linear needs cannot be counted .*: give memory_limit=None'):
+    with pytest.raises(UserError, match=r'the memory that Linear needs cannot be counted .*: give memory_limit=None'):
         peak_bytes(torch.nn.Linear(1, 1), lambda: torch.ones(3).sum().item())
 
 
@@ -371,5 +371,5 @@ def test_a_config_of_another_kind_of_model_is_refused(tmp_path):
     config = token_config()
     for model in (dict(type='TokenLabelClassifier', network=dict(model_name='lvvit_t')), None):
         config.model = model
-        with pytest.raises(UserError, match='describes no segmentation model'):
+        with pytest.raises(UserError, match='has no segmentation model'):
             Segmenter(config, tmp_path / 'c.pth')
