@@ -298,8 +298,8 @@ def test_folders_that_count_from_one_are_no_classes_and_the_remedy_is_said(folde
     images = LabeledImages(folder, EvalTransform(32))
     images.renumber(images.numbered_as(['ant', 'bee', 'cow'], 3, 'the model'))
     assert images.unlabelled == (
-        'its 2 classes are not among the 3 of the model, by name or by count (its folders count from 1: name them after '
-        'the classes, or count from 0)'
+        'its 2 classes are not among the 3 of the model, by name or by count (its folders count from 1: name them '
+        'after the classes, or count from 0)'
     )
     assert set(labels(images).values()) == {-1}
 
