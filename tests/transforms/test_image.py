@@ -220,7 +220,7 @@ def test_color_jitter_changes_the_pixels_alone():
 
 @pytest.mark.parametrize('config', ['original', 'augmix-m3', 'rand-9', 'rand-m9-mst0.5', 'rand-m9.5', 'randm9'])
 def test_another_policy_than_rand_augment_is_refused(config):
-    with pytest.raises(UserError, match='no RandAugment policy'):
+    with pytest.raises(UserError, match='not a RandAugment policy'):
         TrainTransform(32, auto_augment=config)
 
 
