@@ -10,7 +10,7 @@
 Images in data/images/{train,val}, a folder per class. 30 epochs of batch 64 on one GPU; on several, or with another
 batch, the learning rate follows. Any classifier of timm will do, by `model.network.model_name`; docs/annotators.md
 says how the maps of each family arise. Pixels are normalised as for ImageNet: a classifier of another mean and
-std (timm's `default_cfg`) wants them in `model.data_preprocessor`, for `tokenlabel annotate` uses its own.
+std (timm's `default_cfg`) needs them in `model.data_preprocessor`, because `tokenlabel annotate` uses its own.
 """
 
 _base_ = ['_base_/pretrain_runtime.py']

@@ -1,13 +1,13 @@
-"""A pretrained LV-ViT-S fine-tuned to other images, 224 x 224, with their labels alone: no label store.
+"""Fine-tunes a pretrained LV-ViT-S on other images, 224 x 224, with image labels and without a label store.
 
     tools/pretrain.sh configs/transfer.py 1 --cfg-options model.network.num_classes=37
     tools/pretrain.sh configs/transfer.py 1 --cfg-options model.network.num_classes=37 \\
         initial_weights=lvvit_s-26M-224-83.3.pth.tar model.targets.on_tokens=True
 
 Images in data/images/{train,val}, a folder per class. Starts from the last checkpoint of configs/pretrain_lvvit_s.py;
-both heads are new where the classes are others. The class token learns the image's label; `on_tokens=True` copies it to
-every token, which suits images that show one thing all over. 50 epochs of batch 256; on several GPUs, or with another
-batch, the learning rate follows. Not a published recipe: rate and length are a start to tune from.
+both heads are initialised anew for other classes. The class token learns the image's label; `on_tokens=True` copies it
+to every token, which suits images filled by one object. 50 epochs of batch 256; the learning rate scales with the total
+batch. Not a published recipe: tune learning rate and length from here.
 """
 
 _base_ = ['_base_/pretrain_imagenet.py']

@@ -1,4 +1,4 @@
-"""What every pretraining shares that is not part of the recipe: logs, checkpoints, validation, random seeds."""
+"""Settings of every pretraining beside the recipe: logging, checkpoints, validation, random seeds."""
 
 custom_imports = dict(imports=['tokenlabel.engine'], allow_failed_imports=False)
 default_scope = 'mmengine'

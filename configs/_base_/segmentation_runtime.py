@@ -1,4 +1,4 @@
-"""What every segmentation run shares: registries, logging, checkpoints, test-time augmentation."""
+"""Settings of every segmentation run: registries, logging, checkpoints, test-time augmentation."""
 
 custom_imports = dict(imports=['mmseg_ext', 'tokenlabel.engine'], allow_failed_imports=False)
 default_scope = 'mmseg'

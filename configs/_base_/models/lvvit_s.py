@@ -1,4 +1,4 @@
-"""LV-ViT-S as the backbone of an encoder-decoder, from the released 384x384 classifier; heads are added by others."""
+"""LV-ViT-S as the backbone of an encoder-decoder, from the released 384x384 classifier, without heads."""
 
 window = (512, 512)  # training crop and position grid, in pixels
 
