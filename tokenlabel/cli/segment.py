@@ -53,10 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not args.source.exists():
         raise UserError(f'there is no {args.source}: give an image, a folder of images or a video')
     is_video = args.source.is_file() and args.source.suffix.lower() in VIDEO_SUFFIXES
+    check_outputs(args, is_video)
     config = load_config(args.config, args.cfg_options)
     suffixes = (*IMAGE_SUFFIXES, *STORED_SUFFIXES) if in_channels_of(config) else IMAGE_SUFFIXES
     images = [] if is_video else find_images(args.source, args.out, suffixes)
-    check_outputs(args, is_video)
     segmenter = Segmenter(config, args.checkpoint, args.device, args.memory_limit)
     if unknown := set(args.classes or ()) - set(segmenter.class_names):
         known = ', '.join(segmenter.class_names)
