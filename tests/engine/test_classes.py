@@ -106,7 +106,7 @@ class TestRefuses:
         store = store_for(flat, tmp_path / 'labels', None, count=15)
         with pytest.raises(
             UserError,
-            match=r'has 15 classes but the network has 10: its class head and token head .*num_classes=15.*class_map',
+            match=r'has 15 classes but the network has 10: set .*num_classes=15.*class_map',
         ):
             make_runner(**train_options(flat, store, 10)).train()
 
@@ -114,7 +114,7 @@ class TestRefuses:
         root = scenes / 'imagenet/train'
         (tmp_path / 'map.txt').write_text('sky digit_0\ngrass digit_1')
         options = {'train_dataloader.dataset.class_map': str(tmp_path / 'map.txt')}
-        with pytest.raises(UserError, match=r'map\.txt leads to 10 classes but the network has 12'):
+        with pytest.raises(UserError, match=r'map\.txt maps to 10 classes but the network has 12'):
             make_runner(**train_options(root, store_for(root, tmp_path / 'labels', MORE), 12, **options)).train()
 
     def test_validation_images_of_other_classes_before_the_first_step(self, make_runner, flat, tmp_path):
@@ -144,7 +144,7 @@ class TestRefuses:
     )
     def test_image_labels_from_a_flat_folder(self, make_runner, flat, tmp_path, options, message):
         store = store_for(flat, tmp_path / 'labels', CLASSES)
-        with pytest.raises(UserError, match=rf'{message} cannot be had from .*flat, as 40 of its 40 images'):
+        with pytest.raises(UserError, match=rf'{message} cannot be made from .*flat, as 40 of its 40 images'):
             make_runner(**train_options(flat, store, 10, **options)).train()
 
     def test_more_scores_than_the_store_keeps(self, make_runner):

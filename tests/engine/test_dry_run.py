@@ -51,7 +51,7 @@ def test_without_data_the_published_recipe_is_resolved_for_imagenet():
     assert {line.split('  ')[-1].split(',')[0] for line in said['memory']} == {
         'weights',
         'gradients',
-        'gradients on their way between processes',
+        'gradient buckets of DDP',
         'optimizer',
         'EMA weights',
         'activations',

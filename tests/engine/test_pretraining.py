@@ -109,7 +109,7 @@ def test_a_store_of_another_class_count_is_refused(make_runner):
 
 def test_fewer_network_classes_than_folders_is_refused(make_runner):
     options = {'model.network.num_classes': 5, 'model.targets': {'type': 'ImageLabels'}}
-    with pytest.raises(UserError, match=r'has 10 classes but the network only 5'):
+    with pytest.raises(UserError, match=r'has 10 classes but the network has 5'):
         make_runner(**options, **{'train_dataloader.dataset.label_store': None}).train()
 
 

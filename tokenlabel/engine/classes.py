@@ -1,4 +1,4 @@
-"""One answer to which classes there are, for the model, its targets and every dataset."""
+"""Matches the classes of the model, its targets and every dataset."""
 
 from typing import NamedTuple
 
@@ -14,12 +14,12 @@ from tokenlabel.labels.annotator import class_names
 
 
 class ClassPlan(NamedTuple):
-    """What `resolve_classes` found; nothing changes before `apply`.
+    """Result of `resolve_classes`; `apply` writes it to the model and the datasets.
 
     Attributes:
         classifier: the model; None where there is nothing to resolve.
-        class_names: of the model's classes in their order, if known.
-        numberings: datasets whose labels are numbered anew.
+        class_names: names of the model's classes in order; None if unknown.
+        numberings: datasets and the new numbering of their labels.
     """
 
     classifier: TokenLabelClassifier | None
@@ -27,7 +27,7 @@ class ClassPlan(NamedTuple):
     numberings: list[tuple[LabeledImages, Numbering]]
 
     def apply(self) -> None:
-        """Names the model's classes and numbers the labels of the datasets."""
+        """Sets the model's class names and renumbers the labels of the datasets."""
         if self.classifier is not None:
             self.classifier.class_names = self.class_names
         for dataset, numbering in self.numberings:
@@ -39,8 +39,8 @@ def resolve_classes(
 ) -> ClassPlan:
     """Compares the classes of network, targets, label store and images.
 
-    The names of the classes are those of the training images or of their label store, else those that the model has
-    from a checkpoint. Images to evaluate on are numbered by them. Models and datasets of other types are left alone.
+    Class names come from the training images or their label store, else from the model's checkpoint. The labels of
+    the evaluation images are numbered by them. Models and datasets of other types stay unchanged.
 
     Args:
         model: the classifier, wrapped for several processes or not.
@@ -48,15 +48,15 @@ def resolve_classes(
         evaluation: dataset to validate or test on.
 
     Raises:
-        UserError: they do not fit together; the targets need maps, scores or labels that are not there; or neither
-            names nor counts tell which class of the model an image to evaluate on has.
+        UserError: the classes do not match; the targets need score maps, scores or labels that do not exist; or the
+            classes of the evaluation images match the model's neither by name nor by count.
     """
     classifier = model.module if is_model_wrapper(model) else model
     if not isinstance(classifier, TokenLabelClassifier):
         return ClassPlan(None, None, [])
     names, numberings = classifier.class_names, []
     if isinstance(training, LabeledImages):
-        numbering = _numbering_to_train(classifier, training)
+        numbering = _training_numbering(classifier, training)
         numberings.append((training, numbering))
         names = numbering.class_names or names
     if isinstance(evaluation, LabeledImages):
@@ -71,7 +71,7 @@ def resolve_classes(
     return ClassPlan(classifier, names, numberings)
 
 
-def _numbering_to_train(classifier: TokenLabelClassifier, dataset: LabeledImages) -> Numbering:
+def _training_numbering(classifier: TokenLabelClassifier, dataset: LabeledImages) -> Numbering:
     targets = classifier.targets
     numbering = dataset.numbering
     if isinstance(targets, AnnotatorTokenLabels):
@@ -86,18 +86,18 @@ def _numbering_to_train(classifier: TokenLabelClassifier, dataset: LabeledImages
         kind = type(targets).__name__
         what = f'Targets of type {kind}' if targets.needs_image_labels else 'A loss with ground_truth=True'
         raise UserError(
-            f'{what} cannot be had from {dataset.root}, as {numbering.unlabelled}: sort the images into class folders, '
-            'or train with token labels alone (model.targets.type=TokenLabels model.loss.ground_truth=False).'
+            f'{what} cannot be made from {dataset.root}, as {numbering.unlabelled}: sort the images into class '
+            'folders, or train with token labels alone (model.targets.type=TokenLabels model.loss.ground_truth=False).'
         )
     return numbering
 
 
 def _check_folders(classifier: TokenLabelClassifier, dataset: LabeledImages) -> None:
-    """The network's classes are those of the images; only where these are bare numbers may some be missing."""
-    count, own = dataset.num_classes, classifier.num_classes
-    if own < count or (dataset.class_names and own != count):
+    """Checks that the network has as many classes as the images, or more if the images' classes have no names."""
+    count, network_count = dataset.num_classes, classifier.num_classes
+    if network_count < count or (dataset.class_names and network_count != count):
         raise UserError(
-            f'{dataset.root} has {count} classes but the network {"only" if own < count else "has"} {own}: '
+            f'{dataset.root} has {count} classes but the network has {network_count}: '
             f'set model.network.num_classes={count}.'
         )
 
@@ -111,20 +111,20 @@ def _check_maps(classifier: TokenLabelClassifier, dataset: LabeledImages) -> Non
             'image labels (model.targets.type=ImageLabels).'
         )
     if dataset.class_map is not None:
-        _check_count(classifier, dataset.num_classes, f'The class map {dataset.class_map} leads to')
+        _check_count(classifier, dataset.num_classes, f'The class map {dataset.class_map} maps to')
     else:
         _check_count(classifier, store.num_classes, f'Label store {store.path} has')
     if targets.k is not None and targets.k > store.k:
         raise UserError(
-            f'Targets of type {kind} want {targets.k} scores per location, but label store {store.path} keeps '
+            f'Targets of type {kind} need {targets.k} scores per location, but label store {store.path} keeps '
             f'{store.k}: lower model.targets.k, or annotate with a larger --k.'
         )
 
 
-def _check_count(classifier: TokenLabelClassifier, count: int, whose: str) -> None:
+def _check_count(classifier: TokenLabelClassifier, count: int, subject: str) -> None:
     if count != classifier.num_classes:
         raise UserError(
-            f'{whose} {count} classes but the network has {classifier.num_classes}: its class head and token head '
-            f"learn these, so set model.network.num_classes={count}; to train on fewer, say which of the annotator's "
-            'classes count as which of the images with train_dataloader.dataset.class_map and a label store.'
+            f'{subject} {count} classes but the network has {classifier.num_classes}: set '
+            f"model.network.num_classes={count}, or map the annotator's classes to fewer with a label store and "
+            'train_dataloader.dataset.class_map.'
         )

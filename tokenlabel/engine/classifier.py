@@ -32,31 +32,29 @@ RGB = 3  # channels of every image
 class TokenLabelClassifier(BaseModel):
     """A classifier trained on token labels, or on image labels.
 
-    LV-ViT has a token head; any other network gets one (`TokenLabelModel`) where the targets train tokens, or where
-    MixToken is asked for. Otherwise it is timm's bare classifier.
+    LV-ViT has a token head. Any other network gets one (`TokenLabelModel`) if the targets train tokens or MixToken is
+    on; otherwise it is timm's plain classifier.
 
     Args:
         network: arguments of `timm.create_model`; `model_name` is the architecture.
-        targets: what to train towards, a class of `tokenlabel.engine.token_targets`.
-        loss: arguments of `TokenLabelLoss`. Where the targets leave the tokens out, so does the loss: the token head
-            is frozen and stays out of the evaluation score.
+        targets: the training targets, a class of `tokenlabel.engine.token_targets`.
+        loss: arguments of `TokenLabelLoss`. If the targets do not train tokens, the loss has no token term, the token
+            head is frozen and the evaluation scores come from the class token alone.
         data_preprocessor: normalisation, random erasing, CutMix and Mixup.
-        compile: run the network as one compiled graph in training; see `compiled_for_training`. Targets and loss stay
-            outside, where sizes depend on the data.
-        grad_checkpointing: compute activations again in the backward pass instead of keeping them: less memory,
-            more time.
-        channels_last: keep images and weights of convolutions in the memory format that GPUs convolve in; no number
-            changes but for rounding.
+        compile: compile the network in training; see `compiled_for_training`. Targets and loss are not compiled,
+            since their sizes depend on the data.
+        grad_checkpointing: recompute activations in the backward pass instead of storing them: less memory, more time.
+        channels_last: keep images and convolution weights in the channels-last memory format, which is faster on
+            GPUs; results change only by rounding.
 
     Attributes:
-        class_names: of its classes in order, from the images to train on or a checkpoint; None before.
-        grid: rows and columns of tokens in the last training batch; None before, and where the network has no tokens.
+        class_names: names of the classes in order, from the training images or a checkpoint; None before.
+        grid: rows and columns of tokens in the last training batch; None before, and if the network has no tokens.
 
     Raises:
-        UserError: an unknown architecture, one for images that are not RGB, token targets for a network that cannot
-            have a token head, an annotator with another mean and std than the images, CutMix or Mixup
-            beside what does not go with them, a network without gradient checkpointing, or an unknown backend to
-            compile with.
+        UserError: an unknown architecture, `in_chans` other than 3, token targets for a network that cannot have a
+            token head, an annotator whose mean or std differs from that of the images, CutMix or Mixup together with
+            MixToken or `ground_truth`, a network without gradient checkpointing, or an unknown compile backend.
     """
 
     @checked
@@ -72,9 +70,7 @@ class TokenLabelClassifier(BaseModel):
     ) -> None:
         super().__init__(data_preprocessor or {'type': 'ImagePreprocessor'})
         if (channels := network.get('in_chans', RGB)) != RGB:
-            raise UserError(
-                f'model.network.in_chans is {channels}, and every image is read as RGB, grey ones too: leave it out.'
-            )
+            raise UserError(f'model.network.in_chans is {channels}, but every image is read as RGB: leave it out.')
         self.targets = TASK_UTILS.build(targets)
         self.model = create_network(**network, token_head=self.targets.trains_tokens)
         self.architecture = network['model_name'].split('.')[0]  # without the tag of pretrained weights
@@ -106,7 +102,7 @@ class TokenLabelClassifier(BaseModel):
 
     @property
     def description(self) -> dict:
-        """What a checkpoint says about the model beside its weights."""
+        """Metadata that a checkpoint stores beside the weights."""
         return {
             'architecture': self.architecture,
             'num_classes': self.num_classes,
@@ -115,7 +111,7 @@ class TokenLabelClassifier(BaseModel):
         }
 
     def load_trained(self, path: str | Path) -> None:
-        """Loads the weights to evaluate, EMA weights where the file has them, and the names of their classes.
+        """Loads class names and weights for evaluation: the EMA weights if the checkpoint has them.
 
         Raises:
             UserError: as `load_checkpoint`.
@@ -124,13 +120,13 @@ class TokenLabelClassifier(BaseModel):
         self.class_names = read_checkpoint(path).get('tokenlabel', {}).get('class_names')
 
     def _check_normalisation(self, targets: AnnotatorTokenLabels) -> None:
-        """What undoes the normalisation of the images has to know it."""
+        """The annotator undoes the normalisation of the images, so both need the same mean and std."""
         for name in ('mean', 'std'):
-            ours = getattr(self.data_preprocessor, name).flatten() / 255
-            if not torch.allclose(ours, torch.tensor(getattr(targets, name)), atol=1e-4):
+            image_values = getattr(self.data_preprocessor, name).flatten() / 255
+            if not torch.allclose(image_values, torch.tensor(getattr(targets, name)), atol=1e-4):
                 raise UserError(
-                    f'model.targets.{name} is {getattr(targets, name)} but that of model.data_preprocessor is '
-                    f'{tuple(round(float(value), 4) for value in ours)}: give both the same.'
+                    f'model.targets.{name} is {getattr(targets, name)} but model.data_preprocessor.{name} is '
+                    f'{tuple(round(float(value), 4) for value in image_values)}: set both to the same values.'
                 )
 
     def _checkpoint_gradients(self) -> None:
@@ -142,12 +138,12 @@ class TokenLabelClassifier(BaseModel):
             ) from error
 
     def init_weights(self) -> None:
-        """Leaves the network as timm made it; MMEngine calls this before training and would draw new weights."""
+        """Does nothing: MMEngine calls it before training, and the default would overwrite timm's initialisation."""
 
     def forward(self, batch: Batch, mode: str = 'tensor') -> dict | list | Tensor | TokenLogits:
         """MMEngine's three modes: 'loss' (losses by name), 'predict' (class scores beside labels), 'tensor' (raw).
 
-        Beside the losses stands `token_accuracy`, how often a token's best class is that of its target.
+        'loss' also returns `token_accuracy`, the share of tokens in [0, 1] whose best class is that of the target.
         """
         images = batch['image'].contiguous(memory_format=self.memory_format)
         network = self._compiled if self._compiled and mode == 'loss' else self.model
@@ -169,9 +165,9 @@ class TokenLabelClassifier(BaseModel):
         return losses
 
     def targets_of(self, batch: Batch, grid: tuple[int, int] | None) -> TokenTargets:
-        """What a batch is trained towards. Where its images were mixed, so are their targets, each token's by its area.
+        """Targets of a batch. If the images were mixed, so are the targets: each token's in proportion to its area.
 
-        An annotator that labels what the network sees has seen the mixture.
+        `AnnotatorTokenLabels` labels the mixed images themselves, so its targets are not mixed again.
         """
         targets = self.targets(batch, grid, self.num_classes)
         mix = batch.get('mix')
@@ -194,27 +190,27 @@ class TokenLabelClassifier(BaseModel):
             )
         if ground_truth:
             raise UserError(
-                'model.loss.ground_truth refines the targets of single images: turn it off, or set cutmix=0 and '
+                'model.loss.ground_truth does not support mixed images: set it to False, or set cutmix=0 and '
                 'mixup=0 in model.data_preprocessor.'
             )
 
 
 def classifier_of(runner: Runner) -> TokenLabelClassifier:
-    """The classifier that a runner trains, without what several processes wrap around it."""
+    """The classifier that a runner trains, without the DDP wrapper."""
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def create_network(model_name: str, token_head: bool = False, **arguments) -> torch.nn.Module:
-    """`timm.create_model`, or `TokenLabelModel` for what has no token head of its own, with one-sentence errors.
+    """`timm.create_model`, or `TokenLabelModel` for networks without a token head, with one-sentence errors.
 
     Args:
         model_name: timm's name of the architecture.
-        token_head: whether tokens are trained. Without it only `mix_token=True` asks for a `TokenLabelModel`.
-        **arguments: of the architecture.
+        token_head: whether tokens are trained. If False, only `mix_token=True` builds a `TokenLabelModel`.
+        **arguments: arguments of the architecture.
 
     Raises:
         UserError: an unknown architecture, one that cannot have a token head, an argument that it does not take, or
-            pretrained weights that cannot be had.
+            pretrained weights that cannot be loaded.
     """
     architecture = model_name.split('.')[0]
     if not timm.is_model(architecture):
@@ -233,11 +229,11 @@ def create_network(model_name: str, token_head: bool = False, **arguments) -> to
     except UserError:
         raise
     except Exception as error:
-        # Hub clients raise errors of many kinds, and a failed download is bad input here, not a defect. Nor do timm's
-        # networks look at their arguments: they fail somewhere.
+        # Hub clients raise many types of errors when a download fails, and timm's networks do not validate their
+        # arguments. Both are bad input here, not a bug.
         reason = (str(error) or type(error).__name__).splitlines()[0]
         if not arguments.get('pretrained'):
-            raise UserError(f'Network {model_name} cannot be made of these arguments: {reason}.') from error
+            raise UserError(f'Network {model_name} cannot be built with these arguments: {reason}.') from error
         raise UserError(
             f'No pretrained weights for {model_name} ({reason}): give the path of a file with '
             'model.network.pretrained_cfg_overlay.file, or set model.network.pretrained=False.'

@@ -22,18 +22,18 @@ from tokenlabel.engine.optim.global_batch import kept_accumulation
 from tokenlabel.errors import UserError
 
 IMAGENET_IMAGES = 1_281_167
-# Schedules in epochs are drawn with at most so many iterations in each: their shape does not depend on it.
+# Iterations per epoch, at most, when plotting schedules in epochs: their shape does not depend on it.
 DRAWN_PER_EPOCH = 20
 
 
 def describe(config: Config, processes: int) -> str:
-    """The resolved recipe as text, for `processes` of one GPU each.
+    """The resolved recipe as text, for `processes` processes with one GPU each.
 
-    Data that is there is opened and checked against the network; where it is not, ImageNet-1k's number of images is
-    assumed for a network of its classes, and said to be.
+    Opens the data and checks it against the network. If the data is missing and the network has 1000 classes, the
+    text assumes the number of images in ImageNet-1k and says so.
 
     Raises:
-        UserError: as a training would: what the config names does not exist or does not fit together.
+        UserError: as training does, if parts of the config do not exist or do not match.
     """
     if config.get('train_dataloader') is None:
         raise UserError(f'Config {config.filename} trains nothing: it sets no train_dataloader.')
@@ -88,7 +88,7 @@ def _start(config: Config) -> str:
 
 
 def learning_rates(schedulers: list[dict] | dict, rate: float, length: 'TrainingLength') -> list[float]:
-    """The learning rate before each iteration; of schedules in epochs, at no more than `DRAWN_PER_EPOCH` in each."""
+    """The learning rate before each iteration; schedules in epochs give at most `DRAWN_PER_EPOCH` values per epoch."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=rate)
     per_epoch, steps = length.per_epoch or DRAWN_PER_EPOCH, length.iterations
     if length.epochs:
@@ -109,15 +109,15 @@ def learning_rates(schedulers: list[dict] | dict, rate: float, length: 'Training
 
 
 def sparkline(values: list[float], width: int = 60) -> str:
-    """Values, 0 to their greatest, as bars of eight heights."""
+    """Plots values, from 0 to their maximum, as bars of eight heights."""
     bars = '▁▂▃▄▅▆▇█'
     top = max(values) or 1.0
-    taken = [values[column * len(values) // width] for column in range(width)]
-    return ''.join(bars[min(7, int(8 * value / top))] for value in taken)
+    sampled = [values[column * len(values) // width] for column in range(width)]
+    return ''.join(bars[min(7, int(8 * value / top))] for value in sampled)
 
 
 def optimizer_state_bytes(model: nn.Module, optimizer: dict) -> int:
-    """Bytes that an optimizer keeps beside the trained parameters: asked of the optimizer itself, on no memory."""
+    """Bytes of optimizer state for the trained parameters, measured with one step on meta tensors."""
     parameters = [
         nn.Parameter(torch.empty_like(parameter, device='meta'))
         for parameter in model.parameters()
@@ -125,14 +125,14 @@ def optimizer_state_bytes(model: nn.Module, optimizer: dict) -> int:
     ]
     for parameter in parameters:
         parameter.grad = torch.empty_like(parameter)
-    # which keeps what it keeps without fused steps, and these want a device
+    # fused steps need a real device; the state is the same without them
     options = {key: value for key, value in optimizer.items() if key != 'fused'}
     built = OPTIMIZERS.build({**options, 'params': parameters})
     try:
         built.step()
     except (RuntimeError, TypeError) as error:
         raise UserError(
-            f'optim_wrapper.optimizer.type={optimizer["type"]} takes no step of a plain training ({error}): choose '
+            f'optim_wrapper.optimizer.type={optimizer["type"]} cannot take a plain training step ({error}): choose '
             'another, such as AdamW.'
         ) from error
     state = [value for values in built.state.values() for value in values.values()]
@@ -140,26 +140,25 @@ def optimizer_state_bytes(model: nn.Module, optimizer: dict) -> int:
 
 
 def activation_bytes(model: nn.Module, size: tuple[int, int], mixed: bool, channels: int = 3) -> tuple[int, int]:
-    """Bytes that autograd keeps for the backward pass: (per image, per step).
+    """Bytes that autograd saves for the backward pass: (per image, per step).
 
-    Measured in passes of two and of three images on this machine; the loss, and what operations need for a moment, are
-    not in it.
+    Measured with batches of two and three images on this machine, without the loss and temporary buffers.
 
     Args:
-        model: in training mode, takes images.
-        size: height and width of an image.
-        mixed: whether it computes in bfloat16 where autocast does.
-        channels: of an image.
+        model: a model in training mode that takes images.
+        size: height and width of an image, in pixels.
+        mixed: whether to run under bfloat16 autocast.
+        channels: channels of an image.
     """
-    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    model_storages = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     kept = []
     for batch in (2, 3):
         storages = {}
 
         def keep(tensor: torch.Tensor, storages: dict = storages) -> torch.Tensor:
             storage = tensor.untyped_storage()
-            if storage.data_ptr() not in own:
-                storages[storage.data_ptr()] = storage  # held, so that no other takes its place
+            if storage.data_ptr() not in model_storages:
+                storages[storage.data_ptr()] = storage  # kept alive, so that its address is not reused
             return tensor
 
         with (
@@ -173,12 +172,12 @@ def activation_bytes(model: nn.Module, size: tuple[int, int], mixed: bool, chann
 
 
 class TrainingLength:
-    """How long a training is.
+    """Length of a training run.
 
     Args:
-        epochs: 0 where it is not counted in them.
-        per_epoch: iterations of one; 0 where the number of images is not known.
-        iterations: of all.
+        epochs: number of epochs; 0 if the length is given in iterations.
+        per_epoch: iterations per epoch; 0 if the number of images is unknown.
+        iterations: iterations in total.
     """
 
     def __init__(self, epochs: int, per_epoch: int, iterations: int) -> None:
@@ -201,7 +200,7 @@ class TrainingLength:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What MMEngine's parts log while they are built is left out."""
+    """Silences MMEngine's log lines while its parts are built."""
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel('ERROR')
@@ -212,7 +211,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _without_downloads(model: Config) -> dict:
-    """The model's config without pretrained weights, which change no number here."""
+    """The model's config without pretrained weights, which do not affect the summary."""
     model = copy.deepcopy(model)
     if model.get('network', {}).get('pretrained'):
         model.network.pretrained = False
@@ -234,7 +233,7 @@ def _images(config: Config, model: nn.Module) -> tuple[int, str]:
 
 
 def _places_of_images(dataset: dict) -> list[str]:
-    """Where the images of a data set, and of those that it wraps, are to be found."""
+    """Paths of the images of a dataset and of the datasets it wraps."""
     inner = [*(dataset.get('datasets') or ()), *([dataset.dataset] if dataset.get('dataset') else ())]
     if inner:
         return list(dict.fromkeys(place for one in inner for place in _places_of_images(one)))
@@ -250,7 +249,7 @@ def _is_here(place: str) -> bool:
 
 
 def _learning_rate(config: Config, processes: int, counts: int | None) -> tuple[float, float]:
-    """The rate that a run would have, and the config's."""
+    """The learning rate of a run after scaling with the batch, and that of the config."""
     rate = _base_rate(config.optim_wrapper.optimizer)
     scale = config.get('auto_scale_lr') or {}
     if counts is not None or not scale.get('enable'):
@@ -259,13 +258,13 @@ def _learning_rate(config: Config, processes: int, counts: int | None) -> tuple[
 
 
 def _base_rate(optimizer: dict) -> float:
-    """The learning rate of an optimizer, its own where the config states none."""
+    """The learning rate in the config, or the optimizer's default."""
     parameter = nn.Parameter(torch.zeros(1))
     return optimizer.get('lr') or OPTIMIZERS.build({**optimizer, 'params': [parameter]}).defaults.get('lr', 0.0)
 
 
 def _groups(model: nn.Module, optim_wrapper: dict) -> list[str]:
-    """A line for all parameters that share a multiplier of the learning rate and a weight decay."""
+    """One line per combination of learning-rate multiplier and weight decay."""
     settings = {key: value for key, value in optim_wrapper.items() if key in ('optimizer', 'paramwise_cfg')}
     settings |= {'constructor': optim_wrapper.constructor} if 'constructor' in optim_wrapper else {}
     optimizer = build_optim_wrapper(model, copy.deepcopy(settings)).optimizer
@@ -283,22 +282,22 @@ def _groups(model: nn.Module, optim_wrapper: dict) -> list[str]:
 
 
 def _memory(config: Config, model: nn.Module, processes: int) -> list[str]:
-    """Lines of the bytes that a process needs: all but the activations are exact."""
+    """Lines about the memory of one process; all but the activations are exact."""
     weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     gradients = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
     hooks = [*(config.get('default_hooks') or {}).values(), *(config.get('custom_hooks') or [])]
-    averaged = any(hook and hook.get('type') in ('EMAHook', 'SteppedEMAHook') for hook in hooks)
+    has_ema = any(hook and hook.get('type') in ('EMAHook', 'SteppedEMAHook') for hook in hooks)
     parts = {
         'weights': weights,
         'gradients': gradients,
-        'gradients on their way between processes': gradients if processes > 1 else 0,
+        'gradient buckets of DDP': gradients if processes > 1 else 0,
         'optimizer': optimizer_state_bytes(model, config.optim_wrapper.optimizer),
-        'EMA weights': weights if averaged else 0,
+        'EMA weights': weights if has_ema else 0,
     }
     lines = [f'{_mib(size)}  {what}' for what, size in parts.items() if size]
     batch, size = config.train_dataloader.batch_size, _input_size(config)
     if size is None:
-        return [*lines, f'{_mib(sum(parts.values()))}  in all, and the activations: the size of the input is not known']
+        return [*lines, f'{_mib(sum(parts.values()))}  in total, without activations: the input size is unknown']
     mixed = config.optim_wrapper.get('type') in ('AmpOptimWrapper', 'SkippingAmpOptimWrapper')
     network = model.model if isinstance(model, TokenLabelClassifier) else model
     try:
@@ -315,18 +314,18 @@ def _memory(config: Config, model: nn.Module, processes: int) -> list[str]:
     )
     return [
         *lines,
-        f'{_mib(sum(parts.values()) + activations)}  in all, for each process; the loss and passing needs come on top',
+        f'{_mib(sum(parts.values()) + activations)}  in total per process, without the loss and temporary buffers',
     ]
 
 
 def _input_channels(config: Config) -> int:
-    """Channels of an image: those that a segmentation's backbone takes; pretraining reads RGB."""
+    """Channels of an image: the backbone's input channels for segmentation, 3 for pretraining."""
     backbone = config.model.get('backbone') or {}
     return backbone.get('in_chans') or backbone.get('in_channels') or 3
 
 
 def _input_size(config: Config) -> tuple[int, int] | None:
-    """Height and width that a training pass sees: of the transform, or of a segmentation's crops."""
+    """Height and width of a training input in pixels: the transform's size, or the crop size for segmentation."""
     transform = config.train_dataloader.dataset.get('transform') or {}
     size = transform.get('size') or (config.model.get('data_preprocessor') or {}).get('size')
     return (size, size) if isinstance(size, int) else size and tuple(size)

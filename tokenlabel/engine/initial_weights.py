@@ -13,17 +13,17 @@ from tokenlabel.errors import UserError
 
 
 def load_initial_weights(model: torch.nn.Module, path: str | Path) -> Path:
-    """Loads EMA weights, where there are such, as `load_checkpoint` does.
+    """Loads the weights of a checkpoint, its EMA weights if it has them, as `load_checkpoint` does.
 
-    Position embeddings are resampled to the model's grid, and heads of other classes are left as they are. How the
-    model scores stays as its targets want it.
+    Position embeddings are resampled to the model's grid. Heads with other classes keep their initialisation, and the
+    model keeps its `token_score_weight`.
 
     Args:
-        model: a `TokenLabelClassifier`, or another with a method `load_initial_weights`; wrapped or not.
-        path: a checkpoint, or the work dir of a run: its last one.
+        model: a `TokenLabelClassifier` or a model with a method `load_initial_weights`; may be wrapped in DDP.
+        path: a checkpoint, or the work dir of a run, whose last checkpoint is loaded.
 
     Returns:
-        The file that was read.
+        The path of the checkpoint.
 
     Raises:
         UserError: there is no such checkpoint, it does not fit, or the model is of another kind.
@@ -39,18 +39,18 @@ def load_initial_weights(model: torch.nn.Module, path: str | Path) -> Path:
     if loads_itself is not None:
         loads_itself(file)
         return file
-    rule = getattr(model.model, 'token_score_weight', None)
+    token_score_weight = getattr(model.model, 'token_score_weight', None)
     load_checkpoint(model.model, file, ema=True)
-    if rule is not None:
-        model.model.token_score_weight = rule
+    if token_score_weight is not None:
+        model.model.token_score_weight = token_score_weight
     return file
 
 
 def checkpoint_in(path: str | Path) -> Path:
-    """The checkpoint that `path` is, or the last one of the work dir that it is.
+    """Returns `path` if it is a checkpoint, or the last checkpoint if it is a work dir.
 
     Raises:
-        UserError: there is none, or the folder does not tell which.
+        UserError: there is no checkpoint, or the last one of the folder is unknown.
     """
     found = last_checkpoint(path) if os.path.isdir(path) else path
     if found is None or not os.path.exists(found):

@@ -1,4 +1,4 @@
-"""Training counted in iterations but written down in epochs; validation of raw and EMA weights."""
+"""Iteration-based training configured in epochs; validation of raw and EMA weights."""
 
 import copy
 
@@ -14,9 +14,9 @@ from tokenlabel.errors import UserError
 
 
 def end_workers(loop: BaseLoop | dict | None) -> None:
-    """Ends a loop's persistent workers: where batches are pinned the process would wait five seconds for each of them.
+    """Shuts down a loop's persistent workers.
 
-    torch waits for them when the process ends, and does not tell them to end.
+    With pinned memory, torch waits five seconds for each worker at exit, because it does not tell them to stop.
     """
     loader = getattr(loop, 'dataloader', None)
     if (iterator := getattr(loader, '_iterator', None)) is not None:
@@ -26,17 +26,17 @@ def end_workers(loop: BaseLoop | dict | None) -> None:
 
 @LOOPS.register_module()
 class EpochsAsIterationsLoop(IterBasedTrainLoop):
-    """MMEngine's iteration-based loop, its length and validation interval given in epochs of the dataset.
+    """MMEngine's iteration-based loop with length and validation interval in epochs of the dataset.
 
-    An epoch is `len(dataset) / (batch size x processes)` iterations, rounded up, so that one config serves any number
+    An epoch is `len(dataset) / (batch size x world size)` iterations, rounded up, so one config works for any number
     of images and processes.
 
     Args:
-        max_epochs: length of the training, in epochs.
+        max_epochs: length of training, in epochs.
         val_interval: epochs between two validations.
         max_iters: length in iterations instead of epochs; intervals then count iterations too.
-        cooldown_epochs: the last epochs, in which learning-rate schedules without `end` stay where they ended; of a
-            short training a tenth at most.
+        cooldown_epochs: last epochs, in which schedules without `end` keep their final learning rate; at most a tenth
+            of the training.
     """
 
     @checked
@@ -50,8 +50,8 @@ class EpochsAsIterationsLoop(IterBasedTrainLoop):
         cooldown_epochs: Natural = 0,
     ) -> None:
         if bool(max_epochs) == bool(max_iters):
-            raise UserError('train_cfg wants one of `max_epochs` and `max_iters`: give the length of training once.')
-        # the processes' own seeds may differ (MixToken, drop path), but they read one order of samples
+            raise UserError('train_cfg needs exactly one of `max_epochs` and `max_iters`: set one, remove the other.')
+        # seeds may differ between ranks (MixToken, drop path), but all ranks share one order of samples
         seed = runner.seed - runner.rank * runner._randomness_cfg.get('diff_rank_seed', False)
         dataloader = copy.deepcopy(dataloader)
         dataloader['dataset'].setdefault('seed', seed)
@@ -66,16 +66,16 @@ class EpochsAsIterationsLoop(IterBasedTrainLoop):
         if absent := getattr(loader.dataset, 'num_absent', 0):
             runner.logger.warning(
                 f'{absent} annotated images are not in {loader.dataset.root} (the first: '
-                f'{loader.dataset.first_absent}): training goes without them.'
+                f'{loader.dataset.first_absent}): training skips them.'
             )
 
 
 @LOOPS.register_module()
 class RawAndEMAValLoop(ValLoop):
-    """Validates the weights being trained (`raw/...`) and, where an EMAHook keeps them, the averaged ones."""
+    """Validates the trained weights (`raw/...`) and, if an EMAHook keeps them, the EMA weights."""
 
     def run(self) -> dict:
-        """Returns the metrics of both; those of the EMA weights, or of the only ones, have no prefix."""
+        """Returns the metrics of both. Metrics of the EMA weights have no prefix; without EMA, neither have the raw."""
         runner = self.runner
         raw = {}
         runner.call_hook('before_val')

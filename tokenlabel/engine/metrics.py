@@ -11,8 +11,8 @@ from tokenlabel.argument_checks import Count, checked
 from tokenlabel.errors import UserError
 
 NON_FINITE = (
-    'The {} of {} of {} images are NaN or infinite, so that no prediction counts: the weights are damaged or of a '
-    'diverged training; take another checkpoint.'
+    'The {} of {} of {} images are NaN or infinite: the checkpoint is damaged or its training diverged; use another '
+    'checkpoint.'
 )
 
 
@@ -20,10 +20,10 @@ NON_FINITE = (
 class TopK(BaseMetric):
     """Share of images, in percent, whose label is among the k highest scores: `top1`, `top5`, ...
 
-    Padding that the sampler adds to even out the processes is cut off before counting.
+    Samples that the sampler repeats to give every rank the same number are not counted.
 
     Args:
-        topk: the values of k; one above the number of classes counts every image as right.
+        topk: the values of k; a k above the number of classes counts every image as correct.
 
     Raises:
         UserError: scores are NaN or infinite.
@@ -56,13 +56,13 @@ class TopK(BaseMetric):
 
 
 class ReassessedTopK(BaseMetric):
-    """ImageNet-ReaL: share of images, in percent, with a class that they really show among the k highest scores.
+    """ImageNet-ReaL: share of images, in percent, with one of their correct classes among the k highest scores.
 
-    An image may have several right classes (Beyer et al. 2020, "Are we done with ImageNet?"); those with none do not
-    count.
+    An image may have several correct classes (Beyer et al. 2020, "Are we done with ImageNet?"); images with none do
+    not count.
 
     Args:
-        right_classes: of each image of the dataset, by its index.
+        right_classes: correct classes of each image of the dataset, by index.
         topk: the values of k.
     """
 

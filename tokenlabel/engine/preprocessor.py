@@ -16,8 +16,8 @@ from tokenlabel.transforms.mix_images import draw_mix
 class ImagePreprocessor(BaseDataPreprocessor):
     """Moves a batch to the device and normalises its images there; in training it also augments them.
 
-    In this order: normalisation, random erasing, CutMix or Mixup. Mixing is drawn once per batch, in timm's terms; an
-    image's partner is its place in the reversed batch.
+    The order is normalisation, random erasing, CutMix or Mixup. As in timm, mixing is sampled once per batch, and each
+    image is mixed with the image at its position in the reversed batch.
 
     Args:
         mean: per channel, of images scaled to [0, 1].
@@ -29,7 +29,7 @@ class ImagePreprocessor(BaseDataPreprocessor):
         switch_prob: probability of CutMix where both are on.
 
     Attributes:
-        class_counts: of parts of a training batch that hold class ids, `classes` or `label`: the number of classes.
+        class_counts: number of classes by batch key, `classes` or `label`, for the class ids that are checked.
 
     Raises:
         UserError: an argument out of its range, such as a negative alpha.
@@ -62,20 +62,20 @@ class ImagePreprocessor(BaseDataPreprocessor):
     def forward(self, data: dict, training: bool = False) -> dict:
         """Batch dict with `image` uint8 [B, 3, H, W] -> the same with `image` float32, normalised.
 
-        A batch that was mixed has its `ImageMix` as `mix`.
+        A mixed batch also holds its `ImageMix` as `mix`.
 
         Raises:
-            UserError: a class id of a training batch that there is no class for. It is looked for here, while the batch
-                is on the CPU: a GPU would have to be waited for.
+            UserError: a class id of a training batch is out of range. The check runs here, while the batch is on the
+                CPU, to avoid a GPU synchronisation.
         """
         if not isinstance(data['image'], torch.Tensor):
             raise UserError(
-                "The images of a batch come one by one: set the dataloader's collate_fn=dict(type='default_collate')."
+                "Images of a batch are a list, not a tensor: set the dataloader's collate_fn=dict(type='default_collate')."
             )
         if training:
             for name, count in self.class_counts.items():
                 _check_ids(name, data.get(name), count, data.get('index'))
-        # Views stay behind: what is looked up in the score maps is planned on the host, without waiting for the device
+        # views stay on the host, where score-map lookups are planned without a GPU synchronisation
         on_host = {name: data[name] for name in ('view', 'map_view', 'index') if name in data}
         batch = self.cast_data({name: value for name, value in data.items() if name not in on_host}) | on_host
         batch['image'] = (batch['image'].float() - self.mean) / self.std

@@ -13,27 +13,27 @@ DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 @contextmanager
 def folder_errors(folder: str | Path) -> Iterator[None]:
-    """Turns what the disk refuses in and above a work dir into one sentence.
+    """Turns disk errors in and above a work dir into one sentence.
 
     Raises:
-        UserError: as said.
+        UserError: the disk is full or the folder is not writable.
     """
     try:
         yield
     except OSError as error:
         folder, file = Path(folder).absolute(), error.filename
         place = Path(file).absolute() if isinstance(file, str | Path) else None
-        concerned = place is not None and (place.is_relative_to(folder) or folder.is_relative_to(place))
-        if not concerned and (place is not None or error.errno not in DISK_IS_FULL):
+        is_work_dir = place is not None and (place.is_relative_to(folder) or folder.is_relative_to(place))
+        if not is_work_dir and (place is not None or error.errno not in DISK_IS_FULL):
             raise
         raise UserError(
             f'Cannot write to {place or folder} ({error.strerror}): make room or choose another folder with '
-            '--work-dir; a run that has begun continues with --resume.'
+            '--work-dir; resume an interrupted run with --resume.'
         ) from error
 
 
 def raise_in_log_files(logger: logging.Logger) -> None:
-    """Lets the file handlers of a logger raise what they meet, in place of printing a traceback for every line."""
+    """Makes the file handlers of a logger raise errors instead of printing a traceback for every line."""
     for handler in logger.handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handleError = _raise

@@ -52,59 +52,58 @@ from tokenlabel.files.writing import disk_errors, sync_folder, write_atomically
 
 @RUNNERS.register_module(name='TokenLabelRunner')
 class Runner(mmengine.runner.Runner):
-    """MMEngine's Runner with a few differences.
+    """MMEngine's Runner with these differences.
 
-    Without a GPU it starts several processes on gloo, without SyncBatchNorm and mixed precision, saying so.
-    Optimizer steps that are not finite are skipped, see `tokenlabel.engine.optim.optim_wrapper`.
-    A run that ended anywhere, resumed from its last checkpoint, takes the steps that it would have taken: the next
-    unseen sample, the same augmentation, the same random numbers. Where the config has changed, the config counts, see
-    `restore`. At Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 it writes a checkpoint and ends, see `StopOnSignal`. One run
-    trains in a work dir at a time.
-    Checkpoints are written beside their place and renamed, read without executing what is in them, and have to fit the
-    model in every weight. `initial_weights` are where training starts, at any resolution and with any classes, and
-    `keep_global_batch=True` keeps the recipe's batch and learning rate on any number of processes.
+    On CPUs, it trains in float32 on the gloo backend, with BatchNorm instead of SyncBatchNorm, and logs a warning.
+    Non-finite optimizer steps are skipped, see `tokenlabel.engine.optim.optim_wrapper`.
+    A resumed run takes the same steps as an uninterrupted one: same samples, augmentation and random numbers. Settings
+    come from the current config, not from the checkpoint, see `restore`. At Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 it
+    writes a checkpoint and stops, see `StopOnSignal`. Only one run at a time trains in a work dir.
+    Checkpoints are written atomically, read without executing code, and must match the model in every weight.
+    `initial_weights` sets the weights to start from, at any resolution and with any classes. `keep_global_batch=True`
+    keeps the recipe's global batch size and learning rate on any number of processes.
     """
 
-    _hooks_met = False  # whether `before_run` has been called, and `after_run` not yet
+    _before_run_called = False  # True between `before_run` and `after_run`
     resumed_from: Path | None = None  # the checkpoint that training resumed from
 
     def __init__(self, model: torch.nn.Module | dict, work_dir: str, *args, **kwargs) -> None:
         """As MMEngine.
 
         Raises:
-            UserError: the work dir cannot be written to.
+            UserError: the work dir is not writable.
         """
         with folder_errors(work_dir):
             super().__init__(model, work_dir, *args, **kwargs)
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> 'Runner':
-        """As MMEngine; types of MMEngine that ours extend are replaced, see `substitute`."""
+        """As MMEngine, but replaces some MMEngine types by this project's subclasses, see `substitute`."""
         replaced = substitute(cfg)
         runner = super().from_cfg(cfg)
         if replaced:
-            runner.logger.info(f'In the place of types that the config names run ours: {", ".join(replaced)}.')
+            runner.logger.info(f'Types of the config are replaced by subclasses: {", ".join(replaced)}.')
         return runner
 
     def setup_env(self, env_cfg: dict) -> None:
-        """Starts the process group on gloo where there is no GPU; MMEngine's launchers want one."""
+        """Starts the process group on gloo if there is no GPU; MMEngine's launchers need one."""
         if self.distributed and not is_distributed() and not torch.cuda.is_available():
             if self._launcher == 'slurm':
                 names = {'RANK': 'PROCID', 'WORLD_SIZE': 'NTASKS', 'LOCAL_RANK': 'LOCALID'}
-                os.environ |= {name: os.environ[f'SLURM_{theirs}'] for name, theirs in names.items()}
+                os.environ |= {name: os.environ[f'SLURM_{slurm_name}'] for name, slurm_name in names.items()}
             torch.distributed.init_process_group('gloo')
         super().setup_env(env_cfg)
         if self.distributed:
             wait_for_idle_threads()
 
     def build_logger(self, *args, **kwargs) -> MMLogger:
-        """As MMEngine; a line that cannot be written to the log file is an error."""
+        """As MMEngine, but raises an error if the log file cannot be written."""
         logger = super().build_logger(*args, **kwargs)
         raise_in_log_files(logger)
         return logger
 
     def dump_config(self) -> None:
-        """Nothing yet: `train` writes the config to the work dir, once no other run is at work there."""
+        """Does nothing: `train` writes the config once it has locked the work dir."""
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: torch.nn.Module) -> torch.nn.Module:
         """DDP also on CPUs, where SyncBatchNorm does not exist."""
@@ -118,15 +117,15 @@ class Runner(mmengine.runner.Runner):
         return MMDistributedDataParallel(module=model, **(options | {'device_ids': None}))
 
     def build_optim_wrapper(self, optim_wrapper: dict | OptimWrapper) -> OptimWrapper:
-        """Mixed precision where there is a GPU, float32 elsewhere; steps that are not finite are skipped."""
+        """As MMEngine, but in float32 without a GPU, and with the accumulation of `keep_global_batch`."""
         if not isinstance(optim_wrapper, dict):
             return super().build_optim_wrapper(optim_wrapper)
         optim_wrapper = copy.deepcopy(optim_wrapper)
         if optim_wrapper.get('type') == 'SkippingAmpOptimWrapper' and not torch.cuda.is_available():
             self.logger.warning('No GPU: training in float32 instead of mixed precision.')
             optim_wrapper['type'] = 'SkippingOptimWrapper'
-            for of_mixed_precision in ('dtype', 'loss_scale', 'use_fsdp'):
-                optim_wrapper.pop(of_mixed_precision, None)
+            for option in ('dtype', 'loss_scale', 'use_fsdp'):
+                optim_wrapper.pop(option, None)
         name = optim_wrapper.get('optimizer', {}).get('type')
         if isinstance(name, str) and OPTIMIZERS.get(name) is None:
             raise UserError(f'The config names an unknown optimizer `{name}` in optim_wrapper.optimizer.type.')
@@ -141,7 +140,7 @@ class Runner(mmengine.runner.Runner):
         """As MMEngine; schedules without `end` last as long as the training.
 
         Raises:
-            UserError: a schedule cannot be, such as one that ends before it begins.
+            UserError: a schedule is invalid, such as one that ends before it begins.
         """
         scheduler, notes = with_ends(scheduler, {**self.cfg.train_cfg, 'max_iters': self.max_iters})
         for note in notes:
@@ -149,33 +148,33 @@ class Runner(mmengine.runner.Runner):
         try:
             built = super().build_param_scheduler(scheduler)
         except ValueError as error:
-            raise UserError(f'A schedule of the config cannot be ({error}): correct its param_scheduler.') from error
-        self._warn_of_no_rate(built)
+            raise UserError(f'The config has an invalid schedule ({error}): correct its param_scheduler.') from error
+        self._warn_of_zero_rate(built)
         return built
 
-    def _warn_of_no_rate(self, schedulers: list | dict) -> None:
-        """Says that a training continues after its schedules have ended at a learning rate of 0."""
-        rated = [one for one in schedulers if one.param_name == 'lr'] if isinstance(schedulers, list) else []
-        if not rated or any(one.by_epoch for one in rated):
+    def _warn_of_zero_rate(self, schedulers: list | dict) -> None:
+        """Warns if training continues after its schedules have ended at a learning rate of 0."""
+        lr_schedulers = [one for one in schedulers if one.param_name == 'lr'] if isinstance(schedulers, list) else []
+        if not lr_schedulers or any(one.by_epoch for one in lr_schedulers):
             return
-        end = max(one.end for one in rated)
-        above_0 = any(getattr(one, 'eta_min', None) for one in rated if one.end == end)
-        if end < self.max_iters and not above_0 and not any(rates_at(rated, end)):
+        end = max(one.end for one in lr_schedulers)
+        above_0 = any(getattr(one, 'eta_min', None) for one in lr_schedulers if one.end == end)
+        if end < self.max_iters and not above_0 and not any(rates_at(lr_schedulers, end)):
             self.logger.warning(
-                f'From iteration {end} to the last, {self.max_iters}, the learning rate is 0 and nothing is learned: '
-                'lengthen the schedules as well (param_scheduler.N.end), or train for fewer iterations.'
+                f'The learning rate is 0 from iteration {end} to the last, {self.max_iters}: lengthen the schedules '
+                '(param_scheduler.N.end), or train for fewer iterations.'
             )
 
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
-        """Lets the learning rate follow the batch, unless the batch is kept."""
+        """Scales the learning rate with the global batch size, unless `keep_global_batch` keeps the batch size."""
         counts = kept_accumulation(self.cfg, self.world_size)
         if counts is None:
             super().scale_lr(optim_wrapper, auto_scale_lr)
         else:
-            self.logger.info(f'The batch of the recipe is kept: {counts} iterations make a step.')
+            self.logger.info(f'keep_global_batch: each optimizer step accumulates {counts} iterations.')
 
     def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list | None = None) -> None:
-        """Registers hooks, with those of exact resuming; checkpoints fall between steps."""
+        """Registers hooks, including those for exact resuming; checkpoints are written between optimizer steps."""
         counts = iterations_per_step(self.cfg, self.world_size)
         super().register_hooks(checkpoints_between_steps(default_hooks, counts), custom_hooks)
         self._stop_on_signal = StopOnSignal()
@@ -190,25 +189,25 @@ class Runner(mmengine.runner.Runner):
         self.register_hook(RefuseNonFiniteWeights())
 
     def call_hook(self, fn_name: str, **kwargs) -> None:
-        """As MMEngine; `before_run` is called once a run, and weights of any file are under `state_dict`."""
+        """As MMEngine, but calls `before_run` once per run and puts bare weights of a file under `state_dict`."""
         if fn_name == 'before_run':
-            if self._hooks_met:
+            if self._before_run_called:
                 return
-            self._hooks_met = True
+            self._before_run_called = True
         if fn_name == 'after_load_checkpoint' and 'state_dict' not in kwargs['checkpoint']:
             kwargs['checkpoint'] = {'state_dict': kwargs['checkpoint']}
         super().call_hook(fn_name, **kwargs)
         if fn_name == 'after_run':
-            self._hooks_met = False
+            self._before_run_called = False
 
     def train(self) -> torch.nn.Module:
-        """Trains, listening to signals; returns the trained model.
+        """Trains and returns the model; handles signals meanwhile.
 
-        Processes that torchrun has started anew resume from the newest checkpoint.
+        Processes that torchrun has restarted resume from the newest checkpoint.
 
         Raises:
             SystemExit: a signal has stopped the run, see `StopOnSignal`.
-            UserError: another run is at work in the work dir, or it cannot be written to.
+            UserError: another run uses the work dir, or it is not writable.
         """
         with folder_errors(self.work_dir), sole_run(self.work_dir):
             self._write_config()
@@ -236,12 +235,12 @@ class Runner(mmengine.runner.Runner):
 
     @master_only
     def _write_config(self) -> None:
-        """Writes the config to the work dir, as MMEngine but as a new file: links to the old one keep what it said."""
+        """Writes the config to the work dir as a new file, so that hard links to the old file keep its content."""
         name = Path(self.cfg.filename).name if self.cfg.filename else f'{self.timestamp}.py'
         write_atomically(Path(self.work_dir, name), self.cfg.dump())
 
     def build_train_loop(self, loop: dict | BaseLoop) -> BaseLoop:
-        """Builds the loop; validation, which may write checkpoints, falls between steps.
+        """Builds the loop; validation, which may write checkpoints, runs between optimizer steps.
 
         Raises:
             UserError: as `check_ends`.
@@ -253,7 +252,7 @@ class Runner(mmengine.runner.Runner):
         return loop
 
     def build_val_loop(self, loop: dict | BaseLoop) -> BaseLoop:
-        """Builds the loop, whose metrics learn where the images lie.
+        """Builds the loop and passes the dataset to metrics that need image paths.
 
         Raises:
             UserError: as `check_ends`.
@@ -272,25 +271,25 @@ class Runner(mmengine.runner.Runner):
     def build_dataloader(
         dataloader: dict | DataLoader, seed: int | None = None, diff_rank_seed: bool = False
     ) -> DataLoader:
-        """Builds a loader whose samples depend on the seed and their place in the order, and on nothing else."""
+        """Builds a loader whose samples depend only on the seed and their position in the order."""
         if isinstance(dataloader, dict):
             dataloader = with_seeded_samples(dataloader, (seed or 0) - get_rank() * diff_rank_seed)
         loader = mmengine.runner.Runner.build_dataloader(dataloader, seed, diff_rank_seed)
-        # so that starting workers costs training no random number
+        # a separate generator, since starting workers must not change the random numbers of training
         loader.generator = torch.Generator().manual_seed(seed or 0)
         loader.worker_init_fn = partial(start_worker, loader.worker_init_fn)
         return loader
 
     def load_or_resume(self) -> None:
-        """As MMEngine; a run that neither resumes nor loads starts from `initial_weights` where the config has them.
+        """As MMEngine; a run that neither resumes nor loads weights starts from `initial_weights` if they are set.
 
-        Without a checkpoint being named, it resumes from `newest_checkpoint`; where there is none, it starts anew.
-        Here the classes are resolved: those of the training images before a checkpoint is compared with them, those of
-        images to evaluate on once the model knows its own.
+        If no checkpoint is named, resumes from `newest_checkpoint`; if there is none, training starts from scratch.
+        Also resolves the classes: those of the training images before a checkpoint is loaded, those of the evaluation
+        images after.
 
         Raises:
-            UserError: as `load_initial_weights`, `newest_checkpoint` and `resolve_classes`; `load_from` names other
-                weights to start from.
+            UserError: as `load_initial_weights`, `newest_checkpoint` and `resolve_classes`; or `load_from` and
+                `initial_weights` are both set.
         """
         resolve_classes(self.model, training=_dataset_of(self._train_loop)).apply()
         path = self.cfg.get('initial_weights')
@@ -298,7 +297,7 @@ class Runner(mmengine.runner.Runner):
             newest = newest_checkpoint(self.work_dir, checkpoint_folder(self))
             self._resume, self._load_from = newest is not None, newest and str(newest)
             if newest is None:
-                self.logger.warning(f'There is no checkpoint in {self.work_dir} to resume from: training starts anew.')
+                self.logger.warning(f'No checkpoint in {self.work_dir} to resume from: training starts from scratch.')
         if path and self._load_from and not self._resume:
             raise UserError(f'load_from and initial_weights ({path}) both say where to start from: set one of them.')
         super().load_or_resume()
@@ -310,16 +309,16 @@ class Runner(mmengine.runner.Runner):
             resolve_classes(self.model, evaluation=_dataset_of(loop)).apply()
 
     def save_checkpoint(self, out_dir: str, filename: str, *args, **kwargs) -> None:
-        """Writes under another name first: a checkpoint of its final name is whole, and on disk.
+        """Writes to a temporary name first, so that a checkpoint under its final name is complete and on disk.
 
         Raises:
-            UserError: the disk is full, or the place cannot be written to; what there was is still there.
+            UserError: the disk is full or the folder is not writable; earlier checkpoints are kept.
         """
         path, part = Path(out_dir, filename), Path(out_dir, f'{filename}.part')
         kwargs['meta'] = (kwargs.get('meta') or {}) | described(self)
         if self.rank:
             return
-        with disk_errors(path, 'make room, then --resume continues from the checkpoint before'):
+        with disk_errors(path, 'make room, then resume from the previous checkpoint with --resume'):
             try:
                 super().save_checkpoint(out_dir, part.name, *args, **kwargs)
                 with part.open('rb') as file:
@@ -336,7 +335,7 @@ class Runner(mmengine.runner.Runner):
         resume_param_scheduler: bool = True,
         map_location: str | Callable = 'default',
     ) -> None:
-        """Loads a checkpoint and continues where it was written, as the config says; see `restore`.
+        """Loads a checkpoint and resumes from its iteration with the settings of the config; see `restore`.
 
         Raises:
             UserError: as `load_checkpoint`.
@@ -348,9 +347,9 @@ class Runner(mmengine.runner.Runner):
             self.logger.warning(f'{filename} is of iteration {self.iter}, the last: there is nothing left to train.')
 
     def load_checkpoint(self, filename: str, map_location='cpu', strict: bool = True, **kwargs) -> dict:
-        """As MMEngine, but a weight that is missing, left over, or of another shape or kind is an error.
+        """As MMEngine, but a missing or unexpected weight, or one of another shape or dtype, is an error.
 
-        `before_run` is called first: hooks such as `EMAHook` change what is loaded.
+        `before_run` is called first, as hooks such as `EMAHook` change what is loaded.
 
         Raises:
             UserError: as `load_from_local`, or the checkpoint belongs to another model.
@@ -362,7 +361,7 @@ class Runner(mmengine.runner.Runner):
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise UserError(
                 f'Checkpoint {filename} does not fit this model ({" ".join(lines)[:300]}): use the config it was '
-                'trained with, or, to start from all of it but heads of other classes, name it as initial_weights.'
+                'trained with, or set initial_weights to it to load all but heads with other classes.'
             ) from error
         model = self.model.module if is_model_wrapper(self.model) else self.model
         refuse_other_kinds(model.state_dict(), checkpoint.get('state_dict', checkpoint), filename)
@@ -370,12 +369,12 @@ class Runner(mmengine.runner.Runner):
 
 
 def _dataset_of(loop: BaseLoop | dict | None) -> Dataset | None:
-    """What a loop reads; None where it has not been built."""
+    """The dataset of a loop; None if the loop has not been built."""
     return loop.dataloader.dataset if isinstance(loop, BaseLoop) else None
 
 
 def _name_images(loop: BaseLoop) -> BaseLoop:
-    """Tells metrics that write something of each image which images there are, so that its name is the image's path."""
+    """Passes the dataset to metrics that write a file per image, which they name after the image's path."""
     for metric in getattr(getattr(loop, 'evaluator', None), 'metrics', ()):
         if hasattr(metric, 'name_images_of'):
             metric.name_images_of(loop.dataloader.dataset)

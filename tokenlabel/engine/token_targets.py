@@ -1,8 +1,8 @@
-"""What a batch is trained towards: one registered class per kind of target.
+"""Training targets: one registered class per kind of target.
 
-Each is called with a batch on the training device, the token grid and the number of classes, and gives `TokenTargets`.
-`trains_tokens` says whether its targets reach the token head, `needs_label_maps` whether it reads score maps,
-`needs_image_labels` whether it reads the images' labels, and `k` how many scores per location it wants (None: all).
+Each is called with a batch on the training device, the token grid and the number of classes, and returns
+`TokenTargets`. `trains_tokens` says whether its targets train the token head, `needs_label_maps` whether it reads score
+maps, `needs_image_labels` whether it reads image labels, and `k` how many scores per location it reads (None: all).
 """
 
 from functools import cached_property
@@ -29,8 +29,8 @@ class TokenLabels:
     Args:
         smoothing: label smoothing in [0, 1).
         geometry: 'exact', or 'released' to repeat how the release of 2021 reads its maps (axes exchanged).
-        k: use this many of the best scores of a location; None uses all that the store keeps.
-        temperature: the scores are divided by it before the softmax: above 1 the targets are softer.
+        k: number of best scores per location to use; None uses all that the store keeps.
+        temperature: divides the scores before the softmax; above 1 the targets are softer.
     """
 
     trains_tokens = True
@@ -67,18 +67,18 @@ class TokenLabels:
 
 @TASK_UTILS.register_module()
 class AnnotatorTokenLabels:
-    """Token labeling without a store: the annotator labels the very view of each image that the student sees.
+    """Token labeling without a store: the annotator labels each augmented image just as the student sees it.
 
-    That is the augmented view, erased rectangles included. The annotator runs in every step, in bfloat16 on a GPU and
-    in float32 elsewhere, so choose a small one. It is no part of the model: neither trained nor saved.
+    Erased rectangles are included. The annotator runs every iteration, in bfloat16 on a GPU and in float32 on a CPU, so
+    choose a small one. It is not part of the model: it is neither trained nor saved.
 
     Args:
         annotator: arguments of `tokenlabel.labels.annotator.load_annotator`, such as `name` and `checkpoint`. Where
-            `size` is not the student's, the view is resized (bicubic, antialiased).
+            `size` is not the student's, the image is resized (bicubic, antialiased).
         smoothing: label smoothing in [0, 1).
-        k: scores kept per location; classes that are not among them score 0, as in a store.
+        k: scores kept per location; all other classes score 0, as in a store.
         temperature: as in `TokenLabels`.
-        mean, std: of the student's input, per channel, for pixels in [0, 1]; those of its data preprocessor.
+        mean, std: of the student's input, per channel, for pixels in [0, 1]; must equal those of its preprocessor.
     """
 
     trains_tokens = True
@@ -104,7 +104,7 @@ class AnnotatorTokenLabels:
 
     @cached_property
     def annotator(self) -> Annotator:
-        """Loaded when it is first asked for: an evaluation never does."""
+        """The annotator, loaded on first access; evaluation never loads it."""
         annotator = load_annotator(**self.arguments)
         annotator.dense.eval().requires_grad_(False)
         return annotator
@@ -114,7 +114,7 @@ class AnnotatorTokenLabels:
         return self.annotator.dense.num_classes
 
     def __deepcopy__(self, memo: dict) -> 'AnnotatorTokenLabels':
-        """Itself: copies of the model, such as its average, share the annotator."""
+        """Returns itself: copies of the model, such as the EMA model, share the annotator."""
         return self
 
     def __call__(self, batch: Batch, grid: tuple[int, int], num_classes: int) -> TokenTargets:
@@ -136,7 +136,7 @@ class AnnotatorTokenLabels:
 
     @torch.no_grad()
     def score_maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The k best scores and their classes, [B, k, S, S], for `images` [B, 3, H, W] as the student takes them."""
+        """The k best scores and their classes, [B, k, S, S], for normalised `images` [B, 3, H, W] of the student."""
         dense, size = self.annotator.dense, self.annotator.size
         if self._device != images.device:
             self._move(images.device)
@@ -161,11 +161,11 @@ class AnnotatorTokenLabels:
 
 @TASK_UTILS.register_module()
 class ImageLabels:
-    """The image's label: on the class token alone, or copied to every token.
+    """Image labels, on the class token alone or copied to every token.
 
     Args:
         smoothing: label smoothing in [0, 1).
-        on_tokens: copy the label to every token, as the release does where it has no label maps.
+        on_tokens: copy the label to every token, as the released code does without label maps.
     """
 
     needs_label_maps = False

@@ -27,8 +27,12 @@ def built(name: str, **options) -> nn.Module:
 @pytest.mark.parametrize(
     ('name', 'options', 'said'),
     [
-        ('demo/pretrain', {'model__network__num_heads': 5}, r'lvvit_t cannot be made of these arguments: .*divisible'),
-        ('demo/pretrain', {'model__network__pos_embed': 'x'}, 'lvvit_t cannot be made of these arguments'),
+        (
+            'demo/pretrain',
+            {'model__network__num_heads': 5},
+            r'lvvit_t cannot be built with these arguments: .*divisible',
+        ),
+        ('demo/pretrain', {'model__network__pos_embed': 'x'}, 'lvvit_t cannot be built with these arguments'),
         ('demo/pretrain', {'model__network__img_size': 30}, 'does not divide the image size 30x30'),
         (
             'demo/upernet',

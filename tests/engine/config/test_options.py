@@ -119,9 +119,9 @@ def test_entries_that_share_a_dict_are_changed_one_by_one():
     [
         ({'a__text__x': 1}, r"leads through a\.text, which is 'x' in mine\.py"),
         ({'n__x__y': 1}, r'leads through n, which is 5'),
-        ({'a__list__2': 1}, r'a\.list\.2 leads nowhere: a\.list is a list of 2'),
-        ({'a__list__x': 1}, 'leads nowhere'),
-        ({'a__list__-1': 1}, 'leads nowhere'),
+        ({'a__list__2': 1}, r'a\.list\.2 does not exist: a\.list is a list of 2'),
+        ({'a__list__x': 1}, 'does not exist'),
+        ({'a__list__-1': 1}, 'does not exist'),
         ({'a__list__1__x': 1}, r'leads through a\.list\.1, which is 2'),
         ({'a__b': 1, 'a__b__c': 2}, r'sets a\.b\.c and what holds it'),
         ({'a__b__c': 2, 'a__b': 1}, r'sets a\.b and something in it'),

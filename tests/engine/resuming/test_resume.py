@@ -139,7 +139,7 @@ def test_the_random_states_of_another_number_of_processes_are_left_alone(run, tm
 
 def test_a_run_that_has_nothing_to_resume_starts_anew(run):
     folder = run('new', EndAt(2), resume=True, log_level='WARNING')
-    assert f'no checkpoint in {folder} to resume from: training starts anew' in logged(folder)
+    assert f'No checkpoint in {folder} to resume from: training starts from scratch' in logged(folder)
 
 
 def test_what_does_not_fit_the_run_is_not_resumed(run):

@@ -47,7 +47,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(run_tool, options, tmp
 
     done = train('whole', None, workers=0)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert 'training starts anew' in done.stdout
+    assert 'training starts from scratch' in done.stdout
     kill = {'type': 'EndAt', 'iteration': 5, 'kill': True, 'rank': processes - 1}
     assert train('killed', kill, workers=2).returncode != 0
     newest = tmp_path / 'killed/iter_4.pth'

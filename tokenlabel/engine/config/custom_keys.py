@@ -1,10 +1,10 @@
-"""Keys of `optim_wrapper.paramwise_cfg.custom_keys` that are part of no parameter's name, and so change nothing."""
+"""Finds keys of `optim_wrapper.paramwise_cfg.custom_keys` that match no parameter and so have no effect."""
 
 from collections.abc import Mapping
 
 from torch import nn
 
-# Recipes exempt these from weight decay for families of networks of which not each has them.
+# Recipes exempt these from weight decay for whole families of networks, some of which lack them.
 CUSTOMARY = {
     'absolute_pos_embed',
     'bias',
@@ -20,7 +20,7 @@ CUSTOMARY = {
 
 
 def unmatched_keys(model: nn.Module, optim_wrapper: object) -> list[str]:
-    """The custom keys of an optimizer's config that match no parameter, without `CUSTOMARY` ones of no decay."""
+    """Custom keys that match no parameter, except `CUSTOMARY` keys that only set `decay_mult=0`."""
     settings = optim_wrapper.get('paramwise_cfg') if isinstance(optim_wrapper, Mapping) else None
     keys = (settings or {}).get('custom_keys') or {}
     # MMEngine looks for a key in 'PREFIX.NAME', where the prefix of a parameter at the top is empty
@@ -33,11 +33,11 @@ def unmatched_keys(model: nn.Module, optim_wrapper: object) -> list[str]:
 
 
 def warning_of_unmatched(model: nn.Module, optim_wrapper: object) -> str | None:
-    """One sentence that names such keys; None where there are none."""
+    """A one-sentence warning about unmatched keys; None if there are none."""
     if not (keys := unmatched_keys(model, optim_wrapper)):
         return None
     names = list(dict(model.named_parameters()))
     return (
-        f'No parameter has {" or ".join(keys)} in its name, so optim_wrapper.paramwise_cfg.custom_keys changes nothing '
-        f'by {"it" if len(keys) == 1 else "them"}: names are such as {names[0]} and {names[-1]}.'
+        f'No parameter has {" or ".join(keys)} in its name, so {"it has" if len(keys) == 1 else "they have"} no effect '
+        f'in optim_wrapper.paramwise_cfg.custom_keys: parameters have names such as {names[0]} and {names[-1]}.'
     )

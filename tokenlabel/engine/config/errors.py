@@ -1,4 +1,4 @@
-"""What is raised while a config is built becomes one sentence with the key's path."""
+"""Turns exceptions raised while a config is built into one sentence with the key's path."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from tokenlabel.errors import UserError
 
-# What values that cannot be are met with, by those who are given them. Other errors are defects: their traceback tells.
+# Exceptions that constructors raise for invalid values. Others are bugs and keep their traceback.
 REFUSALS = (
     ArithmeticError,
     AssertionError,
@@ -29,7 +29,7 @@ REFUSALS = (
     TypeError,
     ValueError,
 )
-# So is this one, where it is raised by a package and not by this project or a person's own classes.
+# Counts as well if a package raises it, but not if this project or the user's own classes do.
 OF_PACKAGES = (AttributeError,)
 # Functions of MMEngine's Runner that read a part of the config, and the key of that part.
 READERS = {
@@ -54,7 +54,7 @@ READERS = {
     'turn_on_activation_checkpointing': 'activation_checkpointing',
     'step': 'param_scheduler',
 }
-# Where these functions are; a schedule's step may want a score that is not measured.
+# The modules of these functions; a schedule's `step` may need a metric that is not computed.
 READING = {
     'mmengine.runner.runner',
     'tokenlabel.engine.runner',
@@ -68,17 +68,17 @@ _PACKAGES = {sysconfig.get_path('purelib'), sysconfig.get_path('platlib'), sysco
 
 @contextmanager
 def explains_errors(path: str | Path, config: Config | None = None) -> Iterator[None]:
-    """Turns what is raised for bad configs and bad images into one sentence; what is not known passes.
+    """Turns exceptions caused by bad configs and bad images into one sentence; other exceptions pass through.
 
-    Known is what anything raises while it is built from the config: an unknown type, an argument that it does not have,
-    a value that it refuses.
+    An exception counts if it is raised while something is built from the config: an unknown type, an unknown argument,
+    an invalid value.
 
     Args:
-        path: the config's file.
-        config: it, so that the sentence can name the key's path.
+        path: path of the config file.
+        config: the config, from which the sentence takes the key's path.
 
     Raises:
-        UserError: the config cannot be built; it logs to a service whose package is missing; an image of a
+        UserError: the config cannot be built; it logs to a service whose package is missing; or an image of a
             segmentation dataset cannot be decoded.
     """
     try:
@@ -86,7 +86,7 @@ def explains_errors(path: str | Path, config: Config | None = None) -> Iterator[
     except UserError:
         raise
     except ImportError as error:
-        # of the logging back ends, which MMEngine imports when it first writes to them
+        # raised by logging back ends, which MMEngine imports at the first write
         if 'pip install' not in str(error):
             raise
         raise UserError(f'Config {path} logs to a service whose package is missing ({error}).') from error
@@ -103,7 +103,7 @@ def explains_errors(path: str | Path, config: Config | None = None) -> Iterator[
 
 
 def _place_of(error: Exception, config: Config | None) -> str | None:
-    """The path of the key that an error was raised for; None where it was not raised while something was built."""
+    """The path of the key that an error was raised for; None if nothing was being built."""
     place = None
     within = config
     for frame, _ in traceback.walk_tb(error.__traceback__):
@@ -121,7 +121,7 @@ def _place_of(error: Exception, config: Config | None) -> str | None:
 
 
 def _found(settings: object, within: object, place: str | None) -> tuple[str | None, object]:
-    """Where `settings`, or what is most like them, stand in a config: their path, and what is there."""
+    """Finds `settings`, or the dict most like them, in a config: its path, and the dict."""
     kind = settings.get('type') if isinstance(settings, Mapping) else None
     named = getattr(kind, '__name__', str(kind))
     if within is None:
@@ -135,7 +135,7 @@ def _found(settings: object, within: object, place: str | None) -> tuple[str | N
 
 
 def _nodes(node: object, path: str = '') -> Iterator[tuple[str, Mapping]]:
-    """All dicts below a dict or list, by path; the outer ones first."""
+    """All dicts below a dict or list with their paths, outer ones first."""
     if isinstance(node, Config):
         node = node._cfg_dict
     if isinstance(node, Mapping):
@@ -155,14 +155,14 @@ def _is_runner(frame: FrameType) -> bool:
 
 def _is_of_package(error: Exception) -> bool:
     """Whether an error was raised by an installed package."""
-    # a module of torch without an attribute says so itself: who asked for it is meant
+    # a torch module without an attribute raises in its own `__getattr__`: look at the caller
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name != '__getattr__']
     file = frames[-1].filename
     return file.startswith('<') or any(file.startswith(folder + os.sep) for folder in _PACKAGES)
 
 
 def _reason(error: Exception) -> str:
-    """The message of an error without what it dumps of the config."""
+    """The message of an error without the part of the config that it prints."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     text = re.split(r',? but got \w+=\{', ' '.join(text.split()))[0]
     text = text.split('. ')[0] if len(text) > 300 else text

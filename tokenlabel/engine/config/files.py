@@ -1,6 +1,6 @@
-"""Reading config files: what they may be, and one sentence for what they may not.
+"""Reads config files and reports invalid ones in one sentence.
 
-A Python config is a program, and reading it runs it. YAML and JSON configs are data: no tag of theirs makes an object.
+A Python config is a program: reading it runs it. YAML and JSON configs are plain data: YAML tags create no objects.
 """
 
 import ast
@@ -22,12 +22,12 @@ from tokenlabel.files.reading import read_text
 from tokenlabel.files.shipped_configs import shipped_config
 
 SUFFIXES = ('.py', '.yaml', '.yml', '.json')
-# Far beyond any config; what is longer is something else.
+# Bytes; no config is longer.
 LARGEST = 10_000_000
 
 
 def _open_text(path: str | Path, mode: str = 'r', encoding: str = 'utf-8') -> IO[str]:
-    """As `open`, for MMEngine's reading of configs: an editor may have put a byte order mark before the text."""
+    """`open` for MMEngine's config reader, which skips the byte order mark that some editors write."""
     return open(path, mode, encoding='utf-8-sig' if mode == 'r' else encoding)
 
 
@@ -35,7 +35,7 @@ mmengine.config.config.open = _open_text
 
 
 def _base_path(name: str, heir: str) -> tuple[str, str | None]:
-    """As MMEngine finds what `_base_` names, and `tokenlabel::NAME.py` among the shipped configs."""
+    """Resolves a name in `_base_` as MMEngine does, and `tokenlabel::NAME.py` among the shipped configs."""
     scope, _, shipped = name.partition('::')
     if scope != 'tokenlabel':
         return _path_of_mmengine(name, heir)
@@ -51,7 +51,7 @@ Config._get_cfg_path = staticmethod(_base_path)
 
 @register_handler('json')
 class MarkedJsonHandler(JsonHandler):
-    """MMEngine's handler of JSON files, with or without a byte order mark."""
+    """MMEngine's JSON handler that also accepts a byte order mark."""
 
     def load_from_fileobj(self, file: IO[str], **kwargs) -> object:
         return json.loads(file.read().removeprefix('\ufeff'))
@@ -59,7 +59,7 @@ class MarkedJsonHandler(JsonHandler):
 
 @register_handler(['yaml', 'yml'])
 class SafeYamlHandler(BaseFileHandler):
-    """MMEngine's handler of YAML files, of plain data alone: tags such as `!!python/object/apply` are refused."""
+    """MMEngine's YAML handler for plain data: it refuses tags such as `!!python/object/apply`."""
 
     def load_from_fileobj(self, file, **kwargs) -> object:
         return yaml.safe_load(file)
@@ -72,10 +72,10 @@ class SafeYamlHandler(BaseFileHandler):
 
 
 def read_config(path: Path) -> Config:
-    """A config as its file, and those that it inherits from, say.
+    """Reads a config and everything it inherits from.
 
     Raises:
-        UserError: one of them is missing, no config file, not UTF-8, has a mistake or inherits from itself; the
+        UserError: a file is missing, is no config file, is not UTF-8, has a syntax error or inherits from itself; the
             sentence names file and line.
     """
     enable_mmseg_scope()
@@ -93,7 +93,7 @@ def read_config(path: Path) -> Config:
 
 
 def _files_of(path: Path, heirs: tuple[Path, ...]) -> Iterator[Path]:
-    """The file and all that it inherits from, each looked at before any is run."""
+    """The file and all its base configs; each is checked before any is run."""
     place = path.resolve()
     by = f' (`_base_` of {heirs[-1]})' if heirs else ''
     if place in heirs:
@@ -114,7 +114,7 @@ def _files_of(path: Path, heirs: tuple[Path, ...]) -> Iterator[Path]:
 
 
 def _bases(path: Path, text: str) -> list[Path]:
-    """What `_base_` names, as far as it is known without running the file."""
+    """The paths in `_base_`, as far as they are known without running the file."""
     if path.suffix == '.py':
         named = _literal_base(path, text)
     else:
@@ -124,7 +124,7 @@ def _bases(path: Path, text: str) -> list[Path]:
         named = content.get('_base_', [])
     named = named if isinstance(named, list | tuple) else [named]
     if not all(isinstance(name, str) for name in named):
-        raise UserError(f'Config {path} has a `_base_` that is no path of a config, nor a list of such.')
+        raise UserError(f'Config {path} has a `_base_` that is neither the path of a config nor a list of such paths.')
     try:
         return [Path(Config._get_cfg_path(name, str(path))[0]) for name in named]
     except Exception as error:
@@ -143,7 +143,7 @@ def _literal_base(path: Path, text: str) -> object:
     try:
         tree = ast.parse(text)
     except SyntaxError as error:
-        # what MMEngine puts in the place of {{ ... }} may make it Python; if not, MMEngine says so
+        # MMEngine's substitution of {{ ... }} may turn it into Python; if not, MMEngine reports it
         if '{{' in text:
             return []
         raise UserError(f'Config {path} cannot be read: line {error.lineno}: {error.msg}.') from error
@@ -177,7 +177,7 @@ def _data(path: Path, text: str) -> object:
 
 
 def _place(error: BaseException, files: list[Path]) -> str:
-    """The file and line that an error comes from, to begin a sentence; '' where that is none of the configs."""
+    """Start of a sentence with the config file and line that raised an error; '' if no config did."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() in files]
     return f'{frames[-1].filename} cannot be read: line {frames[-1].lineno}: ' if frames else ''
 

@@ -18,11 +18,11 @@ def _is_distribution(name: str) -> bool:
 
 
 def enable_mmseg_scope(is_installed: Callable[[str], bool] = _is_distribution) -> None:
-    """Tells MMEngine which distribution holds the module `mmseg`; call it before a config file is read.
+    """Tells MMEngine which distribution holds the module `mmseg`; call it before reading a config file.
 
-    MMEngine looks `mmseg::` configs up in the distribution `mmsegmentation`. Where that one is absent and
-    `onedl-mmsegmentation` provides the module, the lookup is pointed there; otherwise nothing changes. All parts of
-    MMEngine that ask (configs, registries, inference) share the one mapping that is changed here.
+    MMEngine looks up `mmseg::` configs in the distribution `mmsegmentation`. If only `onedl-mmsegmentation` is
+    installed, this function redirects the lookup to it. Configs, registries and inference of MMEngine share the mapping
+    that is changed here.
 
     Args:
         is_installed: Whether a distribution of that name is installed.

@@ -1,4 +1,4 @@
-"""`--cfg-options`: entries of a config that the command line changes, a.b=1 c.d=[2,3]."""
+"""`--cfg-options`: config entries set on the command line, a.b=1 c.d=[2,3]."""
 
 import argparse
 import ast
@@ -9,12 +9,12 @@ from mmengine.config import Config, ConfigDict
 
 from tokenlabel.errors import UserError
 
-DEEPEST = 100  # dicts in dicts
+DEEPEST = 100  # levels of nested dicts
 _BRACKETS = {'(': ')', '[': ']', '{': '}'}
 
 
 class ConfigOptions(argparse.Action):
-    """Collects `key=value` pairs in a dict, the last of a key; anything else ends the command in one sentence."""
+    """Collects `key=value` pairs in a dict, where the last value of a key wins; anything else is a usage error."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Sequence[str] | str, *_
@@ -23,7 +23,7 @@ class ConfigOptions(argparse.Action):
         for pair in [values] if isinstance(values, str) else values:
             key, equals, value = pair.partition('=')
             if key.count('.') > DEEPEST:
-                raise argparse.ArgumentError(self, f'{key[:40]}... leads through more dicts than a config has.')
+                raise argparse.ArgumentError(self, f'{key[:40]}... has more levels than a config has.')
             if not equals or not all(part.strip() == part and part for part in key.split('.')):
                 raise argparse.ArgumentError(self, f'{pair!r} is no KEY=VALUE such as train_dataloader.batch_size=4.')
             try:
@@ -36,10 +36,10 @@ class ConfigOptions(argparse.Action):
 
 
 def parsed(text: str) -> Any:
-    """The value that a text on the command line means.
+    """Parses a value from the command line.
 
-    None, True, False, whole numbers and numbers are such; `[a,b]` and `a,b` are lists, `(a,b)` a tuple, `{...}` a dict
-    as Python writes it. Anything else is a text, as is what stands in quotes.
+    None, True, False, ints and floats are recognised; `[a,b]` and `a,b` are lists, `(a,b)` is a tuple, `{...}` a Python
+    dict literal. Anything else, and anything in quotes, is a string.
 
     Raises:
         UserError: its brackets do not match.
@@ -63,10 +63,10 @@ def parsed(text: str) -> Any:
 
 
 def merge_options(config: Config, options: Mapping[str, Any], source: str = '') -> None:
-    """Puts options into a config; the parts of a key lead through dicts, and by number through lists.
+    """Sets options in a config; the parts of a dotted key are dict keys or list indices.
 
-    A dict that the option gives is merged into that of the config, unless it has `_delete_=True`. None on the way, for
-    what the config leaves out, is taken for an empty dict.
+    A dict value is merged into the dict of the config, unless it has `_delete_=True`. A parent that is missing or None
+    becomes an empty dict.
 
     Args:
         config: changed in place.
@@ -74,15 +74,15 @@ def merge_options(config: Config, options: Mapping[str, Any], source: str = '') 
         source: the config's name, for messages.
 
     Raises:
-        UserError: a key leads through what is neither dict nor list, past the end of a list, or through another option.
+        UserError: the parent of a key is neither dict nor list, an index is out of range, or two options overlap.
     """
     tree: dict = {}
     for key, value in options.items():
-        *way, last = key.split('.')
-        if not all([*way, last]):
+        *parents, last = key.split('.')
+        if not all([*parents, last]):
             raise UserError(f'--cfg-options {key} has an empty part: name entries as in train_dataloader.batch_size.')
         node = tree
-        for part in way:
+        for part in parents:
             node = node.setdefault(part, _Branch())
             if not isinstance(node, _Branch):
                 raise UserError(f'--cfg-options sets {key} and what holds it: leave one of the two out.')
@@ -94,7 +94,7 @@ def merge_options(config: Config, options: Mapping[str, Any], source: str = '') 
 
 
 class _Branch(dict):
-    """Options below one entry, in contrast to a dict that is the value of an option."""
+    """Options below one entry, as opposed to a dict that is the value of an option."""
 
 
 def _merged(old: object, new: object, path: str, source: str) -> object:
@@ -118,18 +118,18 @@ def _merged(old: object, new: object, path: str, source: str) -> object:
     for key, value in new.items():
         if not key.isdecimal() or int(key) >= len(merged):
             raise UserError(
-                f'--cfg-options {path}.{key} leads nowhere: {path} is a list of {len(merged)} in {source}, its entries '
-                f'are numbered from 0.'
+                f'--cfg-options {path}.{key} does not exist: {path} is a list of {len(merged)} entries in {source}, '
+                f'numbered from 0.'
             )
         merged[int(key)] = _merged(merged[int(key)], value, f'{path}.{key}', source)
     return type(old)(merged) if type(old) in (list, tuple) else merged
 
 
 def _split(text: str) -> list[str]:
-    """Parts between the commas that stand in no brackets and no quotes.
+    """Splits at the commas outside brackets and quotes.
 
     Raises:
-        UserError: brackets do not match, where there is a comma or one of them begins or ends the text.
+        UserError: brackets do not match in a text that has a comma or begins or ends with a bracket.
     """
     parts, start, closing, quote = [], 0, [], ''
     balanced = True
