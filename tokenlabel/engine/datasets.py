@@ -17,4 +17,4 @@ def build_labeled_images(transform: dict, **arguments) -> LabeledImages:
     return LabeledImages(transform=TRANSFORMS.build(transform), **arguments)
 
 
-build_labeled_images.hands_on_to = LabeledImages
+build_labeled_images.forwards_to = LabeledImages

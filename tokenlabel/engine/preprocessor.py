@@ -70,7 +70,7 @@ class ImagePreprocessor(BaseDataPreprocessor):
         """
         if not isinstance(data['image'], torch.Tensor):
             raise UserError(
-                "Images of a batch are a list, not a tensor: set the dataloader's collate_fn=dict(type='default_collate')."
+                "The images of a batch are a list: set the dataloader's collate_fn=dict(type='default_collate')."
             )
         if training:
             for name, count in self.class_counts.items():

@@ -1,4 +1,4 @@
-"""Checks one part of a config against what will take it: its type, and the name, type and range of each setting."""
+"""Checks one part of a config: its type, and the name, type and range of each argument."""
 
 import difflib
 import inspect
@@ -22,11 +22,11 @@ from tokenlabel.engine.config.ranges import HINTS, RANGES, READ
 from tokenlabel.engine.config.signatures import EMPTY, Arguments, arguments_of, keys_read
 from tokenlabel.errors import UserError
 
-# Packages whose hints and names of arguments mean what they say; other classes are a person's own.
+# Packages whose type hints and argument names are trusted; other classes are the user's own.
 KNOWN_PACKAGES = {'tokenlabel', 'mmseg_ext', 'mmengine', 'mmseg', 'mmcv', 'timm', 'torch'}
-# How alike two names are of which one is taken for a misspelling of the other.
+# Similarity above which a name counts as a misspelling of another.
 ALIKE = 0.8
-# In which registry an argument of this name looks its type up; MODELS otherwise.
+# Registry in which an argument of this name looks up its type; MODELS otherwise.
 NESTED = {
     'init_cfg': WEIGHT_INITIALIZERS,
     'pipeline': TRANSFORMS,
@@ -44,24 +44,24 @@ NESTED = {
     'auxiliary_head': MODELS,
     'loss_decode': MODELS,
 }
-# Of these, those that are built from a dict, or a list of such, and from nothing else.
+# Those that are always built from a dict or a list of dicts.
 BUILT = set(NESTED) - {'transform', 'metrics'}
-# Settings that have a range, and may name a file instead.
+# Settings with a range that may name a file instead.
 OF_FILES = {'class_weight'}
-# Layers of mmcv take settings beside the constructor's; what comes with them is checked when they are built.
+# Layers of mmcv take settings beside the constructor's arguments; they are checked when the layers are built.
 LAYERS = {'norm_cfg', 'act_cfg', 'conv_cfg', 'upsample_cfg', 'padding_cfg', 'plugins', 'override', 'dcn'}
-# What initialisers take beside their arguments, and `Pretrained` of our backbones.
+# Keys that initialisers, and `Pretrained` of this project's backbones, take beside their arguments.
 OF_INITIALIZERS = ('ema', 'override', 'layer')
 
 
 class Parts:
-    """Methods take a value and its key's path, and raise where it cannot be.
+    """Checks values of a config; methods take a value and its key's path, and raise `UserError` if it is invalid.
 
     Args:
-        where: the config, as messages begin.
+        where: start of every message, which names the config.
     """
 
-    # Arguments that are handed on to something else: (class, argument) -> the method that checks them.
+    # Arguments that are passed on to something else: (class, argument) -> the method that checks them.
     handed_on: ClassVar[dict[tuple[str, str], str]] = {}
     # Classes whose `**kwargs` another class takes: name -> (the argument that names it, its registry).
     forwarding: ClassVar[dict[str, tuple[str, Registry]]] = {'EMAHook': ('ema_type', MODELS)}
@@ -74,12 +74,12 @@ class Parts:
         raise UserError(f'{self.where} {what}')
 
     def value(self, value: object, path: str, hint: object, loose: bool = False) -> None:
-        """A value against a type hint, as `fits`."""
+        """Checks a value against a type hint, as `fits`."""
         if not fits(value, hint, loose):
             self.refuse(f'sets {path} to {shown(value)}: give {described(hint)}.')
 
     def each(self, values: object, path: str, check: Callable[[object, str], None]) -> None:
-        """The entries of a list, if there is one."""
+        """Checks the entries of a list; None is allowed."""
         if values is None:
             return
         self.value(values, path, list)
@@ -95,15 +95,15 @@ class Parts:
         extra: Iterable[str] = (),
         default: str | None = None,
     ) -> None:
-        """A dict that something is built from.
+        """Checks a dict that an object is built from.
 
         Args:
-            settings: None and what is built already is fine.
-            path: of its key.
-            registry: where its type is looked up.
-            given: arguments that the builder adds; None where it may add any that the config leaves out.
-            extra: keys that the builder takes for itself.
-            default: its type where it names none.
+            settings: the dict; None and built objects are allowed.
+            path: path of its key.
+            registry: registry of its type.
+            given: arguments that the builder adds; None if it may add any argument that the config leaves out.
+            extra: keys that the builder itself uses.
+            default: type of a dict without `type`.
         """
         if not isinstance(settings, Mapping):
             if isinstance(settings, str | int | float | list | tuple):
@@ -117,7 +117,7 @@ class Parts:
         self.arguments({key: value for key, value in settings.items() if key not in taken}, path, target, given)
 
     def target(self, kind: object, path: str, registry: Registry, scope: str | None = None) -> Callable:
-        """What a `type` stands for."""
+        """The class or function that a `type` names."""
         found, known, name = look_up(kind, registry, scope)
         if found is None and not isinstance(kind, str):
             self.refuse(f'sets {path}.type to {shown(kind)}: give the name of a class.')
@@ -128,14 +128,14 @@ class Parts:
         return found
 
     def call(self, settings: object, path: str, target: Callable, given: Iterable[str] = ()) -> None:
-        """A dict of the arguments of a function or class that is always the same."""
+        """Checks a dict of arguments of a fixed function or class."""
         if settings is not None:
             self.value(settings, path, dict)
             self.arguments(settings, path, target, given)
 
     def arguments(self, settings: Mapping, path: str, target: Callable, given: Iterable[str] | None = ()) -> None:
-        """Settings against the arguments of what takes them."""
-        named = getattr(target, 'hands_on_to', target)
+        """Checks settings against the arguments of the class or function that takes them."""
+        named = getattr(target, 'forwards_to', target)
         takes, name, own = arguments_of(target), getattr(named, '__name__', str(named)), package_of(target)
         is_complete, given = given is not None, set(given or ())
         if further := self.forwarding.get(name):
@@ -158,7 +158,7 @@ class Parts:
             self.nested(value, f'{path}.{key}', key, target, takes.defaults.get(key))
 
     def argument(self, value: object, path: str, key: str, target: Callable, takes: Arguments) -> None:
-        """The type and range of one argument."""
+        """Checks the type and range of one argument."""
         lineage = [owner.__name__ for owner in getattr(target, '__mro__', [target]) if hasattr(owner, '__name__')]
         if (stated := next((HINTS[name, key] for name in lineage if (name, key) in HINTS), EMPTY)) is not EMPTY:
             self.value(value, path, stated)
@@ -174,7 +174,7 @@ class Parts:
             self.refuse(f'sets {path} to {shown(value)}: give {described(Annotated[float, RANGES[key]])}.')
 
     def range(self, value: object, path: str, key: str) -> None:
-        """A number, or each of a list, against the range that settings of this name have."""
+        """Checks a number, or each number of a list, against the range of settings with this name."""
         if key not in RANGES:
             return
         hint = Annotated[float, RANGES[key]]
@@ -185,7 +185,7 @@ class Parts:
             self.refuse(f'sets {path} to {shown(value)}: give the least first.')
 
     def nested(self, value: object, path: str, key: str, target: Callable, default: object) -> None:
-        """What is inside an argument: something to build, a dict that is read key by key, or a list of these."""
+        """Checks dicts inside an argument: objects to build, dicts that are read key by key, or lists of these."""
         if isinstance(value, list | tuple):
             for number, element in enumerate(value):
                 self.nested(element, f'{path}.{number}', key, target, None)
@@ -197,7 +197,7 @@ class Parts:
         elif 'type' in value or key in ('init_cfg', 'pipeline', 'dataset'):
             registry = NESTED.get(key)
             found, *_ = look_up(value.get('type'), registry or MODELS, value.get('_scope_'))
-            # under a name of no certain registry it may be looked up in one that is not known here
+            # an argument without an entry in NESTED may use a registry that is not known here
             if key not in LAYERS and (registry or found):
                 self.built(value, path, registry or MODELS, None, OF_INITIALIZERS if key == 'init_cfg' else ())
         elif isinstance(default, Mapping) and default:
@@ -206,7 +206,7 @@ class Parts:
             self.read(value, path, keys_read(target, key) | keys_read(sys.modules[target.__module__], 'cfg'))
 
     def read(self, settings: object, path: str, known: set[str]) -> None:
-        """A dict that is read key by key: a key that nearly is one of those is a mistake."""
+        """Checks a dict that is read key by key for misspelt keys."""
         if settings is None:
             return
         self.value(settings, path, dict)
@@ -217,12 +217,12 @@ class Parts:
                 self.value(value, f'{path}.{key}', hints[key], loose=True)
 
     def misspelt(self, key: object, path: str, known: Iterable[str]) -> None:
-        """A key that is none of those known, and nearly one of them."""
+        """Refuses an unknown key that is similar to a known one."""
         if key not in known and isinstance(key, str) and near(key, known, ALIKE):
             self.unknown(key, path, known)
 
     def unknown(self, key: str, path: str, known: Iterable[str], owner: str = '') -> NoReturn:
-        """Refuses a key."""
+        """Refuses an unknown key."""
         close = near(key, known, 0.6)
         named = ', '.join(sorted(name for name in known if not name.startswith('_')))
         hint = f'did you mean `{close}`?' if close else f'it takes {named}.'
@@ -230,7 +230,7 @@ class Parts:
 
 
 def look_up(kind: object, registry: Registry, scope: str | None = None) -> tuple[Callable | None, list[str], str]:
-    """What a `type` stands for, if anything; the names that are registered, and the registry's own name."""
+    """The class or function that a `type` names, or None; the registered names; and the name of the registry."""
     with registry.switch_scope_and_registry(scope if isinstance(scope, str) else None) as chosen:
         name = f'{chosen.scope}::{chosen.name}'
         if not isinstance(kind, str):

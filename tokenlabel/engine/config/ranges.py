@@ -1,7 +1,7 @@
-"""What is known of settings beyond other projects' type hints: their ranges, by name.
+"""Ranges of settings by name, which the type hints of other projects do not give.
 
-Settings of this project carry theirs beside the hint, see `tokenlabel.argument_checks`. A range counts for a
-number and for each number of a list; None and what is no number are left to the hint.
+Settings of this project have theirs in the type hint, see `tokenlabel.argument_checks`. A range applies to a number
+and to each number of a list; the hint covers None and everything else.
 """
 
 import logging
@@ -11,7 +11,7 @@ import torch
 
 from tokenlabel.argument_checks import Count, Natural, NonNegative, Positive, Range, Share
 
-# As MMEngine draws seeds itself; above 2 ** 32 NumPy takes none, and workers count theirs from this one.
+# The range of MMEngine's random seeds; NumPy takes less than 2 ** 32, and workers add their number to the seed.
 SEEDS = Range(0, 2**31 - 1)
 _COUNT, _NATURAL, _POSITIVE = Range(1), Range(0), Range(0, above=True)
 _FROM_0_TO_1, _BELOW_1, _SHARE = Range(0, 1), Range(0, 1, below=True), Range(0, 1, above=True)
@@ -95,7 +95,7 @@ RANGES: dict[str, Range] = {
     'std': _POSITIVE,
 }
 
-# In certain classes a name means something else, or says less than it might: (class, name) -> hint, in place of both.
+# Hints that replace type hint and range in classes where these are wrong or too wide: (class, name) -> hint.
 HINTS: dict[tuple[str, str], Any] = {
     ('DataLoader', 'batch_size'): Count | None,
     ('DataLoader', 'num_workers'): Natural,
@@ -122,7 +122,7 @@ HINTS: dict[tuple[str, str], Any] = {
     ('Visualizer', 'vis_backends'): list | dict | None,
 }
 
-# Keys at the top that are no dicts.
+# Top-level keys that are not dicts.
 TOP: dict[str, Any] = {
     'work_dir': str | None,
     'load_from': str | None,
@@ -139,7 +139,7 @@ TOP: dict[str, Any] = {
     'efficient_conv_bn_eval': list[str] | str | None,
 }
 
-# Settings of dicts that are read key by key: name -> hint.
+# Settings of dicts that are read key by key: name of the dict -> key -> hint.
 READ: dict[str, dict[str, Any]] = {
     'auto_scale_lr': {'enable': bool, 'base_batch_size': Count},
     'env_cfg': {'cudnn_benchmark': bool, 'mp_cfg': dict, 'dist_cfg': dict, 'resource_limit': Count},

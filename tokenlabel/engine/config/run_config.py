@@ -1,4 +1,4 @@
-"""Reading a config file, its options on the command line, and refusing keys that would have no effect."""
+"""Reads a config file, applies `--cfg-options`, and refuses keys that would have no effect."""
 
 import argparse
 import copy
@@ -36,7 +36,7 @@ __all__ = [
     'register_imports',
 ]
 
-# Top-level keys that are read: the Runner's own arguments, what it looks up in its config, and what the tools read.
+# Top-level keys that are read: arguments of the Runner, keys it looks up in its config, and keys of the tools.
 RUNNER_KEYS = set(inspect.signature(mmengine.runner.Runner.__init__).parameters) - {'self', 'cfg'}
 LOOKED_UP_KEYS = {
     'activation_checkpointing',
@@ -54,23 +54,22 @@ LOOKED_UP_KEYS = {
     'tta_pipeline',
 }
 KNOWN_KEYS = RUNNER_KEYS | LOOKED_UP_KEYS
-# Names that MMSegmentation's own configs use while they are read, and that only look like misspelt keys.
+# Helper variables in MMSegmentation's configs that look like misspelt keys.
 CUSTOMARY_NAMES = {'models', 'test_pipeline'}
 PLAIN = (str, int, float, complex, bool, bytes, type(None), type, os.PathLike, LazyObject, LazyAttr)
-# What a loader without workers cannot have: torch refuses it.
+# Settings that torch refuses for a loader without workers, and their neutral values.
 OF_WORKERS = {'persistent_workers': False, 'prefetch_factor': None, 'timeout': 0}
 
 
 def load_config(path: str | Path, options: dict | None = None) -> Config:
-    """Reads a config, a file or the name of a shipped one, and applies `--cfg-options`.
+    """Reads a config, given by path or by the name of a shipped one, and applies `--cfg-options`.
 
-    Names that a config uses while it is read (`crop_size = ...`) are allowed in files; one that nearly spells a key
-    that is read is taken for a mistake. An option on the command line has to start with a key that is read. A loader
-    without workers loses the settings of workers.
+    Files may define helper variables (`crop_size = ...`), unless their name is close to that of a known key. An option
+    on the command line must start with a known key. A loader without workers loses the settings of workers.
 
     Raises:
         UserError: the file is missing or cannot be read, a key is misspelt, an option would have no effect, or a value
-            is no part of a config (a module, an open file, NaN).
+            does not belong in a config (a module, an open file, NaN).
     """
     path = config_path(path)
     config = read_config(path)
@@ -104,12 +103,12 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load_run_config(args: argparse.Namespace) -> Config:
-    """The config of `args.config` with the options of `add_run_arguments`, what it imports registered, and checked.
+    """Reads `args.config`, applies the options of `add_run_arguments`, registers its imports and checks it.
 
     Raises:
         UserError: as `load_config` and `check_config`.
     """
-    # here, as it looks at all that a run is made of
+    # imported here, as it imports all parts of a run
     from tokenlabel.engine.config.schema import check_config
 
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -123,24 +122,24 @@ def load_run_config(args: argparse.Namespace) -> Config:
 
 
 def register_imports(config: Config) -> None:
-    """Imports what the config names, and makes its scope the default, before anything is built from it.
+    """Imports the modules of the config and sets its default scope, before anything is built from it.
 
     Raises:
-        UserError: a module is missing or fails, or no installed package has that scope.
+        UserError: a module is missing or fails to import, or no installed package has that scope.
     """
     import_modules(config, config.filename)
     scope = config.get('default_scope')
     scope = 'mmengine' if scope is None else scope
     if not isinstance(scope, str) or not _is_scope(scope):
         raise UserError(
-            f'Config {config.filename} sets default_scope to {shown(scope)}, of which no registry is installed: set '
+            f'Config {config.filename} sets default_scope to {shown(scope)}, which no installed package registers: set '
             "'mmengine', or 'mmseg' for segmentation."
         )
     init_default_scope(scope)
 
 
 def import_modules(config: Config, path: str | Path | None) -> None:
-    """Imports the modules of `custom_imports`; what fails in one of them is shown with its own traceback.
+    """Imports the modules of `custom_imports`; prints the traceback of a module that fails.
 
     Raises:
         UserError: `custom_imports` names no modules, one is missing, or fails while it is imported.
@@ -179,7 +178,7 @@ def import_modules(config: Config, path: str | Path | None) -> None:
 
 
 def _keep_values(config: Config, path: Path) -> None:
-    """Takes out top-level names that are no keys and hold no values; refuses the like in keys that are read."""
+    """Removes helper variables that hold no config values (modules, functions); refuses such values in known keys."""
     for key in list(config):
         for place, value in _leaves(config[key], key):
             if _is_value(value):
@@ -188,13 +187,13 @@ def _keep_values(config: Config, path: Path) -> None:
                 config.pop(key)
                 break
             raise UserError(
-                f'Config {path} sets {place} to {shown(value)}, which is no value of a config: give a number, a text, '
+                f'Config {path} sets {place} to {shown(value)}, which is not a config value: give a number, a string, '
                 'a list, a dict, or a class.'
             )
 
 
 def _drop_delete_marks(node: object) -> None:
-    """Takes out `_delete_=True` of dicts that there was nothing inherited to delete for."""
+    """Removes `_delete_=True` from dicts that inherited nothing to delete."""
     if isinstance(node, dict):
         node.pop('_delete_', None)
     children = dict.values(node) if isinstance(node, dict) else node if isinstance(node, list | tuple) else ()
@@ -214,7 +213,7 @@ def _leaves(node: object, path: str) -> Iterator[tuple[str, object]]:
 
 
 def _is_value(value: object) -> bool:
-    """Whether it can be copied and written down, as a run does with its config."""
+    """Whether a value can be copied and dumped, as a run does with its config."""
     if isinstance(value, float):
         return value == value
     if isinstance(value, PLAIN):
@@ -224,7 +223,7 @@ def _is_value(value: object) -> bool:
     try:
         copy.deepcopy(value)
         compile(repr(value), 'value', 'eval')
-    except Exception:  # objects of any kind refuse in ways of their own
+    except Exception:  # any object may raise anything
         return False
     return True
 

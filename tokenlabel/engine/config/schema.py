@@ -1,8 +1,8 @@
-"""Checks a config before anything is built from it: every key, type and range, against what will take it.
+"""Checks every key, type and range of a config before anything is built from it.
 
-What is built from a dict is looked up in its registry, and its settings are compared with the constructor's arguments:
-their names, their type hints, their ranges. Settings of a person's own classes are compared by name alone. Dicts that
-are read key by key are compared with the keys that the source of their reader names.
+Types are looked up in their registry, and their settings are compared with names, type hints and ranges of the
+constructor's arguments. Settings of the user's own classes are compared by name only. Dicts that are read key by key
+are compared with the keys in the source code that reads them.
 """
 
 import inspect
@@ -46,7 +46,7 @@ from tokenlabel.engine.resuming.seeded_samples import ENDLESS, never_ends
 from tokenlabel.labels.annotator import load_annotator
 from tokenlabel.objective.loss import TokenLabelLoss
 
-# Settings that make a whole with others: all of a line, or none.
+# Settings that must be set together: all of a line, or none.
 TOGETHER = (
     ('train_dataloader', 'train_cfg', 'optim_wrapper'),
     ('val_dataloader', 'val_cfg', 'val_evaluator'),
@@ -56,9 +56,9 @@ HOOK_NAMES = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_schedule
 
 
 def check_config(config: Config, path: object = None) -> None:
-    """Checks what a config says of a run; what it does not say is left to the Runner.
+    """Checks the settings of a run; missing ones are left to the Runner.
 
-    What `custom_imports` registers has to be registered, and the default scope to be set (`register_imports`).
+    Call `register_imports` first, which imports `custom_imports` and sets the default scope.
 
     Args:
         config: as read from its file, with the options of the command line.
@@ -72,7 +72,7 @@ def check_config(config: Config, path: object = None) -> None:
 
 
 class _Schema(Parts):
-    """What the keys at the top of a config are made of."""
+    """Checks of the top-level keys of a config."""
 
     handed_on: ClassVar[dict[tuple[str, str], str]] = {
         ('TokenLabelClassifier', 'network'): 'network',
@@ -145,7 +145,7 @@ class _Schema(Parts):
         self.value(settings, path, dict)
         lengths = [settings[key] for key in ('max_iters', 'max_epochs') if key in settings]
         if lengths and not any(lengths):
-            self.refuse(f'says no length of training: set {path}.max_iters or max_epochs, from 1 on.')
+            self.refuse(f'sets no length of training: set {path}.max_iters or max_epochs to 1 or more.')
         extra, default = (), {'val_cfg': 'ValLoop', 'test_cfg': 'TestLoop'}.get(path)
         if path == 'train_cfg' and 'type' not in settings:
             if 'by_epoch' not in settings:
@@ -155,7 +155,7 @@ class _Schema(Parts):
         self.built(settings, path, LOOPS, ('runner', 'dataloader', 'evaluator'), extra, default)
 
     def ends(self, stage: str) -> None:
-        """A loop that waits for the end of a pass against a sampler that has none."""
+        """Refuses an endless sampler in a loop that waits for the end of an epoch."""
         loader, loop = self.config.get(f'{stage}_dataloader'), self.config.get(f'{stage}_cfg')
         if not isinstance(loader, Mapping) or not isinstance(loop, Mapping):
             return
@@ -164,7 +164,7 @@ class _Schema(Parts):
         kind, *_ = look_up(loop.get('type', default), LOOPS)
         waits = stage != 'train' or (inspect.isclass(kind) and issubclass(kind, EpochBasedTrainLoop))
         if waits and inspect.isclass(sampler) and issubclass(sampler, ENDLESS):
-            self.refuse(f'never comes to the end of a pass: {never_ends(stage)}')
+            self.refuse(f'never reaches the end of an epoch: {never_ends(stage)}')
 
     def evaluator(self, settings: object, path: str) -> None:
         if isinstance(settings, list | tuple):
@@ -184,11 +184,11 @@ class _Schema(Parts):
         if optimizer is None:
             if 'constructor' not in settings:
                 self.refuse(f'does not set {path}.optimizer: give a dict with a `type`.')
-            return  # of several optimizers, as its constructor has them
+            return  # several optimizers, which the constructor defines
         extra = ('optimizer', 'constructor', 'paramwise_cfg')
         self.built(settings, path, OPTIM_WRAPPERS, ('optimizer',), extra, 'OptimWrapper')
         kind, *_ = look_up(optimizer.get('type') if isinstance(optimizer, Mapping) else None, OPTIMIZERS)
-        # by whatever name an optimizer takes its parameters
+        # the first argument takes the parameters, whatever its name
         self.built(optimizer, f'{path}.optimizer', OPTIMIZERS, list(arguments_of(kind).hints)[:1] if kind else ())
         if settings.get('clip_grad') is not None:
             self.clipping(settings['clip_grad'], f'{path}.clip_grad')
@@ -196,7 +196,7 @@ class _Schema(Parts):
             self.paramwise(settings['paramwise_cfg'], f'{path}.paramwise_cfg', keys_read(reader, 'paramwise_cfg'))
 
     def clipping(self, settings: object, path: str) -> None:
-        """Arguments of torch's function that clips gradients, by norm or by value."""
+        """Checks arguments of torch's gradient clipping, by norm or by value."""
         self.read(settings, path, set(READ['clip_grad']))
         clips = nn.utils.clip_grad_value_ if settings.get('type') == 'value' else nn.utils.clip_grad_norm_
         if settings:
@@ -204,7 +204,7 @@ class _Schema(Parts):
             self.arguments(given, path, clips, given=('parameters',))
 
     def paramwise(self, settings: object, path: str, known: set[str]) -> None:
-        """Settings of groups of parameters; those of one key are put into the optimizer's group as they are."""
+        """Checks settings of parameter groups; settings of a custom key go into the optimizer's group unchanged."""
         self.read(settings, path, known)
         for key, value in settings.items():
             if isinstance(key, str) and key.endswith('_mult'):
@@ -222,7 +222,7 @@ class _Schema(Parts):
         if isinstance(settings, list | tuple):
             self.each(settings, path, self.scheduler)
         elif isinstance(settings, Mapping) and settings and 'type' not in settings:
-            for key, value in settings.items():  # of several optimizers
+            for key, value in settings.items():  # one per optimizer
                 self.schedulers(value, f'{path}.{key}')
         elif settings is not None:
             self.scheduler(settings, path)
@@ -255,10 +255,10 @@ class _Schema(Parts):
     def scaling(self, settings: object, path: str) -> None:
         self.read(settings, path, keys_read(Runner, path))
         if settings and settings.get('enable') and settings.get('base_batch_size') is None:
-            self.refuse(f'sets {path}.enable without base_batch_size, the batch that the learning rate is for: set it.')
+            self.refuse(f'sets {path}.enable without base_batch_size, the global batch that lr is tuned for: set it.')
 
     def network(self, settings: Mapping, path: str) -> None:
-        """Arguments of `timm.create_model`, which hands them on to a class that only it knows."""
+        """Checks arguments of `timm.create_model`, which passes them to the class of the network."""
         self.value(settings.get('model_name'), f'{path}.model_name', str)
         known = _network_arguments(settings['model_name'])
         for key, value in settings.items():
@@ -282,7 +282,7 @@ class _Schema(Parts):
 
 
 def _network_arguments(name: str) -> Arguments:
-    """What an architecture of timm takes, as far as its module tells; hints only where it is of one class."""
+    """Arguments of a timm architecture: those of all classes in its module, with type hints for LV-ViT only."""
     known = Arguments(dict.fromkeys(('mix_token', 'token_score_weight', 'features_only', 'out_indices'), EMPTY))
     known.hints |= arguments_of(timm.create_model).hints
     architecture = str(name).split('.')[0]

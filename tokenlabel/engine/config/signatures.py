@@ -1,4 +1,4 @@
-"""Which keys a class or function of a config takes: from its signature, or from its source where it has none."""
+"""Finds the keys that a class or function takes from a config, from its signature or its source code."""
 
 import ast
 import functools
@@ -14,12 +14,12 @@ EMPTY = inspect.Parameter.empty
 
 @dataclass
 class Arguments:
-    """The arguments that a class or function takes by name.
+    """The named arguments of a class or function.
 
     Attributes:
-        hints: of each, its type hint; `EMPTY` where it has none.
-        defaults: of each that has one.
-        any: whether it takes others, too: what becomes of its `**kwargs` is not known.
+        hints: type hint by name; `EMPTY` if there is none.
+        defaults: default value by name.
+        any: whether it also takes unknown arguments, through `**kwargs`.
     """
 
     hints: dict[str, Any] = field(default_factory=dict)
@@ -37,12 +37,12 @@ class Arguments:
 
 @functools.cache
 def arguments_of(target: Callable) -> Arguments:
-    """What `target` takes; `**kwargs` that go to the constructor of a base class are those of the base class."""
+    """The arguments of `target`; `**kwargs` passed to a base class's constructor add the arguments of that class."""
     if isinstance(target, functools.partial):
         return arguments_of(target.func)
     if not inspect.isclass(target):
         found = _own(target)[0]
-        if further := getattr(target, 'hands_on_to', None):  # says what takes the function's `**kwargs`
+        if further := getattr(target, 'forwards_to', None):  # the class that gets the function's `**kwargs`
             others = arguments_of(further)
             found.hints = others.hints | found.hints
             found.defaults = {key: value for key, value in others.defaults.items()} | found.defaults
@@ -61,7 +61,7 @@ def arguments_of(target: Callable) -> Arguments:
                     found.defaults[name] = own.defaults[name]
         if keywords is None:
             return found
-        names, forwarded = _fate_of(owner.__init__, keywords)
+        names, forwarded = _use_of_keywords(owner.__init__, keywords)
         for name in names:
             found.hints.setdefault(name, EMPTY)
             found.defaults.setdefault(name, EMPTY)
@@ -72,9 +72,9 @@ def arguments_of(target: Callable) -> Arguments:
 
 
 def keys_read(target: Callable, name: str) -> set[str]:
-    """Keys that the source of `target`, and of its base classes, reads from the dict called `name`.
+    """Keys that the source code of `target` and its base classes reads from the dict called `name`.
 
-    That is `name['key']`, `name.get('key')`, `'key' in name` and `name.key`, `name` being a variable or an attribute.
+    Finds `name['key']`, `name.get('key')`, `'key' in name` and `name.key`, where `name` is a variable or an attribute.
     """
     owners = inspect.unwrap(target).__mro__[:-1] if inspect.isclass(target) else [target]
     return set().union(*(_keys_read_in(owner, name) for owner in owners))
@@ -104,7 +104,7 @@ def _own(function: Callable, skip: int = 0) -> tuple[Arguments, str | None]:
     """A function's own arguments, and the name of its `**kwargs`."""
     try:
         parameters = list(inspect.signature(function).parameters.values())[skip:]
-    except (TypeError, ValueError):  # of builtins
+    except (TypeError, ValueError):  # builtins
         return Arguments(any=True), None
     hints = _hints(function)
     found, keywords = Arguments(), None
@@ -124,7 +124,7 @@ def _own(function: Callable, skip: int = 0) -> tuple[Arguments, str | None]:
 def _hints(function: Callable) -> dict[str, Any]:
     try:
         return typing.get_type_hints(inspect.unwrap(function), include_extras=True)
-    except Exception:  # hints of other projects name what is not there
+    except Exception:  # type hints of other projects may not resolve
         return {}
 
 
@@ -135,8 +135,8 @@ def _is_type(hint: object) -> bool:
         return False
 
 
-def _fate_of(function: Callable, keywords: str) -> tuple[set[str], bool]:
-    """Names that a constructor takes out of its `**kwargs`, and whether the others go to its base class alone."""
+def _use_of_keywords(function: Callable, keywords: str) -> tuple[set[str], bool]:
+    """Names that a constructor reads from its `**kwargs`, and whether the rest goes to the base class only."""
     tree = _source(function)
     if tree is None:
         return set(), False

@@ -1,4 +1,4 @@
-"""Types of MMEngine in configs from elsewhere, such as `mmseg::` bases, and those of ours that run in their place."""
+"""Replaces MMEngine types in configs, such as `mmseg::` bases, by the subclasses of this project."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,40 +10,40 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
 from tokenlabel.engine.optim.optim_wrapper import FUSED
 
-# Checkpoints to resume from exactly, samples that can be skipped, steps that are called off where not finite.
-OURS = {
+# They resume exactly, skip samples on resume, and skip non-finite steps.
+SUBCLASSES = {
     CheckpointHook: 'ResumableCheckpointHook',
     InfiniteSampler: 'EndlessSampler',
     OptimWrapper: 'SkippingOptimWrapper',
     AmpOptimWrapper: 'SkippingAmpOptimWrapper',
 }
-BY_NAME = {kind.__name__: ours for kind, ours in OURS.items()}
+BY_NAME = {kind.__name__: subclass for kind, subclass in SUBCLASSES.items()}
 
 
 def substitute(config: Config) -> list[str]:
-    """Names our types where a config names those of MMEngine that they extend; Adam and AdamW take fused steps.
+    """Replaces MMEngine types by their subclasses in this project, and sets `fused=True` for Adam and AdamW.
 
     Args:
-        config: changed in place.
+        config: config, changed in place.
 
     Returns:
-        What was replaced, a few words each.
+        The replacements, as 'NEW for OLD'.
     """
     replaced = {}
     for part, default in _parts(config):
         kind = part.get('type', default)
-        ours = (BY_NAME if isinstance(kind, str) else OURS).get(kind)
-        if ours:
-            part['type'] = ours
-            replaced[getattr(kind, '__name__', kind)] = ours
+        subclass = (BY_NAME if isinstance(kind, str) else SUBCLASSES).get(kind)
+        if subclass:
+            part['type'] = subclass
+            replaced[getattr(kind, '__name__', kind)] = subclass
     optimizer = _dict(_dict(config.get('optim_wrapper')).get('optimizer'))
     if optimizer.get('type') in FUSED:
         optimizer.setdefault('fused', True)
-    return [f'{ours} for {theirs}' for theirs, ours in replaced.items()]
+    return [f'{subclass} for {original}' for original, subclass in replaced.items()]
 
 
 def _parts(config: Config) -> Iterator[tuple[dict, str | None]]:
-    """The dicts that may name such a type, each with the type that it has by default."""
+    """The dicts that may name such a type, each with its default type."""
     if config.get('optim_wrapper'):
         yield _dict(config.optim_wrapper), 'OptimWrapper'
     yield _dict(_dict(config.get('train_dataloader')).get('sampler')), None

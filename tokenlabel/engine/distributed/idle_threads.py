@@ -1,4 +1,4 @@
-"""Forks and exits of a process whose threads pass tensors between processes wait until these threads are idle."""
+"""Makes forks and exits of a process wait until its gloo threads are idle."""
 
 import atexit
 import functools
@@ -8,17 +8,16 @@ import time
 
 @functools.cache
 def wait_for_idle_threads() -> None:
-    """From now on every fork of this process, and its end, waits for threads that have just handed back a tensor.
+    """Makes every later fork, and the exit, of this process wait for gloo threads that are releasing a tensor.
 
-    A thread of gloo that lets go of a tensor takes Python's lock for it and registers with the interpreter meanwhile.
-    A process that is forked in this moment never gets past its first step, and one that ends is aborted. Both were seen
-    with Python 3.11: a loader's worker waited for ever in `PyOS_AfterFork_Child`; "terminate called without an active
-    exception" after the last collective.
+    A gloo thread that releases a tensor takes the GIL and registers with the interpreter. A process forked at this
+    moment hangs, and one that exits is aborted. Both were seen with Python 3.11: a loader's worker hung in
+    `PyOS_AfterFork_Child`; "terminate called without an active exception" followed the last collective.
     """
     os.register_at_fork(before=let_threads_finish)
     atexit.register(let_threads_finish)
 
 
 def let_threads_finish() -> None:
-    """Waits without Python's lock, for threads that need it; microseconds are enough for them."""
+    """Sleeps without the GIL, so that threads can take it; they need only microseconds."""
     time.sleep(0.02)

@@ -18,14 +18,14 @@ from tokenlabel.pictures.labels import save_figure, token_labels_figure
 
 @HOOKS.register_module()
 class FirstBatchPicture(Hook):
-    """Writes `first_batch.png` to the work dir: what the network was given first, and the labels of its tokens.
+    """Writes `first_batch.png` to the work dir: the first images that the network saw, and the labels of their tokens.
 
-    The images are as the network got them, erased rectangles and mixtures included. Where tokens are not trained, the
-    label of the whole image is drawn. The first process of a run draws its own batch, unless the run resumes from a
-    checkpoint's iteration. Random numbers of the training are the same with this hook and without.
+    The images are shown as the network sees them, with erased rectangles and mixing. If tokens are not trained, the
+    label of the whole image is drawn. Rank 0 draws its own batch; a resumed run draws none. The hook does not change
+    the random numbers of training.
 
     Args:
-        num_images: at most so many.
+        num_images: largest number of images to draw.
     """
 
     @checked
@@ -35,12 +35,12 @@ class FirstBatchPicture(Hook):
 
     @master_only
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        """Prepares the batch with the very random numbers that the training step is about to use."""
+        """Prepares the batch with the same random numbers that the training step will use."""
         if runner.iter == 0:
             preprocessor = classifier_of(runner).data_preprocessor
             with random_numbers_used_twice():
                 batch = preprocessor(data_batch, training=True)['batch']
-            # the other end of the batch as well: a mixed image's partner mirrors its place
+            # the end of the batch as well: image i is mixed with image i of the reversed batch
             count = len(batch['image'])
             kept = [place for place in range(count) if min(place, count - 1 - place) < self.num_images]
             self._batch = {
@@ -49,7 +49,7 @@ class FirstBatchPicture(Hook):
 
     @master_only
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
-        """Draws it, now that the model knows its grid."""
+        """Draws the batch; the model's token grid is known by now."""
         if self._batch is None:
             return
         classifier, batch, self._batch = classifier_of(runner), self._batch, None

@@ -1,4 +1,4 @@
-"""What a checkpoint says about its model beside the weights."""
+"""Metadata of the model that a checkpoint stores beside the weights."""
 
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -15,6 +15,6 @@ class ModelConfigHook(Hook):
         checkpoint['tokenlabel'] = classifier_of(runner).description
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Reads the names of the classes, unless the images to train on have named them."""
+        """Reads the class names, unless the training images have set them."""
         classifier = classifier_of(runner)
         classifier.class_names = classifier.class_names or checkpoint.get('tokenlabel', {}).get('class_names')

@@ -1,4 +1,4 @@
-"""Counting the steps that were skipped, and stopping a run that can no longer train before it saves that."""
+"""Counts skipped optimizer steps and stops a run before it saves diverged weights."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from tokenlabel.files.writing import write_atomically
 
 @dataclass
 class _Step:
-    """An optimizer step: when it was, what it was made of, and, on the device, how it ended."""
+    """An optimizer step: its iteration, its samples and, on the device, its outcome."""
 
     iteration: int = 0
     samples: list = field(default_factory=list)
@@ -29,17 +29,17 @@ class _Step:
 
 @HOOKS.register_module()
 class StopOnNonFiniteSteps(Hook):
-    """Stops the run once several steps in a row had a loss or gradient that was NaN or infinite.
+    """Stops the run after several steps in a row with a NaN or infinite loss or gradient.
 
-    Such steps are skipped by the OptimWrapper, so checkpoints from before and during them hold good weights. What
-    became of the steps is read from the device at the interval and before a checkpoint is written; the number skipped
-    so far is logged as `skipped_steps`. When the run stops, `non_finite_samples.txt` in the work dir lists the samples
-    of the steps since the last look: iteration, `skipped` or `ok`, and key, separated by tabs. Each process
-    writes its own, the others as `non_finite_samples_rank1.txt`, ...
+    The OptimWrapper skips such steps, so checkpoints from before and during them hold good weights. The hook reads the
+    outcome of the steps from the device every `interval` iterations and before a checkpoint is written, and logs the
+    number of skipped steps as `skipped_steps`. When the run stops, `non_finite_samples.txt` in the work dir lists the
+    samples of the steps since the last read: iteration, `skipped` or `ok`, and key, separated by tabs. Other ranks
+    write `non_finite_samples_rank1.txt`, ...
 
     Args:
-        interval: iterations between two looks.
-        limit: steps in a row that stop the run.
+        interval: iterations between two reads.
+        limit: number of steps in a row that stop the run.
     """
 
     priority = 'VERY_HIGH'
@@ -55,10 +55,10 @@ class StopOnNonFiniteSteps(Hook):
     def before_train(self, runner: Runner) -> None:
         self._watches = isinstance(runner.optim_wrapper, SkipsNonFiniteSteps)
         if not self._watches:
-            # as MMEngine's own Runner makes it; ours takes those that skip
+            # built by MMEngine's Runner, which does not substitute the types that skip
             runner.logger.warning(
-                f'A {type(runner.optim_wrapper).__name__} does not skip steps that are not finite, and nothing watches '
-                'them: optim_wrapper.type=SkippingOptimWrapper or SkippingAmpOptimWrapper would.'
+                f'A {type(runner.optim_wrapper).__name__} does not skip non-finite steps, so they are not counted: set '
+                'optim_wrapper.type to SkippingOptimWrapper or SkippingAmpOptimWrapper.'
             )
         earlier = runner.message_hub.log_scalars.get('train/skipped_steps')
         if earlier is not None and runner.iter and is_number(earlier.current()):
@@ -137,12 +137,12 @@ class RefuseNonFiniteWeights(Hook):
 
 
 def identities_of(data_batch: dict) -> Tensor | list[str]:
-    """What tells which samples a batch holds: their indices, or, in segmentation, their files."""
+    """Identifies the samples of a batch: by index, or by file in segmentation."""
     if 'index' in data_batch:
         return data_batch['index']
     return [sample.img_path for sample in data_batch['data_samples']]
 
 
 def keys_of(samples: Tensor | list[str], dataset: Dataset) -> list[str]:
-    """Paths of samples that `identities_of` tells, below the root of pretraining images or whole in segmentation."""
+    """Paths of the samples from `identities_of`: relative to the image root in pretraining, full in segmentation."""
     return [dataset.key(int(index)) for index in samples] if isinstance(samples, Tensor) else samples

@@ -1,4 +1,4 @@
-"""What a person sees in a terminal while a model trains or is tested."""
+"""The progress bar of training and testing in a terminal."""
 
 import atexit
 import logging
@@ -18,7 +18,7 @@ from tokenlabel.processes.progress import progress_bar
 class ProgressBar(Hook):
     """A bar below the log lines: iterations, images per second over all processes, time left.
 
-    It is drawn by the leading process of a run, and only in a terminal; a log file has the same numbers in its lines.
+    Rank 0 draws it, and only in a terminal; the lines of the log file have the same numbers.
     """
 
     priority = 'VERY_LOW'
@@ -40,7 +40,7 @@ class ProgressBar(Hook):
         stdout = sys.stdout
         self._progress.start()
         atexit.register(self._stop)  # an error ends the run without `after_train`, and the cursor is hidden
-        # the logger has held the terminal itself since before the bar was there
+        # the logger's handlers hold the stdout from before the bar started
         self._handlers = [
             handler
             for handler in runner.logger.handlers

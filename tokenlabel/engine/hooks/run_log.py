@@ -1,4 +1,4 @@
-"""What a run logs, gathered without making the device wait for the host."""
+"""Collects what a run logs without GPU synchronisation in every iteration."""
 
 import torch
 from mmengine.dist import get_world_size
@@ -10,9 +10,9 @@ from torch import Tensor
 
 @HOOKS.register_module()
 class DeferredRuntimeInfoHook(RuntimeInfoHook):
-    """MMEngine's RuntimeInfoHook, which reads losses from the device when they are logged and not in every step.
+    """MMEngine's RuntimeInfoHook that reads losses from the device only when they are logged.
 
-    The history is the same. The gradient norm that the OptimWrapper keeps is part of it, as `grad_norm`.
+    The history is the same. It includes the OptimWrapper's gradient norm as `grad_norm`.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -34,7 +34,7 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
             self._read(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Brings the log history that MMEngine has put into the checkpoint up to date."""
+        """Updates the log history that MMEngine has put into the checkpoint."""
         if getattr(self, '_unread', None):
             self._read(runner)
             checkpoint['message_hub'] = runner.message_hub.state_dict()
@@ -53,8 +53,8 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
 class ThroughputHook(Hook):
     """Logs `images_per_second`, over all processes, and `data_wait`, the share of the time spent waiting for data.
 
-    Both are means over the iterations since they were last logged, from the times that MMEngine's IterTimerHook takes;
-    validation does not count.
+    Both are means over the iterations since the last log line, from the times of MMEngine's IterTimerHook, without
+    validation.
     """
 
     priority = 55  # after IterTimerHook, before LoggerHook

@@ -1,4 +1,4 @@
-"""EMA of the weights, which follows the steps that were taken."""
+"""EMA weights that ignore skipped optimizer steps."""
 
 from collections import defaultdict
 from typing import Annotated
@@ -17,15 +17,15 @@ Momentum = Annotated[float, Range(0, 1, above=True, below=True)]
 
 @MODELS.register_module()
 class SteppedEMA(MomentumAnnealingEMA):
-    """MMEngine's MomentumAnnealingEMA in a few kernels, unmoved by a step that was skipped, without reading the device.
+    """MMEngine's MomentumAnnealingEMA in a few kernels; ignores skipped steps without GPU synchronisation.
 
-    `average += max(momentum, gamma / (gamma + steps)) * (weights - average)`, `steps` counting those that were taken.
+    `ema += max(momentum, gamma / (gamma + steps)) * (weights - ema)`, where `steps` counts the steps taken.
 
     Args:
-        model: what is averaged.
+        model: model to average.
         momentum: weight of the newest weights after the warm-up, in (0, 1).
         gamma: length of the warm-up, in steps; above 0.
-        update_buffers: average the floating-point buffers, too, instead of copying them.
+        update_buffers: average floating-point buffers instead of copying them.
     """
 
     @checked
@@ -37,19 +37,19 @@ class SteppedEMA(MomentumAnnealingEMA):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module, stepped: Tensor | bool = True) -> None:
-        """Moves towards the weights of `model` where `stepped`, a bool scalar, is true."""
+        """Moves the EMA weights towards `model` if `stepped`, a bool scalar, is true."""
         stepped = torch.as_tensor(stepped, device=self.steps.device)
         weight = (self.gamma / (self.gamma + self.steps.double())).clamp(min=self.momentum) * stepped
         averaged = list(zip(self.module.parameters(), model.parameters(), strict=True))
         copied = []
         for pair in zip(self.module.buffers(), model.buffers(), strict=True):
             (averaged if self.update_buffers and pair[0].is_floating_point() else copied).append(pair)
-        alike = defaultdict(list)  # one call takes tensors of one dtype
+        by_dtype = defaultdict(list)  # one call takes tensors of one dtype
         for pair in averaged:
-            alike[pair[0].dtype].append(pair)
-        for dtype, pairs in alike.items():
+            by_dtype[pair[0].dtype].append(pair)
+        for dtype, pairs in by_dtype.items():
             averages, values = zip(*pairs, strict=True)
-            # not by _foreach_lerp_: with a weight on the device it takes one kernel for each tensor
+            # _foreach_lerp_ with a weight on the device launches one kernel per tensor
             moves = torch._foreach_sub(values, averages)
             torch._foreach_mul_(moves, weight.to(dtype))
             torch._foreach_add_(averages, moves)
@@ -60,11 +60,11 @@ class SteppedEMA(MomentumAnnealingEMA):
 
 @HOOKS.register_module()
 class SteppedEMAHook(EMAHook):
-    """MMEngine's EMAHook for `SteppedEMA`: the average moves once per step of the optimizer, unless that was skipped.
+    """MMEngine's EMAHook for `SteppedEMA`: updates the EMA weights once per optimizer step that was not skipped.
 
     Args:
-        momentum, gamma, update_buffers: of `SteppedEMA`.
-        begin_iter: until this iteration the average is a copy of the weights.
+        momentum, gamma, update_buffers: arguments of `SteppedEMA`.
+        begin_iter: until this iteration the EMA weights are a copy of the weights.
     """
 
     @checked
@@ -87,7 +87,7 @@ class SteppedEMAHook(EMAHook):
 
 
 def _stepped(optim_wrapper: object) -> Tensor | bool | None:
-    """Whether an iteration's step was taken; None where it ended without one. Other wrappers than ours skip none."""
+    """Whether an iteration's step was taken; None if the iteration only accumulated gradients."""
     if hasattr(optim_wrapper, 'stepped'):
         return optim_wrapper.stepped
     return True if getattr(optim_wrapper, 'should_update', lambda: True)() else None

@@ -10,39 +10,39 @@ from tokenlabel.errors import UserError
 
 
 def accumulation(recipe: int, processes: int, batch_size: int) -> int:
-    """Batches whose gradients make one step, so that processes x batch size x these are the recipe's global batch.
+    """Iterations to accumulate per step, so that processes x batch size x iterations is the recipe's global batch.
 
     Raises:
-        UserError: the recipe's batch is no multiple of what the processes read at once.
+        UserError: the recipe's global batch is not a multiple of processes x batch size.
     """
-    at_once = processes * batch_size
-    if recipe % at_once:
+    per_iteration = processes * batch_size
+    if recipe % per_iteration:
         fitting = [size for size in range(1, batch_size + 1) if recipe % (processes * size) == 0]
         hint = f'set train_dataloader.batch_size={fitting[-1]}' if fitting else 'start another number of processes'
         raise UserError(
             f'keep_global_batch cannot make the batch of {recipe} out of {processes} x {batch_size} images: {hint}, or '
             'let the learning rate follow the batch (keep_global_batch=False auto_scale_lr.enable=True).'
         )
-    return recipe // at_once
+    return recipe // per_iteration
 
 
 def kept_accumulation(config: dict, processes: int) -> int | None:
-    """What `accumulation` says for a config with `keep_global_batch=True`; None for one without.
+    """`accumulation` of a config with `keep_global_batch=True`; None otherwise.
 
-    The recipe's batch is `auto_scale_lr.base_batch_size`.
+    The recipe's global batch is `auto_scale_lr.base_batch_size`.
 
     Raises:
-        UserError: as `accumulation`; the config does not say its batch, or the length of training is not in epochs;
+        UserError: as `accumulation`; `base_batch_size` is not set; the length of training is not in epochs; or
             `optim_wrapper.accumulative_counts` is set as well.
     """
     if not config.get('keep_global_batch'):
         return None
     recipe = (config.get('auto_scale_lr') or {}).get('base_batch_size')
     if not recipe:
-        raise UserError("keep_global_batch wants to know the recipe's batch: set auto_scale_lr.base_batch_size.")
+        raise UserError("keep_global_batch needs the recipe's global batch: set auto_scale_lr.base_batch_size.")
     if not (config.get('train_cfg') or {}).get('max_epochs'):
         raise UserError(
-            'keep_global_batch changes how many images an iteration reads, so the length of training has to be in '
+            'keep_global_batch changes the images per iteration, so the length of training must be in '
             'epochs: set train_cfg.max_epochs, or keep_global_batch=False.'
         )
     if (config.get('optim_wrapper') or {}).get('accumulative_counts', 1) != 1:
@@ -51,18 +51,18 @@ def kept_accumulation(config: dict, processes: int) -> int | None:
 
 
 def iterations_per_step(config: dict, processes: int) -> int:
-    """Iterations whose gradients make a step, kept batch or not.
+    """Iterations per optimizer step, from `keep_global_batch` or `accumulative_counts`.
 
     Raises:
         UserError: as `kept_accumulation`.
     """
     wrapper = config.get('optim_wrapper')
-    own = wrapper.get('accumulative_counts', 1) if isinstance(wrapper, dict) else 1
-    return kept_accumulation(config, processes) or own
+    counts = wrapper.get('accumulative_counts', 1) if isinstance(wrapper, dict) else 1
+    return kept_accumulation(config, processes) or counts
 
 
 def checkpoints_between_steps(hooks: dict | None, counts: int) -> dict | None:
-    """Default hooks whose checkpoints fall between two steps of `counts` iterations, where no gradient is under way."""
+    """Default hooks with checkpoint intervals rounded up to whole steps of `counts` iterations."""
     hooks = copy.deepcopy(hooks)
     for hook in (hooks or {}).values():
         saves = isinstance(hook, dict | ConfigDict) and hook.get('type') == 'ResumableCheckpointHook'
@@ -72,7 +72,7 @@ def checkpoints_between_steps(hooks: dict | None, counts: int) -> dict | None:
 
 
 def validation_between_steps(loop: BaseLoop, counts: int) -> None:
-    """Moves the validations of an iteration-based loop to where a step of `counts` iterations ends."""
+    """Rounds the validation intervals of an iteration-based loop up to whole steps of `counts` iterations."""
     if isinstance(loop, IterBasedTrainLoop):
         loop.dynamic_intervals = [interval + -interval % counts for interval in loop.dynamic_intervals]
         loop.val_interval = loop.dynamic_intervals[0]

@@ -1,4 +1,4 @@
-"""Optimizer steps that leave everything as it was where the loss or a gradient is not finite."""
+"""Optimizer wrappers that skip steps with a non-finite loss or gradient."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,23 +9,23 @@ from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-FUSED = ('Adam', 'AdamW')  # optimizers of torch whose fused step can be called off on the device
+FUSED = ('Adam', 'AdamW')  # torch optimizers whose fused step can be skipped on the device
 
 
 class SkipsNonFiniteSteps:
-    """For an OptimWrapper: a step whose loss or gradient is NaN or infinite changes nothing.
+    """Mixin for an OptimWrapper: skips a step whose loss or gradient is NaN or infinite.
 
-    Parameters, optimizer state and the running statistics of batch normalisation stay what they were before the
-    forward pass. Adam and AdamW with `fused=True` decide on the device, and no step waits for the host; of other
-    optimizers the host reads one flag per step. Gradients are averaged before they are looked at, so all processes
-    decide alike. Gradient norms, too, stay on the device, clipping or not.
+    A skipped step leaves parameters, optimizer state and BatchNorm running statistics as before the forward pass.
+    Adam and AdamW with `fused=True` decide on the device without GPU synchronisation; other optimizers read one flag
+    per step. The check follows the all-reduce of gradients, so all ranks decide alike. Gradient norms stay on the
+    device, with or without clipping.
 
     Attributes:
-        stepped: bool scalar on the device, whether the last iteration changed the parameters; None where it only
+        stepped: bool scalar on the device, whether the last iteration changed the parameters; None if it only
             accumulated gradients.
-        at_fault: as `stepped`, whether the loss or a gradient was not finite. A loss scaler above 1 that meets an
-            overflow is looking for its scale: such a step is skipped and no fault.
-        grad_norm: of the last step before clipping, a float scalar on the device; None as above.
+        at_fault: bool scalar on the device, whether the loss or a gradient was not finite; None as above. An overflow
+            at a loss scale above 1 is part of the scale search: the step is skipped but not at fault.
+        grad_norm: gradient norm of the last step before clipping, float scalar on the device; None as above.
     """
 
     stepped: Tensor | None = None
@@ -35,7 +35,7 @@ class SkipsNonFiniteSteps:
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Remembers the running statistics before the first forward pass of a step."""
+        """Saves the running statistics before the first forward pass of a step."""
         if self._before is None:
             self._before = [(buffer, buffer.clone()) for buffer in _running_statistics(model)]
         with super().optim_context(model):
@@ -43,18 +43,18 @@ class SkipsNonFiniteSteps:
 
     def update_params(self, loss: Tensor, step_kwargs: dict | None = None, zero_kwargs: dict | None = None) -> None:
         self.stepped = self.at_fault = self.grad_norm = None
-        # 1 where the loss is finite and else NaN, which reaches every gradient, in all processes
+        # the factor is 1 if the loss is finite, else NaN, which reaches every gradient on all ranks
         super().update_params(loss * (loss.detach() * 0 + 1), step_kwargs, zero_kwargs)
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """As MMEngine; the state is laid out in memory as the parameters are, which fused steps take for granted."""
+        """As MMEngine, but in the memory layout of the parameters, which fused steps require."""
         super().load_state_dict(state_dict)
         for parameter, state in self.optimizer.state.items():
             for name, value in state.items():
                 if isinstance(value, Tensor) and value.shape == parameter.shape:
                     state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
-    @torch.compiler.disable  # torch.compile does not take the parameter groups that MMEngine makes
+    @torch.compiler.disable  # torch.compile does not support MMEngine's parameter groups
     def step(self, **kwargs) -> None:
         scaler = getattr(self, 'loss_scaler', None)
         scaled = scaler is not None and scaler.is_enabled()
@@ -73,7 +73,7 @@ class SkipsNonFiniteSteps:
             scaler.update(self._scale_update_param)
 
     def _clipped_norm(self) -> Tensor:
-        """Clips the gradients where the config says so; returns the norm that they had."""
+        """Clips the gradients if configured; returns their norm before clipping."""
         parameters = [p for group in self.optimizer.param_groups for p in group['params'] if p.grad is not None]
         if self.clip_grad_kwargs and self.clip_func is nn.utils.clip_grad_norm_:
             norm = self.clip_func(parameters, **self.clip_grad_kwargs).detach()
@@ -88,7 +88,7 @@ class SkipsNonFiniteSteps:
             if finite:
                 self.optimizer.step(**kwargs)
             return
-        # what torch's own GradScaler hands to fused optimizers
+        # the attributes that torch's GradScaler sets on fused optimizers
         self.optimizer.grad_scale, self.optimizer.found_inf = None, (~finite).float()
         try:
             self.optimizer.step(**kwargs)
@@ -98,15 +98,15 @@ class SkipsNonFiniteSteps:
 
 @OPTIM_WRAPPERS.register_module()
 class SkippingOptimWrapper(SkipsNonFiniteSteps, OptimWrapper):
-    """MMEngine's OptimWrapper; steps that are not finite are skipped."""
+    """MMEngine's OptimWrapper that skips non-finite steps."""
 
 
 @OPTIM_WRAPPERS.register_module()
 class SkippingAmpOptimWrapper(SkipsNonFiniteSteps, AmpOptimWrapper):
-    """MMEngine's AmpOptimWrapper; steps that are not finite are skipped.
+    """MMEngine's AmpOptimWrapper that skips non-finite steps.
 
-    In bfloat16 the loss is not scaled unless `loss_scale` says so: its range is that of float32, and the scaler would
-    read the device in every step.
+    In bfloat16 the loss is not scaled by default: bfloat16 has the range of float32, and the scaler would synchronise
+    with the GPU in every step.
     """
 
     def __init__(self, loss_scale: str | float | dict | None = None, dtype: str | torch.dtype | None = None, **kwargs):
@@ -116,10 +116,10 @@ class SkippingAmpOptimWrapper(SkipsNonFiniteSteps, AmpOptimWrapper):
 
 
 def is_fused(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether a step of this optimizer can be called off on the device.
+    """Whether a step of this optimizer can be skipped on the device.
 
-    Not so SGD: where its very first fused step is called off, its momentum starts from memory that was never written.
-    Nor an optimizer whose loaded state says of its groups that they take no fused steps.
+    SGD cannot: if its first fused step is skipped, its momentum buffer stays uninitialised. Nor can an optimizer whose
+    loaded state turns fused steps off for a group.
     """
     return type(optimizer).__name__ in FUSED and all(group.get('fused') for group in optimizer.param_groups)
 

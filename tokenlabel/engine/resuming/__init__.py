@@ -1,1 +1,1 @@
-"""A run that was ended anywhere, by anyone, continues as if it had not been."""
+"""Resuming: an interrupted run continues exactly as an uninterrupted one."""

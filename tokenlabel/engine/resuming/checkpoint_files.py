@@ -1,4 +1,4 @@
-"""Which checkpoint of a run to resume from, and reading it without executing what is in it."""
+"""Finds the checkpoint of a run to resume from and reads it without executing code from it."""
 
 import os
 import re
@@ -20,9 +20,9 @@ LAST_CHECKPOINT = 'last_checkpoint'  # the file of a work dir that names its new
 
 @CheckpointLoader.register_scheme(prefixes='', force=True)
 def load_from_local(filename: str, map_location=None) -> dict:
-    """What MMEngine reads checkpoint files with: `read_checkpoint`, with the log history that resuming needs.
+    """MMEngine's loader of checkpoint files: `read_checkpoint` plus the log history that resuming needs.
 
-    Weights that are a file's own entries come back under `state_dict`, where hooks look for them.
+    A bare state dict is returned under `state_dict`, where hooks look for it.
 
     Raises:
         UserError: as `read_checkpoint`, or weights are NaN or infinite.
@@ -36,17 +36,17 @@ def load_from_local(filename: str, map_location=None) -> dict:
 
 
 def newest_checkpoint(work_dir: str | Path, folder: str | Path | None = None) -> Path | None:
-    """The checkpoint that a run in `work_dir` resumes from; None where there is none.
+    """The checkpoint that a run in `work_dir` resumes from; None if there is none.
 
-    It is the one that `last_checkpoint` names, or, where that cannot be read, the last written of those that can;
-    each that is passed over is logged. The first process looks and all processes get its answer.
+    This is the one that `last_checkpoint` names or, if it cannot be read, the newest readable one. Unreadable
+    checkpoints are logged. Rank 0 searches and broadcasts the result.
 
     Args:
-        work_dir: of the run.
-        folder: its checkpoints; None is the work dir.
+        work_dir: work dir of the run.
+        folder: folder of the checkpoints; None for the work dir.
 
     Raises:
-        UserError: there are checkpoints, or there were, and none of them can be read.
+        UserError: checkpoints exist, or `last_checkpoint` names one, but none can be read.
     """
     found = [_look(Path(work_dir), Path(folder or work_dir)) if is_main_process() else None]
     broadcast_object_list(found)
@@ -54,15 +54,15 @@ def newest_checkpoint(work_dir: str | Path, folder: str | Path | None = None) ->
     if faults and path is None:
         raise UserError(faults[0])
     for fault in faults:
-        MMLogger.get_current_instance().warning(f'Passed over: {fault.removesuffix(".")}.')
+        MMLogger.get_current_instance().warning(f'Skipped: {fault.removesuffix(".")}.')
     return path
 
 
 def last_checkpoint(work_dir: str | Path) -> Path | None:
-    """The checkpoint in `work_dir` that was written last, as `newest_checkpoint` but unread; None where there is none.
+    """The newest checkpoint in `work_dir`, as `newest_checkpoint` but without reading it; None if there is none.
 
     Raises:
-        UserError: `last_checkpoint` is no name of one, and there are no others.
+        UserError: `last_checkpoint` names no checkpoint, and there are no others.
     """
     files, fault = _newest_first(Path(work_dir), Path(work_dir))
     if fault and not files:
@@ -71,7 +71,7 @@ def last_checkpoint(work_dir: str | Path) -> Path | None:
 
 
 def _look(work_dir: Path, folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint that can be read, and what is wrong with newer ones."""
+    """The newest readable checkpoint, and error messages for newer ones."""
     files, fault = _newest_first(work_dir, folder)
     faults = []
     for path in files:
@@ -85,10 +85,10 @@ def _look(work_dir: Path, folder: Path) -> tuple[Path | None, list[str]]:
 
 
 def _newest_first(work_dir: Path, folder: Path) -> tuple[list[Path], str | None]:
-    """The checkpoint that `last_checkpoint` names, then the others, last written first; and what is wrong with it.
+    """The checkpoint that `last_checkpoint` names, then the others, newest first; and what is wrong with the pointer.
 
-    Of what it says only the file's name counts: the folder may have been copied or moved since. Checkpoints of the
-    best weights are none of the others: they hold no optimizer.
+    Only the file name in `last_checkpoint` is used, as the folder may have been moved. Best checkpoints are left out,
+    as they hold no optimizer state.
     """
     names = folder.iterdir() if folder.is_dir() else ()
     files = [path for path in names if re.fullmatch(r'(iter|epoch)_\d+\.pth', path.name) and path.is_file()]
@@ -102,8 +102,8 @@ def _newest_first(work_dir: Path, folder: Path) -> tuple[list[Path], str | None]
         named = folder / PurePath(text).name
         if text and os.path.isfile(named):
             return [named, *(path for path in files if path != named)], None
-        says = f'names {text[:100]!r}, and there is no such checkpoint in {folder}' if text else 'is empty'
-        fault = f'{pointer} {says}: remove it, or name a checkpoint.'
+        problem = f'names {text[:100]!r}, and there is no such checkpoint in {folder}' if text else 'is empty'
+        fault = f'{pointer} {problem}: remove it, or name a checkpoint.'
     return files, fault
 
 
@@ -111,7 +111,7 @@ SCALARS = tuple(np.dtype(kind) for kind in (np.float64, np.float32, np.int64, np
 
 
 def log_history_globals() -> list:
-    """What MMEngine's log history refers to when pickled: its class, that class's own methods, and NumPy numbers."""
+    """Globals in a pickle of MMEngine's log history: its class, the methods of that class, and NumPy scalars."""
     scalar = np.float64(0).__reduce__()[0]
     functions = [('_reconstruct', empty_array), ('scalar', scalar)]
     named = [(x, f'numpy.{core}.multiarray.{name}') for core in ('core', '_core') for name, x in functions]
@@ -120,27 +120,27 @@ def log_history_globals() -> list:
 
 
 def scalar_type(name: str, *options) -> np.dtype:
-    """`np.dtype` for the numbers of a log history and nothing else.
+    """`np.dtype` restricted to the scalar types of a log history.
 
     Raises:
-        UserError: another type was asked for.
+        UserError: another type is requested.
     """
     kind = next((kind for kind in SCALARS if name in (kind.str, kind.str[1:])), None)
     if kind is None:
         raise UserError(f'it asks for the NumPy type {name!r:.60}')
-    return np.dtype(kind.str, copy=True)  # which unpickling then sets the byte order of
+    return np.dtype(kind.str, copy=True)  # a copy, as unpickling sets its byte order
 
 
 def empty_array(*_) -> np.ndarray:
-    """What NumPy fills in a second step: its shape comes with the values then, and is no larger than they are."""
+    """An empty array that unpickling fills later; its shape then comes with the values."""
     return np.empty(0, np.uint8)
 
 
 def history_method(owner: type, name: str):
-    """`getattr` for the statistics of a log history and nothing else.
+    """`getattr` restricted to the public methods of a log history.
 
     Raises:
-        UserError: anything else was asked for.
+        UserError: anything else is requested.
     """
     if owner is not HistoryBuffer or name.startswith('_'):
         raise UserError(f'it asks for {name} of {owner}')

@@ -1,4 +1,4 @@
-"""Checkpoints that a run can resume from exactly, however it ended."""
+"""Writes checkpoints from which a run resumes exactly, however it ended."""
 
 import math
 import re
@@ -21,19 +21,19 @@ from tokenlabel.files.writing import write_atomically
 
 @HOOKS.register_module()
 class ResumableCheckpointHook(CheckpointHook):
-    """MMEngine's CheckpointHook, with the random states of every process in the checkpoint.
+    """MMEngine's CheckpointHook that also stores the random states of every rank.
 
     An old checkpoint is removed once the new one is on disk.
-    Checkpoints and `last_checkpoint` name files of their own folder, without it, so that a copied folder stands for
-    itself. Only files that this run wrote, or a run in the same folder that it resumes, are removed, and never folders:
-    of a checkpoint from elsewhere the run neither knows the best score nor the checkpoints to be removed.
+    Checkpoints and `last_checkpoint` store file names without their folder, so that a work dir can be moved. The hook
+    only removes files that this run wrote, or the run in the same folder that it resumes. If the run resumes from a
+    checkpoint of another folder, it does not take over its best score or its checkpoints to remove.
     """
 
     def before_train(self, runner: Runner) -> None:
         info = runner.message_hub.runtime_info
         kept = info.pop('keep_ckpt_ids', [])
         best = {name: info.pop(name) for name in list(info) if name.startswith(('best_ckpt', 'best_score'))}
-        super().before_train(runner)  # which removes what these say
+        super().before_train(runner)  # would remove the files that these entries name
         source = getattr(runner, 'resumed_from', None)
         if source is None or Path(source).resolve().parent != Path(self.out_dir).resolve():
             return
@@ -47,18 +47,18 @@ class ResumableCheckpointHook(CheckpointHook):
                 self._note_best(runner, suffix, score, name)
 
     def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
-        """As MMEngine; a score that is no number, as of classes that do not occur, is not the best and hides none."""
+        """As MMEngine, but a NaN score, as of classes that do not occur, never counts as the best."""
         info = runner.message_hub.runtime_info
         for name in [name for name, best in info.items() if name.startswith('best_score') and _is_nan(best)]:
             info.pop(name)
         scores = {name: None if _is_nan(value) else value for name, value in metrics.items()}
         unscored = [name for name in getattr(self, 'key_indicators', ()) if name in scores and scores[name] is None]
         if unscored:
-            runner.logger.warning(f'{", ".join(unscored)} is no number: these weights are not taken for the best.')
+            runner.logger.warning(f'{", ".join(unscored)} is NaN: these weights do not count as the best.')
         super().after_val_epoch(runner, scores)
 
     def save(self, runner: Runner) -> Path:
-        """Saves the iteration that just ended, unless it has been; returns the file."""
+        """Saves the iteration that just ended, unless it is already saved; returns the file."""
         path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(runner.iter + 1))
         if self.last_ckpt != path:
             self._save_checkpoint(runner)
@@ -68,7 +68,7 @@ class ResumableCheckpointHook(CheckpointHook):
         hub = runner.message_hub
         kept = list(hub.runtime_info.get('keep_ckpt_ids', ()))
         kept += [step] * (step not in kept)
-        # With the one that is about to go: a run that is killed before it has gone removes it when it resumes.
+        # includes the checkpoint to be removed next: if the run is killed before, it removes it after resuming
         hub.update_info('keep_ckpt_ids', kept)
         name = self.filename_tmpl.format(step)
         hub.update_info('last_ckpt', name)
@@ -90,10 +90,10 @@ class ResumableCheckpointHook(CheckpointHook):
         self._remove_oldest(runner, kept)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        """As MMEngine; the former best is removed once the new one is on disk.
+        """As MMEngine, but removes the former best checkpoint only once the new one is on disk.
 
         Raises:
-            UserError: validation does not measure what `save_best` names.
+            UserError: validation does not compute the metric in `save_best`.
         """
         if not self.save_best:
             return
@@ -105,7 +105,7 @@ class ResumableCheckpointHook(CheckpointHook):
         for (metric, suffix), rule in zip(self._suffixes(), self.rules, strict=True):
             if metric not in metrics:
                 raise UserError(
-                    f'The checkpoint hook saves the best {metric}, which validation does not measure: set '
+                    f'The checkpoint hook saves the best {metric}, which validation does not compute: set '
                     f'default_hooks.checkpoint.save_best to one of {", ".join(metrics)}.'
                 )
             score, best = metrics[metric], info.get(f'best_score{suffix}', self.init_value_map[rule])
@@ -128,11 +128,11 @@ class ResumableCheckpointHook(CheckpointHook):
             if former not in (None, name):
                 self._remove(runner, former)
             runner.logger.info(f'The best checkpoint with {score:0.4f} {metric} at {step} {unit} is saved to {name}.')
-        if improved and self.last_ckpt is not None:  # with the best score in it
+        if improved and self.last_ckpt is not None:  # saved again with the new best score
             self._save_checkpoint_with_step(runner, step, meta)
 
     def _suffixes(self) -> list[tuple[str, str]]:
-        """The metrics whose best is saved, and what the notes about each end with."""
+        """The metrics whose best checkpoint is saved, and the suffix of their keys in `runtime_info`."""
         return [(metric, '' if len(self.key_indicators) == 1 else f'_{metric}') for metric in self.key_indicators]
 
     def _note_best(self, runner: Runner, suffix: str, score: float, name: str) -> None:
@@ -145,7 +145,7 @@ class ResumableCheckpointHook(CheckpointHook):
             self.best_ckpt_path = path
 
     def _names_best(self, metric: str, name: str) -> bool:
-        """Whether a file is named as this hook names a best checkpoint of the metric."""
+        """Whether a file name is that of a best checkpoint of the metric."""
         start = '.+' if metric == 'auto' else re.escape(metric.replace('/', '_'))
         end = re.escape(self.filename_tmpl.replace('/', '_')).replace(r'\{\}', r'\d+')
         return re.fullmatch(f'best_{start}_{end}', name) is not None
@@ -163,7 +163,7 @@ class ResumableCheckpointHook(CheckpointHook):
 
 
 def checkpoint_folder(runner: Runner) -> Path:
-    """Where a run that has not begun yet keeps its checkpoints: in the work dir, or where the hook's `out_dir` says."""
+    """The checkpoint folder of a run that has not started: the work dir, or the hook's `out_dir`."""
     work_dir = Path(runner.work_dir)
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook) and hook.out_dir not in (None, runner.work_dir):
@@ -173,10 +173,10 @@ def checkpoint_folder(runner: Runner) -> Path:
 
 @contextmanager
 def failing_together() -> Iterator[None]:
-    """Raises the first UserError of any process in every process.
+    """Raises a UserError of any rank on every rank.
 
     Raises:
-        UserError: as said.
+        UserError: the block raised one on some rank; the lowest such rank gives the message.
     """
     fault = None
     try:
@@ -193,13 +193,13 @@ def _is_nan(score: object) -> bool:
 
 @HOOKS.register_module()
 class FinalValidationHook(Hook):
-    """A resumed run first validates what its checkpoint was to be validated with.
+    """Makes up for a validation that the interrupted run did not finish.
 
-    A checkpoint is written before the validation of its iteration. A run that ended in between has neither that
-    validation's metrics nor its best checkpoint.
+    A checkpoint is written before the validation of its iteration. A run that ended in between has neither the metrics
+    nor the best checkpoint of that validation.
     """
 
-    priority = 'HIGHEST'  # the note is in the checkpoint that the validation may cause
+    priority = 'HIGHEST'  # so that the checkpoint after the validation records it
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         runner.message_hub.update_info('iter_validated', runner.iter)
@@ -212,5 +212,5 @@ class FinalValidationHook(Hook):
             return
         is_due = iteration % loop.val_interval == 0 or iteration == loop.max_iters
         if iteration > 0 and iteration >= loop.val_begin and is_due:
-            runner.logger.info(f'Iteration {iteration} was not validated before the run ended: it is now.')
+            runner.logger.info(f'Iteration {iteration} was not validated before the run ended: validating it now.')
             runner.val_loop.run()

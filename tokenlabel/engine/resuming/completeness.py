@@ -1,6 +1,6 @@
-"""Whether a checkpoint holds all that a run resumes from, in the shapes that this run has.
+"""Checks that a checkpoint holds all state needed to resume, in the shapes of this run.
 
-Optimizers do not ask: a fused step with a state of another shape reads and writes memory that is not its own.
+Optimizers do not check: a fused step on state of another shape reads and writes out of bounds.
 """
 
 import inspect
@@ -32,13 +32,13 @@ WEIGHTS_ONLY = (
 )
 ANOTHER_RUN = 'resume with the config that it was trained with, or start from its weights instead of resuming'
 DAMAGED = 'resume from another checkpoint of the run'
-SIZES = (2, 3, 5, 7, 11)  # of a parameter to try an optimizer on, no two alike
+SIZES = (2, 3, 5, 7, 11)  # shape of the parameter on which an optimizer is tried, all sides different
 LONGEST = 10_000_000  # iterations; ImageNet in batches of 64 for 500 epochs
 
 
 @HOOKS.register_module()
 class RefuseIncomplete(Hook):
-    """Checks what a run resumes from before anything of it reaches the run."""
+    """Checks a checkpoint before the run loads any of its state."""
 
     priority = 'HIGHEST'  # before EMAHook, which exchanges weights
 
@@ -48,17 +48,17 @@ class RefuseIncomplete(Hook):
 
 
 def check_complete(checkpoint: Mapping, runner: Runner) -> None:
-    """Refuses a checkpoint that a run cannot resume from as if it had not been interrupted.
+    """Refuses a checkpoint that a run cannot resume from exactly.
 
-    What it says of schedules and options is compared with the config where these are resumed.
+    Schedules and options are compared with the config if they are resumed.
 
     Args:
-        checkpoint: contents of the file, see `load_from_local`; the histories of its log are made anew.
-        runner: with model, optimizers and schedules as the config wants them.
+        checkpoint: contents of the file, see `load_from_local`; its log histories are rebuilt.
+        runner: a runner with model, optimizers and schedules built from the config.
 
     Raises:
-        UserError: there is no optimizer, schedule, iteration, log or EMA weights that the run has; or these are of
-            another shape, type or number; or random states cannot be put back.
+        UserError: optimizer, schedules, iteration, log or EMA weights are missing or have another shape, type or
+            number; or the random states are invalid.
     """
     source = runner._load_from or 'The checkpoint'
 
@@ -79,7 +79,7 @@ def check_complete(checkpoint: Mapping, runner: Runner) -> None:
     _check_optimizers(checkpoint['optimizer'], runner, refuse)
     _check_schedulers(checkpoint.get('param_schedulers'), runner.param_schedulers, written, refuse)
     _check_random_states(meta.get('random_states'), refuse)
-    _check_average(checkpoint, runner, refuse)
+    _check_ema(checkpoint, runner, refuse)
 
 
 Refuse = Callable[..., NoReturn]
@@ -88,14 +88,14 @@ Refuse = Callable[..., NoReturn]
 def _check_progress(meta: Mapping, refuse: Refuse) -> None:
     for key in ('iter', 'epoch'):
         if type(meta[key]) is not int or not 0 <= meta[key] < LONGEST:
-            refuse(f'was written after {key} {shown(meta[key])}, which is no number of steps that a run takes')
+            refuse(f'was written after {key} {shown(meta[key])}, which is not a valid number')
     seed = meta.get('seed')
     if seed is not None and (type(seed) is not int or not 0 <= seed < 2**32):
-        refuse(f'was written with seed {shown(seed)}, which is none')
+        refuse(f'was written with seed {shown(seed)}, which is not a valid seed')
 
 
 def _check_log(hub: object, refuse: Refuse) -> None:
-    """MMEngine's MessageHub. Its histories are made anew, as they are objects with methods of their own."""
+    """Checks MMEngine's MessageHub and rebuilds its histories from their numbers."""
     parts = ('log_scalars', 'runtime_info', 'resumed_keys')
     if not isinstance(hub, Mapping) or not all(isinstance(hub.get(part), Mapping) for part in parts):
         refuse(f'holds no log of a run (message_hub with {", ".join(parts)})')
@@ -108,7 +108,7 @@ def _check_log(hub: object, refuse: Refuse) -> None:
                 raise ValueError
             hub['log_scalars'][name] = HistoryBuffer(values, counts, max(1, int(history.max_length)))
         except (AttributeError, TypeError, ValueError, OverflowError, AssertionError):
-            refuse(f'holds a history of {name} that is none (message_hub)')
+            refuse(f'holds an invalid history of {name} (message_hub)')
     for name, value in hub['runtime_info'].items():
         if name.startswith('best_score') and not isinstance(value, Real):
             refuse(f'holds a {name} that is no number (message_hub)')
@@ -133,7 +133,7 @@ def _check_optimizers(stored: object, runner: Runner, refuse: Refuse) -> None:
 def _check_optimizer(
     stored: object, wrapper: OptimWrapper, names: Mapping[int, str], unused: bool, what: str, refuse: Refuse
 ) -> None:
-    """Groups and states of one optimizer, parameter by parameter as it will be loaded."""
+    """Checks groups and state of one optimizer, parameter by parameter."""
     if not isinstance(stored, Mapping) or not isinstance(stored.get('state'), Mapping):
         refuse(f'holds no state of the {what}')
     groups, own = stored.get('param_groups'), wrapper.optimizer.param_groups
@@ -173,9 +173,9 @@ def _check_optimizer(
 
 
 def state_of_one(optimizer: Optimizer, ndim: int) -> dict[str, object] | None:
-    """What an optimizer with these options keeps for a parameter of shape `SIZES[:ndim]` that took a step.
+    """State that an optimizer with these options keeps for a parameter of shape `SIZES[:ndim]` after one step.
 
-    None for one that takes no step without more.
+    None for an optimizer that cannot take a plain step.
     """
     device = next(parameter.device for group in optimizer.param_groups for parameter in group['params'])
     parameter = nn.Parameter(torch.ones(SIZES[:ndim], device=device))
@@ -184,7 +184,7 @@ def state_of_one(optimizer: Optimizer, ndim: int) -> dict[str, object] | None:
     try:
         twin = type(optimizer)([parameter], **{key: x for key, x in optimizer.defaults.items() if key in known})
         twin.step()
-    except Exception:  # an optimizer of anybody's
+    except Exception:  # a user's optimizer may raise anything
         return None
     return dict(twin.state[parameter])
 
@@ -207,14 +207,14 @@ def _check_state(
             refuse(f'holds a number as {key} of the {what}')
         if not isinstance(value, Tensor):
             continue
-        # of tensors of other shapes only the optimizer knows the form
+        # the shape of other state tensors is known to the optimizer alone
         if isinstance(model, Tensor) and model.shape in ((), SIZES[: parameter.ndim]):
             right = _form(model) if model.ndim == 0 else _form(parameter)
             if _form(value) != right:
                 refuse(f'holds {key} of the {what} as {_form(value)} instead of {right}', ANOTHER_RUN)
         if not is_finite(value) or (value.ndim == 0 and value < 0):
-            refuse(f'holds {key} of the {what} with values that cannot be')
-        # by itself: what shares memory in the file is stepped on its own
+            refuse(f'holds {key} of the {what} with invalid values')
+        # cloned, as scalars may share memory in the file but are updated separately
         state[key] = value.detach().clone() if value.ndim == 0 else value.detach()
 
 
@@ -223,19 +223,19 @@ def _form(tensor: Tensor) -> str:
 
 
 def _check_options(stored: object, own: Mapping, what: str, refuse: Refuse) -> None:
-    """Learning rate and the like, as far as this run has them: their types, as values are the config's affair."""
+    """Checks the types of options such as the learning rate; their values come from the config."""
     if not isinstance(stored, Mapping) or any(not isinstance(key, str) for key in stored):
         refuse(f'holds no options of {what}')
     if 'lr' in own and 'lr' not in stored:
         refuse(f'holds no lr of {what}')
     for key in own.keys() - {'params'}:
-        # those that a later torch has added are the run's own
+        # options that a later torch version has added keep the run's value
         if not _is_alike(stored.setdefault(key, own[key]), own[key]):
             refuse(f'holds {shown(stored[key])} as {key} of {what}')
 
 
 def _is_alike(stored: object, own: object) -> bool:
-    """Whether a stored option can stand where this one does."""
+    """Whether a stored option has the type and length of this run's option."""
     if own is None or isinstance(own, bool):
         return stored is None or isinstance(stored, bool)
     if isinstance(own, Real):
@@ -249,14 +249,14 @@ def _is_alike(stored: object, own: object) -> bool:
 
 
 def _check_scaler(scaler: object, refuse: Refuse) -> None:
-    """Of mixed precision; `{}` is one that is switched off."""
+    """Checks the loss scaler of mixed precision; `{}` is a disabled one."""
     right = isinstance(scaler, Mapping) and all(is_number(value) and value >= 0 for value in scaler.values())
     if not right or scaler.get('scale', 1) == 0:
-        refuse('holds a loss scaler with values that cannot be (optimizer.loss_scaler)')
+        refuse('holds a loss scaler with invalid values (optimizer.loss_scaler)')
 
 
 def _check_schedulers(stored: object, own: list | dict, written: object, refuse: Refuse) -> None:
-    """As many as the config had that the checkpoint was written with; this run may have others."""
+    """Checks that the schedules of the checkpoint's own config are all stored; this run may have others."""
     if not own or (stored is None and not written):
         return
     if isinstance(own, dict):
@@ -279,18 +279,18 @@ def _check_schedulers(stored: object, own: list | dict, written: object, refuse:
 
 
 def _are_numbers(stored: object, own: object) -> bool:
-    """Whether it is one number, infinite ones included, or a list of as many as there are groups."""
+    """Whether `stored` is a number, infinite or not, or a list of numbers as long as `own`."""
     if isinstance(own, list):
         return isinstance(stored, list) and len(stored) == len(own) and all(_are_numbers(x, 0) for x in stored)
     return isinstance(stored, Real) and not isinstance(stored, bool)
 
 
 def _check_random_states(states: object, refuse: Refuse) -> None:
-    """Tries them on generators of their own. Without any a run resumes, and says so."""
+    """Tries the states on separate generators. A run also resumes without any, with a warning."""
     if states is None:
         return
     if not isinstance(states, list) or not states or not all(isinstance(state, Mapping) for state in states):
-        refuse('holds random states that are none (meta.random_states)')
+        refuse('holds invalid random states (meta.random_states)')
     for rank, state in enumerate(states):
         try:
             random.Random().setstate(state['python'])
@@ -299,8 +299,8 @@ def _check_random_states(states: object, refuse: Refuse) -> None:
             torch.Generator().set_state(state['torch'].cpu())
             if 'cuda' in state:
                 _check_cuda_state(state['cuda'])
-        except Exception:  # of any kind, as the states can be of any
-            refuse(f'holds random states of process {rank} that cannot be put back (meta.random_states)')
+        except Exception:  # the stored states may be any object
+            refuse(f'holds invalid random states of process {rank} (meta.random_states)')
 
 
 def _check_cuda_state(state: Tensor) -> None:
@@ -310,14 +310,14 @@ def _check_cuda_state(state: Tensor) -> None:
         torch.Generator('cuda').set_state(state.cpu())
 
 
-def _check_average(checkpoint: Mapping, runner: Runner, refuse: Refuse) -> None:
-    """MMEngine's checkpoints hold the EMA weights under `state_dict` where they have `ema_state_dict`."""
-    averages, averaged = any(isinstance(hook, EMAHook) for hook in runner.hooks), 'ema_state_dict' in checkpoint
-    if averages and not averaged:
+def _check_ema(checkpoint: Mapping, runner: Runner, refuse: Refuse) -> None:
+    """In MMEngine's checkpoints with `ema_state_dict`, `state_dict` holds the EMA weights."""
+    has_hook, is_stored = any(isinstance(hook, EMAHook) for hook in runner.hooks), 'ema_state_dict' in checkpoint
+    if has_hook and not is_stored:
         refuse('holds no EMA weights and the config has an EMAHook', ANOTHER_RUN)
-    if averaged and not averages:
+    if is_stored and not has_hook:
         refuse('holds EMA weights and the config has no EMAHook', ANOTHER_RUN)
-    if not averages:
+    if not has_hook:
         return
     weights, average = checkpoint['state_dict'], checkpoint['ema_state_dict']
     of_average = {name.removeprefix('module.'): x for name, x in average.items() if name.startswith('module.')}

@@ -1,4 +1,4 @@
-"""What a run is configured with, against what its checkpoint was written with: logged once, by name."""
+"""Compares the config of a run with the one its checkpoint was written with, and logs the differences."""
 
 import ast
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 
 from tokenlabel.engine.config.run_config import KNOWN_KEYS
 
-# Where a run writes, what it shows and how fast its data comes change nothing of what it learns.
+# Settings that do not affect what a run learns: output places, logs, evaluation, loading speed.
 IMMATERIAL = {
     'custom_imports',
     'default_hooks.logger',
@@ -37,12 +37,12 @@ IMMATERIAL = {
     ),
 }
 ABSENT = 'nothing'
-NUM_NAMED = 20  # differences that are named; of more the number is said
-LONGEST = 60  # characters of a setting that are shown
+NUM_NAMED = 20  # differences listed; the rest are counted
+LONGEST = 60  # characters shown of a setting
 
 
 def facts_of(runner: Runner) -> dict:
-    """What a checkpoint keeps of its run beside the config, as numbers and names."""
+    """Facts about a run that a checkpoint stores beside the config: number of images and class names."""
     facts = {'images': len(runner.train_dataloader.dataset)}
     if classes := _class_names(runner):
         facts['classes'] = classes
@@ -50,13 +50,13 @@ def facts_of(runner: Runner) -> dict:
 
 
 def differences(runner: Runner, checkpoint: dict, rate: float | None, stored_rate: float | None) -> list[str]:
-    """Every difference between the run that wrote a checkpoint and the one that resumes from it, each a few words.
+    """The differences between the run that wrote a checkpoint and the run that resumes from it, a few words each.
 
     Args:
-        runner: about to resume; its loader and optimizer are built.
-        checkpoint: as read. What it says is compared as text and never executed.
-        rate: the configured learning rate that the schedules start from; None where it has none.
-        stored_rate: the same of the checkpoint.
+        runner: the resuming runner, with loader and optimizer built.
+        checkpoint: contents of the checkpoint; its config is compared as text and never executed.
+        rate: the configured learning rate before schedules; None if there is none.
+        stored_rate: the learning rate before schedules in the checkpoint; None if there is none.
     """
     meta = checkpoint['meta']
     found = _in_settings('', stored_settings(meta), _settings(runner.cfg.pretty_text)) if 'cfg' in meta else []
@@ -78,29 +78,29 @@ def differences(runner: Runner, checkpoint: dict, rate: float | None, stored_rat
     processes = meta.get('random_states')
     if isinstance(processes, list) and len(processes) != runner.world_size:
         found.append(
-            f'processes {len(processes)} -> {runner.world_size} (so it draws other random numbers, and its iterations '
-            'are of other images)'
+            f'processes {len(processes)} -> {runner.world_size} (so the random numbers and the images of an iteration '
+            'differ)'
         )
     return found
 
 
 def announce(runner: Runner, filename: str, found: list[str]) -> None:
-    """Says in one line what differs."""
+    """Logs the differences in one line."""
     if found:
         more = f'; and {len(found) - NUM_NAMED} more' if len(found) > NUM_NAMED else ''
         runner.logger.warning(
-            f'The config differs from the one that {filename} was written with, and is what counts: '
+            f'The config differs from the one that {filename} was written with, and the config applies: '
             f'{"; ".join(found[:NUM_NAMED])}{more}.'
         )
 
 
 def stored_settings(meta: Mapping) -> dict:
-    """The config that a checkpoint was written with, from its `meta`, as dicts, lists and constants; empty without."""
+    """The config in a checkpoint's `meta` as dicts, lists and constants; empty if there is none."""
     return _settings(meta.get('cfg'))
 
 
 def _settings(text: object) -> dict:
-    """The assignments of a config's text that a run reads, without executing it; empty where it is no such text."""
+    """The assignments in a config's text that a run reads, without executing it; empty if it cannot be parsed."""
     try:
         tree = ast.parse(text if isinstance(text, str) else '')
         return {
@@ -114,7 +114,7 @@ def _settings(text: object) -> dict:
 
 
 def _value(node: ast.AST) -> object:
-    """Dicts, lists and constants as such, and anything else as its text."""
+    """Evaluates dicts, lists and constants; returns anything else as source text."""
     if isinstance(node, ast.Dict):
         keys = (str(_value(key)) for key in node.keys)
         return dict(zip(keys, map(_value, node.values), strict=True))
@@ -160,7 +160,7 @@ def _has_parts(values: list) -> bool:
 
 
 def _entries_that_differ(before: list, now: list) -> Iterator[tuple[int, object, object]]:
-    """Number, old and new of what lies between the alike beginnings and ends of two lists, one of them often empty."""
+    """Index, old and new entry between the common beginning and the common end of two lists."""
     shorter = min(len(before), len(now))
     start = next((n for n in range(shorter) if before[n] != now[n]), shorter)
     ends = next((n for n in range(shorter - start) if before[-1 - n] != now[-1 - n]), shorter - start)
@@ -170,7 +170,7 @@ def _entries_that_differ(before: list, now: list) -> Iterator[tuple[int, object,
 
 
 def _change(name: str, before: object, now: object) -> str:
-    """What a setting was and is; of long ones the part that differs."""
+    """Old and new value of a setting; of long values only the part that differs."""
     texts = [value if value == ABSENT else repr(value) for value in (before, now)]
     same = next((n for n, pair in enumerate(zip(*texts, strict=False)) if len(set(pair)) > 1), min(map(len, texts)))
     start = same - 20 if max(map(len, texts)) > LONGEST and same > LONGEST // 2 else 0

@@ -1,4 +1,4 @@
-"""The optimizer's state of a checkpoint under the settings of the config."""
+"""Loads the optimizer state of a checkpoint and keeps the settings of the config."""
 
 import inspect
 
@@ -11,7 +11,7 @@ from torch import nn
 
 
 def wrappers_of(runner: Runner) -> dict[str | None, OptimWrapper]:
-    """The optimizers that a run has built, by name; None names the only one."""
+    """The optimizer wrappers of a run by name; the key is None if there is only one."""
     wrapper = runner.optim_wrapper
     if isinstance(wrapper, OptimWrapperDict):
         return dict(wrapper.items())
@@ -19,12 +19,12 @@ def wrappers_of(runner: Runner) -> dict[str | None, OptimWrapper]:
 
 
 def of_optimizer(stored: dict | list, name: str | None) -> dict | list:
-    """What a checkpoint holds of one of the optimizers that `wrappers_of` names."""
+    """The stored state of the optimizer with this name, see `wrappers_of`."""
     return stored if name is None else stored[name]
 
 
 def parameter_names(wrapper: OptimWrapper, model: nn.Module) -> list[str]:
-    """Names of the parameters in the order in which the optimizer numbers them."""
+    """Names of the parameters in the optimizer's order."""
     model = model.module if is_model_wrapper(model) else model
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     parameters = [parameter for group in wrapper.optimizer.param_groups for parameter in group['params']]
@@ -33,10 +33,10 @@ def parameter_names(wrapper: OptimWrapper, model: nn.Module) -> list[str]:
 
 @HOOKS.register_module()
 class OptimizerStateHook(Hook):
-    """Brings the optimizer's states of a checkpoint into the order in which this run numbers its parameters.
+    """Reorders the optimizer state of a checkpoint to this run's order of parameters.
 
-    Which follows from `optim_wrapper.paramwise_cfg` and its kin. States go by the names of their parameters; without
-    names, of an earlier version, their order stands.
+    The order depends on settings such as `optim_wrapper.paramwise_cfg`. States are matched by parameter name; the
+    order of checkpoints without names, from earlier versions, is kept.
     """
 
     priority = 'HIGHEST'
@@ -60,7 +60,7 @@ class OptimizerStateHook(Hook):
 
 
 def _names_states(order: object, stored: object) -> bool:
-    """Whether a checkpoint names each parameter of an optimizer once, as far as can be seen before it is checked."""
+    """Whether a checkpoint, not checked yet, names each parameter of an optimizer exactly once."""
     if not isinstance(order, list) or not all(isinstance(name, str) for name in order):
         return False
     if not isinstance(stored, dict) or not isinstance(stored.get('state'), dict):
@@ -78,11 +78,11 @@ def _sizes(groups: list[dict]) -> list[int]:
 
 
 def load_optimizer_state(wrapper: OptimWrapper, stored: dict) -> None:
-    """Loads moments, step counts and loss scale; learning rate, decay, betas and so on stay as they are configured.
+    """Loads moments, step counts and loss scale; learning rate, weight decay, betas and so on stay as configured.
 
     Args:
-        wrapper: as it was built from the config.
-        stored: the state dict of a wrapper, in the order of this one.
+        wrapper: optimizer wrapper built from the config.
+        stored: state dict of a wrapper with the same order of parameters.
     """
     own = wrapper.state_dict()
     own['state'] = stored['state']
@@ -96,7 +96,7 @@ def load_optimizer_state(wrapper: OptimWrapper, stored: dict) -> None:
 
 
 def _take_counters(wrapper: OptimWrapper, groups: list[dict], stored: list[dict]) -> None:
-    """Takes over what some optimizers count in their parameter groups: defaults that no argument of theirs sets."""
+    """Copies counters that some optimizers keep in their parameter groups: defaults that are no constructor argument."""
     arguments = inspect.signature(type(wrapper.optimizer).__init__).parameters
     defaults = wrapper.optimizer.defaults
     counters = [name for name, value in defaults.items() if name not in arguments and not isinstance(value, bool)]

@@ -1,4 +1,4 @@
-"""Ending a run at a signal: the step is finished, a checkpoint written, and the run can be resumed from it."""
+"""Stops a run at a signal, after finishing the step and writing a checkpoint to resume from."""
 
 import os
 import shutil
@@ -25,13 +25,13 @@ SAME_INTERRUPT = 0.5
 
 @HOOKS.register_module()
 class StopOnSignal(Hook):
-    """At Ctrl-C, SIGTERM, SIGHUP or SIGUSR1 training stops after a step, with a checkpoint.
+    """At Ctrl-C, SIGTERM, SIGHUP or SIGUSR1, training stops after an optimizer step and writes a checkpoint.
 
-    The exit status is 128 and the signal's number, and 0 after SIGUSR1; a second Ctrl-C ends the process at once. One
-    process is enough to be told: all stop after the same step, at most one later. They agree on the CPU while the next
-    step runs, so that no GPU is waited for. SIGUSR1 is what a Slurm job asks for before its time limit
-    (`--signal=USR1@120`): the first process then asks Slurm to run the job again. A signal that is ignored (`nohup`)
-    stays ignored. During validation the signal waits, and the run says so.
+    The exit status is 128 plus the signal's number, or 0 after SIGUSR1. A second Ctrl-C ends the process at once. A
+    signal to one rank is enough: all ranks stop after the same step, at most one step later. They agree over gloo on
+    the CPU while the next step runs, without GPU synchronisation. Slurm can send SIGUSR1 before a job's time limit
+    (`--signal=USR1@120`); rank 0 then requeues the job. A signal that is ignored (`nohup`) stays ignored. During
+    validation the stop is deferred, and a log line says so.
     """
 
     priority = 'LOWEST'  # after the hook that writes checkpoints
@@ -44,12 +44,12 @@ class StopOnSignal(Hook):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Meanwhile the signals are remembered. Only a main thread can listen."""
+        """Records signals during the block. Does nothing outside the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-        before = {number: signal.signal(number, self._remember) for number in heard}
+        handled = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self._remember) for number in handled}
         try:
             yield
         finally:
@@ -61,13 +61,13 @@ class StopOnSignal(Hook):
             self._group = torch.distributed.new_group(backend='gloo')
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
-        if not runner.optim_wrapper.should_update():  # gradients are under way, which no checkpoint holds
+        if not runner.optim_wrapper.should_update():  # a checkpoint does not hold accumulated gradients
             return
         if number := self._agreed():
             self._stop(runner, signal.Signals(number))
 
     def before_val(self, runner: Runner) -> None:
-        """Validation starts workers, which is done while nothing is under way; see `wait_for_idle_threads`."""
+        """Waits for the pending all-reduce before validation forks workers; see `wait_for_idle_threads`."""
         if self._asked is not None:
             self._asked[0].wait()
         self._says_that_it_waits = True
@@ -90,7 +90,7 @@ class StopOnSignal(Hook):
         self._received = number
 
     def _agreed(self) -> int:
-        """The signal that some process had received, in several processes by the end of the step before; 0 for none."""
+        """The signal that any rank has received, with several ranks by the end of the previous step; 0 for none."""
         if self._group is None:
             return self._received
         if answer := self._answer():
@@ -109,33 +109,32 @@ class StopOnSignal(Hook):
 
     def _stop(self, runner: Runner, received: signal.Signals) -> None:
         hooks = [hook for hook in runner.hooks if isinstance(hook, ResumableCheckpointHook) and not hook.by_epoch]
-        saved = 'nothing is saved without a CheckpointHook of iterations.'
+        saved = 'no checkpoint is saved without a CheckpointHook with by_epoch=False.'
         if hooks:
-            saved = f'{hooks[0].save(runner)} is saved, and --resume continues from it.'
+            saved = f'{hooks[0].save(runner)} is saved; resume from it with --resume.'
         runner.logger.warning(f'{received.name}: training stops after iteration {runner.iter + 1}; {saved}')
         if received == signal.SIGUSR1 and runner.rank == 0:
             requeue(runner)
         runner.visualizer.close()
-        # torchrun ends with the signal's status itself where it got it, and may start processes that end with another
-        # one than 0 anew
+        # torchrun exits with the signal's status itself, and may restart processes whose status is not 0
         by_torchrun = 'TORCHELASTIC_RUN_ID' in os.environ
         raise SystemExit(0 if by_torchrun or received == signal.SIGUSR1 else 128 + received)
 
 
 def requeue(runner: Runner) -> None:
-    """Asks Slurm to run this job again; outside of Slurm nothing happens."""
+    """Requeues this Slurm job; does nothing outside Slurm."""
     job = os.environ.get('SLURM_JOB_ID')
     if job is None or shutil.which('scontrol') is None:
         return
     done = subprocess.run(['scontrol', 'requeue', job], capture_output=True, text=True)
-    answer = 'runs again' if done.returncode == 0 else f'does not run again by itself ({done.stderr.strip()})'
+    answer = 'is requeued' if done.returncode == 0 else f'cannot be requeued ({done.stderr.strip()})'
     runner.logger.warning(f'Slurm job {job} {answer}.')
 
 
 def start_worker(initialise: Callable[[int], None] | None, worker: int) -> None:
-    """`worker_init_fn` of a loader whose workers outlive signals that are sent to all processes of a job.
+    """`worker_init_fn` that makes loader workers ignore signals sent to all processes of a job.
 
-    The last step needs its images, and torch stops a run whose worker dies.
+    The last step still needs images, and torch stops a run whose worker dies.
     """
     leave_signals_to_parent(worker)
     if initialise is not None:

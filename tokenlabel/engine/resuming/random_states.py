@@ -1,4 +1,4 @@
-"""The random numbers of training: carried over a resume, and left alone by validation."""
+"""Restores the random states of training after a resume and after validation."""
 
 import random
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 def random_states() -> dict:
     """States of this process's global generators: `random`, NumPy, torch on the CPU and on the current GPU.
 
-    Made of numbers, tuples and tensors, which `torch.load(weights_only=True)` reads.
+    They consist of numbers, tuples and tensors, which `torch.load(weights_only=True)` can read.
     """
     name, words, *rest = np.random.get_state()
     states = {'python': random.getstate(), 'numpy': (name, words.tolist(), *rest), 'torch': torch.get_rng_state()}
@@ -24,7 +24,7 @@ def random_states() -> dict:
 
 
 def set_random_states(states: dict) -> None:
-    """Puts the global generators into states that `random_states` has returned."""
+    """Sets the global generators to states from `random_states`."""
     random.setstate(states['python'])
     np.random.set_state(states['numpy'])
     torch.set_rng_state(states['torch'].cpu())
@@ -34,7 +34,7 @@ def set_random_states(states: dict) -> None:
 
 @contextmanager
 def random_numbers_used_twice() -> Iterator[None]:
-    """Puts the global generators back to where they were before."""
+    """Restores the states of the global generators after the block."""
     states = random_states()
     try:
         yield
@@ -44,11 +44,10 @@ def random_numbers_used_twice() -> Iterator[None]:
 
 @HOOKS.register_module()
 class RandomStateHook(Hook):
-    """Training continues with the random numbers that the checkpoint's next step would have used.
+    """Resumes with the random numbers that the step after the checkpoint would have used.
 
-    Each process gets back its own states, unless the config has another seed now. What validation draws does not count:
-    the generators are put back before a checkpoint is written after it. So the numbers of a step do not depend on
-    whether the run validated or resumed.
+    Each rank restores its own states, unless the seed in the config has changed. The hook also restores the states
+    after validation. So the random numbers of a step do not depend on whether the run validated or resumed.
     """
 
     priority = 'HIGHEST'  # before any checkpoint is written, and before FirstBatchPicture
@@ -67,7 +66,7 @@ class RandomStateHook(Hook):
             return
         if self._of_processes is None:
             runner.logger.warning('The checkpoint holds no random states: the resumed run draws other random numbers.')
-        elif len(self._of_processes) == runner.world_size:  # that they are of others has been said
+        elif len(self._of_processes) == runner.world_size:  # `differences` reports another number
             set_random_states(self._of_processes[runner.rank])
         self._of_processes = None
 

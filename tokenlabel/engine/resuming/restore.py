@@ -1,4 +1,4 @@
-"""What a resumed run takes from a checkpoint: weights, states and numbers. What the config says counts."""
+"""Restores weights, states and counters from a checkpoint; settings come from the config."""
 
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
@@ -7,7 +7,7 @@ from tokenlabel.engine.resuming.optimizer_state import load_optimizer_state, of_
 from tokenlabel.engine.resuming.schedules import advance, continue_states, follows_a_metric
 from tokenlabel.errors import UserError
 
-# What a run says about itself, in the hub that its log lines come from: not to be taken from another.
+# Entries of the MessageHub that describe the run itself and are not restored.
 OWN_INFO = {
     'cfg',
     'dataset_meta',
@@ -24,21 +24,21 @@ OWN_INFO = {
 
 
 def described(runner: Runner) -> dict:
-    """What a checkpoint's `meta` holds for `restore` beside MMEngine's entries: names and numbers."""
+    """Entries that `restore` needs in a checkpoint's `meta` beside MMEngine's: names and numbers."""
     orders = {name: parameter_names(wrapper, runner.model) for name, wrapper in wrappers_of(runner).items()}
     return {'facts': facts_of(runner), 'optimizer_parameters': list(orders.values())}
 
 
 def restore(runner: Runner, checkpoint: dict, filename: str) -> None:
-    """Puts a run whose weights are loaded to where a checkpoint was written.
+    """Restores the state of a run whose weights are loaded.
 
-    In place of the second half of MMEngine's `Runner.resume`, which executes the config that a checkpoint holds, and
-    lets it override learning rate, schedules, seed and all settings of the optimizer. Here they are those of the
-    config; schedules are computed anew up to the iteration. One line lists all that differs.
+    Replaces the second half of MMEngine's `Runner.resume`, which executes the config in the checkpoint and lets it
+    override learning rate, schedules, seed and optimizer settings. Here these come from the current config, and
+    schedules are recomputed up to the iteration. One log line lists all differences.
 
     Args:
-        runner: with loop, optimizers and schedules as they were built from the config.
-        checkpoint: what was read from `filename`.
+        runner: runner with loop, optimizers and schedules built from the config.
+        checkpoint: contents of `filename`.
         filename: for messages.
 
     Raises:
@@ -58,7 +58,7 @@ def restore(runner: Runner, checkpoint: dict, filename: str) -> None:
 
 
 def _rates(runner: Runner, checkpoint: dict) -> tuple[float | None, float | None]:
-    """The learning rates that schedules start from: this run's and the stored one."""
+    """Learning rates before schedules: of this run and of the checkpoint."""
     name, wrapper = next(iter(wrappers_of(runner).items()))
     if 'optimizer' not in checkpoint:
         return None, None
@@ -69,7 +69,7 @@ def _rates(runner: Runner, checkpoint: dict) -> tuple[float | None, float | None
 
 
 def _take_seed(runner: Runner, seed: object) -> None:
-    """Takes the seed of the checkpoint where the config gives none: it orders the samples."""
+    """Uses the checkpoint's seed, which determines the sample order, if the config sets none."""
     if runner._randomness_cfg.get('seed') is None and isinstance(seed, int):
         runner._randomness_cfg.update(seed=seed)
         runner.set_randomness(**runner._randomness_cfg)
@@ -77,7 +77,7 @@ def _take_seed(runner: Runner, seed: object) -> None:
 
 
 def _take_log(runner: Runner, stored: dict | None) -> None:
-    """Takes the history of what was logged, and the notes of hooks."""
+    """Restores the log history and the hooks' entries in the MessageHub."""
     if stored is not None:
         info = {name: value for name, value in stored['runtime_info'].items() if name not in OWN_INFO}
         names = info.keys() | stored['log_scalars'].keys()
@@ -97,7 +97,7 @@ def _move_schedules(runner: Runner, checkpoint: dict) -> None:
         if not follows_a_metric(own):
             try:
                 advance(own, runner.epoch, runner.iter, per_epoch)
-            except ValueError as error:  # of one that has a last step
+            except ValueError as error:  # raised by schedules with a fixed number of steps
                 raise UserError(
                     f'A schedule of the config does not reach iteration {runner.iter} ({error}): lengthen it '
                     '(param_scheduler), or resume from an earlier checkpoint.'

@@ -1,7 +1,7 @@
-"""Learning rates and other scheduled values of a resumed run: functions of the config and the iteration.
+"""Recomputes learning rates and other scheduled values of a resumed run from the config and the iteration.
 
-MMEngine's schedulers compute a value from the one before, so they are stepped again from the beginning, on numbers
-alone: the values of a run that was not interrupted, bit for bit, at about two microseconds a step.
+MMEngine's schedulers compute each value from the previous one, so copies of them are stepped from the beginning. This
+gives the values of an uninterrupted run, bit for bit, at about two microseconds per step.
 """
 
 import copy
@@ -10,25 +10,25 @@ from types import SimpleNamespace
 
 from mmengine.optim import _ParamScheduler
 
-# Lists of a scheduler with an entry for each parameter group.
+# Attributes of a scheduler with one entry per parameter group.
 PER_GROUP = ('base_values', '_last_value')
-# What the schedulers change that follow a metric.
+# Attributes that change in schedulers that follow a metric.
 EVOLVING = ('_global_step', 'last_step', '_last_value', 'best', 'num_bad_epochs', 'cooldown_counter')
 
 
 def follows_a_metric(schedulers: list[_ParamScheduler]) -> bool:
-    """Whether one of them reduces its value where a metric stalls, which no iteration tells."""
+    """Whether a scheduler follows a metric, so that its value cannot be computed from the iteration."""
     return any(getattr(scheduler, 'need_val_args', False) for scheduler in schedulers)
 
 
 def advance(schedulers: list[_ParamScheduler], epochs: int, iterations: int, per_epoch: int) -> None:
-    """Brings fresh schedulers and the parameter groups of their optimizer to where a run is.
+    """Advances new schedulers and the parameter groups of their optimizer to the state of a run.
 
     Args:
-        schedulers: of one optimizer, as they were built.
-        epochs: that have ended.
-        iterations: done.
-        per_epoch: iterations of an epoch.
+        schedulers: newly built schedulers of one optimizer.
+        epochs: number of completed epochs.
+        iterations: number of completed iterations.
+        per_epoch: iterations per epoch.
     """
     if not schedulers:
         return
@@ -46,7 +46,7 @@ def advance(schedulers: list[_ParamScheduler], epochs: int, iterations: int, per
 
 
 def rates_at(schedulers: list[_ParamScheduler], iteration: int) -> list[float]:
-    """The learning rates at an iteration, of fresh schedulers that count in iterations and stay as they are."""
+    """The learning rates at an iteration, from new iteration-based schedulers, which are not changed."""
     groups = schedulers[0].optimizer.param_groups
     kinds, _ = _kinds_of_groups(schedulers, groups)
     stand_in = _stepped(schedulers, groups, kinds, 0, iteration, iteration)[0].optimizer
@@ -54,20 +54,20 @@ def rates_at(schedulers: list[_ParamScheduler], iteration: int) -> list[float]:
 
 
 def continue_states(schedulers: list[_ParamScheduler], states: list[dict], groups: list[dict]) -> None:
-    """Lets schedulers of which one follows a metric resume from a checkpoint, with the settings of their config.
+    """Restores schedulers, one of which follows a metric, from a checkpoint, with the settings of the config.
 
-    Values of the groups continue as well, in the proportion that the config has changed them.
+    Scheduled values of the parameter groups are restored as well, scaled by the change of their initial value.
 
     Args:
-        schedulers: of one optimizer, as they were built.
-        states: what the checkpoint holds of them.
-        groups: the checkpoint's parameter groups, in the order of theirs.
+        schedulers: newly built schedulers of one optimizer.
+        states: their states in the checkpoint.
+        groups: parameter groups in the checkpoint, in the order of the optimizer's.
     """
     for scheduler, state in zip(schedulers, states, strict=False):
         settings = {name for kind in type(scheduler).__mro__ for name in inspect.signature(kind.__init__).parameters}
-        ours = type(scheduler).__module__.startswith('mmengine.')
+        is_mmengine = type(scheduler).__module__.startswith('mmengine.')
         for name, value in state.items():
-            if name in EVOLVING or not (ours or name in settings):
+            if name in EVOLVING or not (is_mmengine or name in settings):
                 setattr(scheduler, name, value)
     own = schedulers[0].optimizer.param_groups
     if len(own) != len(groups):
@@ -82,12 +82,12 @@ def continue_states(schedulers: list[_ParamScheduler], states: list[dict], group
 
 
 def _kinds_of_groups(schedulers: list[_ParamScheduler], groups: list[dict]) -> tuple[list[int], list[int]]:
-    """A group of each kind, and the kind of each group: those of one kind have the same values throughout.
+    """One group of each kind, and the kind of each group; groups of a kind always have the same values.
 
-    An optimizer may have a group for every parameter, and a step costs time for each.
+    An optimizer may have a group per parameter, and each group adds time to a step.
     """
     if any(not type(scheduler).__module__.startswith('mmengine.') for scheduler in schedulers):
-        return list(range(len(groups))), list(range(len(groups)))  # they may treat each group in its own way
+        return list(range(len(groups))), list(range(len(groups)))  # custom schedulers may treat groups differently
     numbers: dict[str, int] = {}
     kinds, group_kinds = [], []
     for number, group in enumerate(groups):
@@ -107,11 +107,11 @@ def _stepped(
     iterations: int,
     per_epoch: int,
 ) -> list[_ParamScheduler]:
-    """Copies of the schedulers, on a stand-in for the optimizer with one group of each kind, at the iteration."""
+    """Copies of the schedulers, stepped to the iteration on a stub optimizer with one group of each kind."""
 
     def step() -> None: ...
 
-    step._with_counter = True  # a step of the optimizer that MMEngine counts
+    step._with_counter = True  # marks the optimizer step as counted by MMEngine
     stand_in = SimpleNamespace(param_groups=[_values(groups[number]) for number in kinds], step=step, _global_step=0)
     twins = []
     for scheduler in schedulers:

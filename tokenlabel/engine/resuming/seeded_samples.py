@@ -1,4 +1,4 @@
-"""Segmentation data in our order: skippable, and the same for any number of loader workers."""
+"""Segmentation samples in a seeded order that can be skipped and does not depend on the number of workers."""
 
 from typing import Any
 
@@ -15,11 +15,11 @@ ENDLESS = (InfiniteSampler, EndlessSampler)
 
 @DATASETS.register_module()
 class SeededSamples(Dataset):
-    """Any dataset, with the random choices of a sample a function of (seed, epoch, index); else it is that dataset.
+    """Wraps a dataset so that the augmentation of a sample depends only on (seed, epoch, index).
 
     Args:
-        dataset: its config.
-        seed: the same in all processes.
+        dataset: config of the wrapped dataset.
+        seed: seed, the same on all ranks.
     """
 
     def __init__(self, dataset: dict, seed: int) -> None:
@@ -30,20 +30,20 @@ class SeededSamples(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: SampleIndex) -> Any:
-        """A sample, as `EndlessSampler` numbers it."""
+        """The sample at an index of `EndlessSampler`."""
         with random_state_of(self.seed, index.epoch, index):
             return self.dataset[int(index)]
 
     def __getattr__(self, name: str) -> Any:
-        if name == 'dataset':  # not there yet, in a copy that is being made
+        if name == 'dataset':  # not set yet while a copy is created
             raise AttributeError(name)
         return getattr(self.dataset, name)
 
 
 def with_seeded_samples(dataloader: dict, seed: int) -> dict:
-    """The config of a loader, its dataset as `SeededSamples` where the sampler names epochs; of others as it is.
+    """Wraps the dataset of a loader config in `SeededSamples` if its sampler is an `EndlessSampler`.
 
-    MMEngine's workers draw augmentations from generators of their own, which no checkpoint knows. `LabeledImages` seeds
+    MMEngine's workers draw augmentations from their own generators, which no checkpoint stores. `LabeledImages` seeds
     its samples itself.
     """
     sampler, dataset = dataloader.get('sampler'), dataloader['dataset']
@@ -55,17 +55,17 @@ def with_seeded_samples(dataloader: dict, seed: int) -> dict:
 
 
 def check_ends(loader: DataLoader, split: str) -> None:
-    """Makes sure that a pass through a loader ends, for loops that wait for its end.
+    """Checks that a loader has an end, for loops that need one.
 
     Raises:
-        UserError: Its sampler continues for ever.
+        UserError: its sampler is endless.
     """
     if isinstance(loader.sampler, ENDLESS):
         raise UserError(never_ends(split))
 
 
 def never_ends(split: str) -> str:
-    """What is wrong with a sampler of `ENDLESS` in a loop that waits, and what to do."""
+    """Error message for an endless sampler in a loop that waits for the end of an epoch."""
     remedy = 'DefaultSampler'
     if split == 'train':
         remedy += " (shuffle=True), or train_cfg to dict(type='IterBasedTrainLoop', max_iters=...)"

@@ -18,18 +18,17 @@ from tokenlabel.errors import UserError
 from tokenlabel.files.writing import disk_errors
 
 LOCK_FILE = 'run.lock'
-PATIENCE = 5.0  # seconds that a process that was killed may take to end
+PATIENCE = 5.0  # seconds to wait for a killed process to end
 
 
 @contextmanager
 def sole_run(work_dir: str | Path) -> Iterator[None]:
-    """Keeps other runs out of a work dir until the block ends, or this process, however it does.
+    """Locks a work dir against other runs until the block or this process ends.
 
-    The first process of a run holds a file lock for all of them. A file system without locks is used without one, after
-    a warning.
+    Rank 0 holds a file lock for all ranks. On a file system without locks, a warning is logged instead.
 
     Raises:
-        UserError: another run is at work there, or the lock cannot be written; in all processes.
+        UserError: another run uses the work dir, or the lock file cannot be written; raised on all ranks.
     """
     faults, lock = [None], None
     if is_main_process():
@@ -51,7 +50,7 @@ def _claim(work_dir: Path) -> BinaryIO:
     path = work_dir / LOCK_FILE
     with disk_errors(path):
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), 'r+b', buffering=0)
-    # workers that outlive this process for a while must not hold the lock for it
+    # workers may outlive this process and must not keep its lock
     register_after_fork(file, lambda inherited: inherited.close())
     until = time.monotonic() + PATIENCE
     while True:
@@ -61,8 +60,8 @@ def _claim(work_dir: Path) -> BinaryIO:
         except OSError as error:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 MMLogger.get_current_instance().warning(
-                    f'{work_dir} is on a file system without locks ({error.strerror}): two runs in it at once would '
-                    'spoil each other, and are not kept apart.'
+                    f'{work_dir} is on a file system without locks ({error.strerror}): start no second run in it, which '
+                    'would overwrite the files of the first.'
                 )
                 return file
         if time.monotonic() > until:
@@ -73,7 +72,7 @@ def _claim(work_dir: Path) -> BinaryIO:
                 'another folder with --work-dir.'
             )
         time.sleep(0.2)
-    with suppress(OSError):  # it is for people
+    with suppress(OSError):  # only informs users
         file.truncate(0)
         file.write(f'process {os.getpid()} on {socket.gethostname()}\n'.encode())
     return file
