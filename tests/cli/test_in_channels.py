@@ -81,7 +81,7 @@ def test_colour_of_16_bits_is_kept_and_evaluation_and_segment_agree(run_here, tm
     lines = statistics_of(run_here('inspect', config, '--work-dir', tmp_path / 'look').stdout)
     config = write_config(tmp_path, f"model['in_channels'] = 3\nmodel['data_preprocessor'].update(\n{lines}\n)")
     done = run_here('train', config, '--work-dir', tmp_path / 'dry', '--dry-run')
-    assert done.returncode == 0 and 'in all' in done.stdout, done.stderr
+    assert done.returncode == 0 and 'in total' in done.stdout, done.stderr
     done = run_here('train', config, '--work-dir', tmp_path / 'run')
     assert done.returncode == 0, done.stderr
     checkpoint = tmp_path / 'run/iter_2.pth'

@@ -148,7 +148,7 @@ class TestRefuses:
             make_runner(**train_options(flat, store, 10, **options)).train()
 
     def test_more_scores_than_the_store_keeps(self, make_runner):
-        with pytest.raises(UserError, match=r'want 4 scores per location, but label store .* keeps 3'):
+        with pytest.raises(UserError, match=r'need 4 scores per location, but label store .* keeps 3'):
             make_runner(**{'model.targets.k': 4}).train()
 
     @pytest.mark.parametrize(('name', 'value'), [('k', 0), ('temperature', 0.0)])

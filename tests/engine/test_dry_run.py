@@ -55,7 +55,7 @@ def test_without_data_the_published_recipe_is_resolved_for_imagenet():
         'optimizer',
         'EMA weights',
         'activations',
-        'in all',
+        'in total per process',
     }
 
 

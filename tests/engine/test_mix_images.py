@@ -108,7 +108,7 @@ def test_mix_token_beside_it_is_refused():
 
 
 def test_image_labels_refining_single_images_are_refused():
-    with pytest.raises(UserError, match=r'model\.loss\.ground_truth .* turn it off'):
+    with pytest.raises(UserError, match=r'model\.loss\.ground_truth .* set it to False'):
         classifier({'type': 'TokenLabels'}, loss={'ground_truth': True})
 
 

@@ -158,7 +158,7 @@ def test_an_annotator_of_other_classes_than_the_network_is_refused(make_runner, 
 
 def test_another_mean_than_that_of_the_images_is_refused(make_runner, resnet):
     targets = {'_delete_': True, 'type': 'AnnotatorTokenLabels', 'annotator': resnet, 'mean': (0.5, 0.5, 0.5)}
-    with pytest.raises(UserError, match=r'model\.targets\.mean is .* but that of model\.data_preprocessor is \(0\.485'):
+    with pytest.raises(UserError, match=r'model\.targets\.mean is .* but model\.data_preprocessor\.mean is \(0\.485'):
         make_runner(**{'model.targets': targets})
 
 

@@ -25,7 +25,7 @@ def refused(path, said: str) -> None:
         ('a.py', 'raise SystemExit(0)', r'a\.py cannot be read: line 1: SystemExit'),
         ('a.py', 'exit()', r'a\.py cannot be read: line 1'),
         ('a.py', '_base_ = ["none.py"]', r'inherits from .*none\.py, which is not there'),
-        ('a.py', '_base_ = 5', 'no path of a config'),
+        ('a.py', '_base_ = 5', 'neither the path of a config nor a list'),
         ('a.py', '_base_ = ["a.py"]', r'inherits from itself: a\.py -> a\.py'),
         ('a.py', '_base_ = "."', 'is no config file'),
         ('a.py', '_base_ = ["mmnone::a.py"]', '`_base_` that cannot be found'),

@@ -135,5 +135,5 @@ def test_a_key_that_leads_nowhere_is_refused(options, said):
 
 @pytest.mark.parametrize('pair', ['a=' + '[' * 5000 + ']' * 5000, '.'.join('a' * 5000) + '=1'])
 def test_what_is_nested_without_end_is_refused(pair):
-    with pytest.raises(argparse.ArgumentError, match=r'too deep|more dicts than a config has'):
+    with pytest.raises(argparse.ArgumentError, match=r'too deep|more levels than a config has'):
         ConfigOptions(['--cfg-options'], 'options')(None, argparse.Namespace(options=None), [pair])

@@ -114,7 +114,7 @@ def test_an_optim_wrapper_that_does_not_skip_is_left_alone_and_that_is_said():
     runner.message_hub, runner.iter = SimpleNamespace(log_scalars={}), 0
     hook.before_train(runner)
     hook.after_train_iter(runner, 0)
-    assert len(said) == 1 and said[0].startswith('A OptimWrapper does not skip steps')
+    assert len(said) == 1 and said[0].startswith('OptimWrapper does not skip non-finite steps')
 
 
 @pytest.mark.parametrize('part', ['state_dict', 'ema_state_dict'])

@@ -115,7 +115,7 @@ def test_the_seed_of_the_config_counts_and_one_that_was_drawn_is_kept(run):
 def test_a_schedule_that_ends_at_0_before_training_does_is_remarked(run):
     runner = run('one', 6, param_scheduler=schedule(4))
     text = ''.join(path.read_text() for path in Path(runner.work_dir).glob('*/*.log'))
-    assert 'From iteration 4 to the last, 6, the learning rate is 0' in text
+    assert 'The learning rate is 0 from iteration 4 to the last, 6' in text
 
 
 def test_a_checkpoint_of_an_earlier_version_resumes_at_the_rates_of_the_config(run):

@@ -191,13 +191,13 @@ def test_slurm_is_asked_to_run_the_job_again_by_the_first_process_at_sigusr1(slu
     stop(signal.SIGTERM)
     stop(signal.SIGUSR1, rank=1)
     assert not (slurm / 'told').exists()
-    assert stop(signal.SIGUSR1)[-1] == 'Slurm job 123 runs again.'
+    assert stop(signal.SIGUSR1)[-1] == 'Slurm job 123 is requeued.'
     assert (slurm / 'told').read_text() == 'requeue 123\n'
 
 
 def test_a_job_that_slurm_does_not_run_again_is_said(slurm):
     (slurm / 'refuses').touch()
-    assert stop(signal.SIGUSR1)[-1] == 'Slurm job 123 does not run again by itself (no batch job).'
+    assert stop(signal.SIGUSR1)[-1] == 'Slurm job 123 cannot be requeued (no batch job).'
 
 
 def test_outside_of_slurm_nothing_is_asked(slurm, monkeypatch):

@@ -134,7 +134,7 @@ def test_the_random_states_of_another_number_of_processes_are_left_alone(run, tm
         checkpoint['meta']['random_states'] *= 2
         torch.save(checkpoint, path)
     resumed = run('killed', resume=True, log_level='WARNING')
-    assert 'processes 2 -> 1 (so it draws other random numbers' in logged(resumed)
+    assert 'processes 2 -> 1 (so the random numbers and the images of an iteration' in logged(resumed)
 
 
 def test_a_run_that_has_nothing_to_resume_starts_anew(run):

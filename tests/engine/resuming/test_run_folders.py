@@ -148,7 +148,7 @@ def test_the_score_of_another_metric_is_no_best_score(tmp_path):
 
 
 def test_a_metric_that_is_not_measured_is_named(tmp_path):
-    with pytest.raises(UserError, match=r'best mIoU, which validation does not measure.* one of top1, top5'):
+    with pytest.raises(UserError, match=r'best mIoU, which validation does not compute.* one of top1, top5'):
         improve(made(tmp_path / 'one'), None, {}, save_best='mIoU', rule='greater')
 
 

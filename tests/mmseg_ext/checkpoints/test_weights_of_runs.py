@@ -83,7 +83,7 @@ def test_a_model_of_other_classes_gives_backbone_and_neck(config, tmp_path):
         assert is_head or torch.equal(value, state[name]), name
     assert len(own['decode_head.conv_seg.weight']) == 7
     config.initial_weights = None
-    with pytest.raises(UserError, match=r'other\.pth does not fit this model .* name it as initial_weights'):
+    with pytest.raises(UserError, match=r'other\.pth does not fit this model .* set initial_weights to it'):
         Runner.from_cfg(config).load_checkpoint(str(tmp_path / 'other.pth'))
 
 

@@ -57,7 +57,7 @@ class StopOnNonFiniteSteps(Hook):
         if not self._watches:
             # built by MMEngine's Runner, which does not substitute the types that skip
             runner.logger.warning(
-                f'A {type(runner.optim_wrapper).__name__} does not skip non-finite steps, so they are not counted: set '
+                f'{type(runner.optim_wrapper).__name__} does not skip non-finite steps, so they are not counted: set '
                 'optim_wrapper.type to SkippingOptimWrapper or SkippingAmpOptimWrapper.'
             )
         earlier = runner.message_hub.log_scalars.get('train/skipped_steps')

@@ -96,7 +96,7 @@ def load_optimizer_state(wrapper: OptimWrapper, stored: dict) -> None:
 
 
 def _take_counters(wrapper: OptimWrapper, groups: list[dict], stored: list[dict]) -> None:
-    """Copies counters that some optimizers keep in their parameter groups: defaults that are no constructor argument."""
+    """Copies counters that some optimizers keep in their parameter groups: defaults without a constructor argument."""
     arguments = inspect.signature(type(wrapper.optimizer).__init__).parameters
     defaults = wrapper.optimizer.defaults
     counters = [name for name, value in defaults.items() if name not in arguments and not isinstance(value, bool)]

@@ -21,4 +21,4 @@ def resume_after_restart(runner: Runner) -> None:
         if any(all_gather_object(found)):
             start = 'from the newest checkpoint'
             runner._resume, runner._load_from = True, None
-        runner.logger.warning(f'A process was lost; all processes were restarted (restart {restarts}) and start {start}.')
+        runner.logger.warning(f'A process was lost; all processes restarted (restart {restarts}) and start {start}.')

@@ -60,7 +60,7 @@ def _claim(work_dir: Path) -> BinaryIO:
         except OSError as error:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 MMLogger.get_current_instance().warning(
-                    f'{work_dir} is on a file system without locks ({error.strerror}): start no second run in it, which '
+                    f'{work_dir} is on a file system without locks ({error.strerror}): start no second run in it, it '
                     'would overwrite the files of the first.'
                 )
                 return file
