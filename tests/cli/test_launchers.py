@@ -176,6 +176,6 @@ def test_a_run_that_loses_a_process_starts_anew_from_its_last_checkpoint(run_too
     environment = {'MAX_RESTARTS': '1', 'PORT': free_port(), 'PYTHONPATH': str(tmp_path)}
     done = run_tool(*command, '--cfg-options', *options, **environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert 'all were started anew (restart 1) and resume from the newest checkpoint' in done.stdout + done.stderr
+    assert 'all processes restarted (restart 1) and start from the newest checkpoint' in done.stdout + done.stderr
     assert 'resumed epoch: 0, iter: 2' in done.stdout
     assert (tmp_path / 'run/iter_5.pth').is_file()

@@ -56,7 +56,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(run_tool, options, tmp
     (tmp_path / 'killed/last_checkpoint').write_text(str(tmp_path / 'killed/iter_6.pth'))
     done = train('killed', None, workers=1)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert 'Passed over: ' in done.stdout and 'resumed epoch: 0, iter: 4' in done.stdout
+    assert 'Skipped: ' in done.stdout and 'resumed epoch: 0, iter: 4' in done.stdout
     assert differences(tmp_path / 'whole/iter_8.pth', tmp_path / 'killed/iter_8.pth') == []
 
 
