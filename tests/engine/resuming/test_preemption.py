@@ -34,7 +34,8 @@ def test_a_signal_ends_the_run_with_a_checkpoint_that_it_goes_on_from(make_runne
     options = RANDOM | {'default_hooks.checkpoint.interval': 100, 'train_cfg.val_interval': 100}
     whole = make_runner(iterations=6, **options | {'work_dir': str(tmp_path / 'whole')})
     whole.train()
-    stopped = make_runner(iterations=6, **options, log_level='WARNING')
+    # of another name, as MMEngine's loggers of two runs that start in one second are one
+    stopped = make_runner(iterations=6, **options, experiment_name='stopped', log_level='WARNING')
     stopped.register_hook(Signalled(signal.SIGTERM, 2))
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as end:
