@@ -6,8 +6,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from tests import tiny_segmentation
-from tests.places import CONFIGS
+from tests.tiny_segmentation import own_config
 
 SIZES = ((75, 65), (66, 85), (80, 80))
 
@@ -53,15 +52,4 @@ def write_folders(root: Path, channels: int, writers: tuple, classes: int = 2) -
 
 def write_config(folder: Path, model: str) -> Path:
     """`configs/custom.py` on `folder/data` with the tiny network, and a line that changes `model`."""
-    text = (CONFIGS / 'custom.py').read_text()
-    for old, new in (
-        ("images = 'data/mine/images'", f"images = '{folder}/data/images'"),
-        ("masks = 'data/mine/masks'", f"masks = '{folder}/data/masks'"),
-        ("['background', 'leaf', 'fruit']", "['ground', 'field']"),
-        ("'_base_/", f"'{CONFIGS}/_base_/"),
-    ):
-        text = text.replace(old, new)
-    (folder / 'mine.py').write_text(text)
-    path = folder / 'tiny.py'
-    path.write_text(f"_base_ = ['mine.py']\n{tiny_segmentation.TEXT}\ntrain_cfg['max_iters'] = 2\n{model}\n")
-    return path
+    return own_config(folder, ['ground', 'field'], f"train_cfg['max_iters'] = 2\n{model}")

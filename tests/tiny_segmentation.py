@@ -1,5 +1,6 @@
 """The UperNet configs with a network so small that it trains in seconds, on 64 x 64 crops and one process."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
@@ -51,3 +52,20 @@ def tiny_config(folder: Path) -> Config:
     config.visualizer.vis_backends = []
     config.experiment_name = folder.name
     return config
+
+
+def own_config(folder: Path, classes: Sequence[str], changes: str) -> Path:
+    """`configs/custom.py` on `folder/data` as `mine.py`, and with a tiny network and changes as `tiny.py`: its path."""
+    text = (CONFIGS / 'custom.py').read_text()
+    for old, new in (
+        ("images = 'data/mine/images'", f"images = '{folder}/data/images'"),
+        ("masks = 'data/mine/masks'", f"masks = '{folder}/data/masks'"),
+        ("['background', 'leaf', 'fruit']", repr(list(classes))),
+        ("'_base_/", f"'{CONFIGS}/_base_/"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    (folder / 'mine.py').write_text(text)
+    path = folder / 'tiny.py'
+    path.write_text(f"_base_ = ['mine.py']\n{TEXT}\n{changes}\n")
+    return path

@@ -26,10 +26,10 @@ from tokenlabel.errors import UserError
 def load_timm_backbone(
     model: nn.Module, model_name: str, arguments: Mapping, source: str | Path, ema: bool = True
 ) -> None:
-    """Loads the backbone's part of a checkpoint; position embeddings and tables are resampled as timm does,
-    and a first convolution of RGB adapted to the backbone's channels.
+    """Loads the backbone's part of a checkpoint.
 
-    Heads and blocks that the backbone does not have are ignored; any other difference is an error.
+    Position embeddings and tables are resampled, and a first convolution of RGB is adapted to the backbone's channels,
+    as timm does. Heads and blocks that the backbone does not have are ignored; any other difference is an error.
 
     Args:
         model: The backbone without unused parts.

@@ -13,9 +13,9 @@ from mmseg_ext.checks.data_report import write_data_report
 from mmseg_ext.checks.datasets import check_datasets
 from mmseg_ext.checks.ignore_index import settle_ignore_index
 from mmseg_ext.checks.in_channels import settle_in_channels
-from mmseg_ext.checks.learnable_labels import warn
 from mmseg_ext.checks.model import check_model
 from mmseg_ext.checks.num_classes import settle_num_classes
+from mmseg_ext.checks.rank_zero_log import rank_zero_log
 from tokenlabel.files.writing import disk_errors
 
 
@@ -47,4 +47,4 @@ def prepare_training(config: Config, processes: int, dry_run: bool = False) -> N
             folder.mkdir(parents=True, exist_ok=True)
         for report in write_data_report(config, folder):
             for remark in report.remarks:
-                warn(f'{report.split}: {remark}')
+                rank_zero_log(f'{report.split}: {remark}')

@@ -14,7 +14,7 @@ from mmseg.datasets import BaseSegDataset
 from PIL import Image
 
 from mmseg_ext.checks.config_parts import SPLITS, datasets_of
-from mmseg_ext.checks.datasets import built_dataset, classes_in_files, is_stored_here
+from mmseg_ext.checks.datasets import built_dataset, classes_in_files, evenly_spread, is_stored_here
 from mmseg_ext.checks.in_channels import (
     MEASURED_IMAGES,
     as_lines,
@@ -192,8 +192,7 @@ def _read(split: str, built: BaseSegDataset, in_channels: int | None) -> SplitRe
     classes = getattr(built, 'mask_classes', counted)
     names = tuple(built.metainfo.get('classes') or classes.names)
     palette = [tuple(colour) for colour in built.metainfo.get('palette') or classes.palette()]
-    step = max(1, -(-len(samples) // MOST_MASKS))
-    files = [(sample['img_path'], sample['seg_map_path']) for sample in samples[::step]]
+    files = [(sample['img_path'], sample['seg_map_path']) for sample in evenly_spread(samples, MOST_MASKS)]
     report = SplitReport(
         split,
         str(built.data_prefix.get('img_path')),
@@ -216,13 +215,12 @@ def _read(split: str, built: BaseSegDataset, in_channels: int | None) -> SplitRe
             report.pixels += counts
             report.images += counts[:-1] > 0
             report.ignored.update(ignored)
-        some = files[:: -(-len(files) // NUM_LOOKED_AT)] if files else []
-        sums = pool.map(lambda pair: _edges(*pair, classes, in_channels), some)
+        sums = pool.map(lambda pair: _edges(*pair, classes, in_channels), evenly_spread(files, NUM_LOOKED_AT))
         report.shift = shift_of([one for one in sums if one is not None])
     if in_channels is None:
         report.deep = [image for image, _ in files if _is_deep(image)]
     elif files and split == 'train':
-        some = [image for image, _ in files[:: -(-len(files) // MEASURED_IMAGES)]]
+        some = [image for image, _ in evenly_spread(files, MEASURED_IMAGES)]
         report.statistics = measured_statistics(some, in_channels)
     return report
 

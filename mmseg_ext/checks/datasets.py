@@ -11,8 +11,9 @@ from mmseg_ext.checks.config_parts import EDGE_HEADS, datasets_of, heads_of, mod
 from mmseg_ext.checks.crop import warning_of_large_crop
 from mmseg_ext.checks.ignore_index import settle_ignore_index
 from mmseg_ext.checks.in_channels import check_statistics, in_channels_of, settle_in_channels
-from mmseg_ext.checks.learnable_labels import SampledLabels, check_learnable, many_for, warn
+from mmseg_ext.checks.learnable_labels import SampledLabels, check_learnable, many_for
 from mmseg_ext.checks.num_classes import settle_num_classes
+from mmseg_ext.checks.rank_zero_log import rank_zero_log
 from mmseg_ext.datasets.load_label_map import read_label_map, stored_ids
 from mmseg_ext.datasets.mask_classes import IGNORED, counted_classes
 from mmseg_ext.datasets.read_image import read_size
@@ -118,7 +119,7 @@ def _check(dataset: dict, place: str, config: Config, ignored: int) -> SampledLa
         check_statistics(config, [sample['img_path'] for sample in annotated])
         _read(found, annotated, dataset, in_files, in_channels_of(config))
         if place.startswith('train') and (text := warning_of_large_crop(dataset['pipeline'], place, found.shapes)):
-            warn(text)
+            rank_zero_log(text)
     return found
 
 
@@ -149,6 +150,11 @@ def classes_in_files(built: BaseSegDataset) -> int | None:
     return len(type(built).METAINFO.get('classes') or built.metainfo.get('classes') or ()) or None
 
 
+def evenly_spread(items: Sequence, most: int) -> Sequence:
+    """At most `most` of the items, at equal distances from the first on."""
+    return items[:: max(1, -(-len(items) // most))]
+
+
 def _settle_num_classes(pipelines: Sequence, num_classes: int | None, kind: str) -> None:
     """Sets LoadLabelMap's `num_classes` to that of the files, so that it checks every file."""
     for pipeline in pipelines:
@@ -166,7 +172,7 @@ def _read(
     found: SampledLabels, annotated: list[dict], dataset: dict, in_files: int | None, in_channels: int | None
 ) -> None:
     """Reads a sample of the annotations, and more of them if classes are missing."""
-    spread = [annotated[:: max(1, -(-len(annotated) // count))] for count in (SAMPLES, MORE_SAMPLES, MOST_SAMPLES)]
+    spread = [evenly_spread(annotated, count) for count in (SAMPLES, MORE_SAMPLES, MOST_SAMPLES)]
     in_order = {sample['seg_map_path']: sample for some in spread for sample in some}
     keeps_255 = any(step.get('type') == 'LoadAnnotations' for step, _ in steps_of(dataset.get('pipeline', [])))
     for number, (path, sample) in enumerate(in_order.items()):

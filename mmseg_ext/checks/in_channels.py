@@ -1,14 +1,13 @@
 """Images of other channels than 8-bit RGB: what follows from `model.in_channels` of a config."""
 
 import logging
-import os
 from collections.abc import Sequence
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.logging import print_log
 
 from mmseg_ext.checks.config_parts import SPLITS, datasets_of, model_of, steps_of
+from mmseg_ext.checks.rank_zero_log import rank_zero_log
 from mmseg_ext.datasets.read_image import read_image
 from mmseg_ext.segmentors.batched_encoder_decoder import with_in_channels
 from tokenlabel.errors import UserError
@@ -65,12 +64,11 @@ def settle_in_channels(config: Config) -> None:
                 step.clear()
                 step['type'] = 'RandomIntensity'
                 replaced = True
-    if replaced and os.environ.get('RANK', '0') == '0':
-        print_log(
+    if replaced:
+        rank_zero_log(
             f'{place}.in_channels is {in_channels}: RandomIntensity takes the place of PhotoMetricDistortion, which '
             'works on 8-bit RGB.',
-            logger='current',
-            level=logging.INFO,
+            logging.INFO,
         )
 
 

@@ -1,12 +1,10 @@
 """Checks by a sample of annotations whether there is anything to learn."""
 
-import logging
-import os
 from dataclasses import dataclass, field
 
 import numpy as np
-from mmengine.logging import print_log
 
+from mmseg_ext.checks.rank_zero_log import rank_zero_log
 from mmseg_ext.datasets.load_label_map import stored_ids
 from mmseg_ext.datasets.mask_classes import IGNORED
 from tokenlabel.errors import UserError
@@ -84,7 +82,7 @@ def check_learnable(samples: list[SampledLabels], split: str) -> None:
     if len(present) < (2 if split == 'train' else 1):
         raise UserError(_nothing(sample, _stored(sample), split))
     if len(present) < 2:
-        warn(
+        rank_zero_log(
             f'Only {_names(sample, sample.present)} occurs in {_looked_at(sample)}: scores of one class mean little, '
             'and the choice of the best checkpoint by them is random.'
         )
@@ -104,12 +102,6 @@ def many_for(num_classes: int) -> int:
     return 10 * num_classes
 
 
-def warn(text: str) -> None:
-    """Logs a warning on one rank."""
-    if os.environ.get('RANK', '0') == '0':
-        print_log(text, logger='current', level=logging.WARNING)
-
-
 def _warn_of_absent(samples: list[SampledLabels]) -> None:
     absent = set.intersection(*(set(sample.absent) for sample in samples))
     sample = samples[0]
@@ -127,7 +119,9 @@ def _warn_of_absent(samples: list[SampledLabels]) -> None:
         [label] = absent
         hint = f'; 255 is ignored: where it stands for {sample.classes[label]}, {_mapped(sample, label)}'
     places = _looked_at(sample) if len(samples) == 1 else f'{read} masks of {len(samples)} data sets'
-    warn(f'{_names(sample, sorted(absent))} of {len(sample.classes)} classes cannot be learned: not in {places}{hint}.')
+    rank_zero_log(
+        f'{_names(sample, sorted(absent))} of {len(sample.classes)} classes cannot be learned: not in {places}{hint}.'
+    )
 
 
 def _nothing(sample: SampledLabels, stored: list[int], split: str) -> str:

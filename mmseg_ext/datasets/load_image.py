@@ -68,7 +68,7 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
                 return None
             raise
         if self.in_channels is not None:
-            return _with_image(results, _without_single_axis(image))
+            return _with_image(results, without_single_axis(image))
         code = cv2.COLOR_RGB2BGR if self.color_type == 'color' else cv2.COLOR_RGB2GRAY
         image = cv2.cvtColor(image, code, dst=image if self.color_type == 'color' else None)
         return _with_image(results, image, self.to_float32)
@@ -97,16 +97,17 @@ class LoadImageFromNDArray(mmseg.datasets.LoadImageFromNDArray):
         """
         try:
             array = np.asarray(results['img'])
-            image = rgb_of_array(array) if self.in_channels is None else channels_of_array(array, self.in_channels)
+            if self.in_channels is None:
+                image = rgb_of_array(array)
+            else:
+                image = without_single_axis(channels_of_array(array, self.in_channels))
         except UnreadableImage as error:
             raise UserError(f'The image has {error}: {error.remedy}.') from error
         results['img_path'] = None
-        if self.in_channels is not None:
-            image = _without_single_axis(image)
         return _with_image(results, image, self.to_float32)
 
 
-def _without_single_axis(image: np.ndarray) -> np.ndarray:
+def without_single_axis(image: np.ndarray) -> np.ndarray:
     """[H, W] of one channel, as OpenCV gives it after each transform."""
     return image[..., 0] if image.shape[2] == 1 else image
 

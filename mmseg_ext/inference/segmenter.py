@@ -19,6 +19,7 @@ from mmseg_ext.checkpoints.strict_loading import load_all
 from mmseg_ext.checks.class_weight import settle_class_weight
 from mmseg_ext.checks.in_channels import check_statistics, in_channels_of, settle_in_channels
 from mmseg_ext.checks.num_classes import settle_num_classes
+from mmseg_ext.datasets.load_image import without_single_axis
 from mmseg_ext.inference.image_pixels import AnyImage, image_channels, image_pixels
 from mmseg_ext.inference.peak_memory import peak_bytes
 from mmseg_ext.inference.segmentation import Segmentation
@@ -148,7 +149,7 @@ class Segmenter:
         if self._in_channels is None:
             image = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY if self._is_grey else cv2.COLOR_RGB2BGR)
         else:
-            image = pixels[..., 0] if self._in_channels == 1 else pixels
+            image = without_single_axis(pixels)
         loaded = dict(img=image, img_path='', img_shape=size, ori_shape=size)
         del image
         resized = self._pipeline(loaded)['inputs']

@@ -71,7 +71,7 @@ def channels_of_array(array: np.ndarray, in_channels: int, first: bool = True) -
     shape = f' (shape {list(array.shape)})' if first else ''
     if array.ndim == 2:
         array = array[..., None]
-    elif first and array.shape[0] == in_channels != array.shape[2]:
+    elif first and _channels_first(array.shape, in_channels):
         array = np.moveaxis(array, 0, 2)
     if (found := array.shape[2]) != in_channels:
         raise UnreadableImage(
@@ -107,7 +107,7 @@ def channels_size(stream: BinaryIO, in_channels: int) -> tuple[int, int]:
             return (height, width) if _tiff_orientation(file) in (5, 6, 7, 8) else (width, height)
     if kind == 'NPY':
         shape = _npy_shape(stream)
-        height, width = shape[1:] if len(shape) == 3 and shape[0] == in_channels != shape[2] else shape[:2]
+        height, width = shape[1:] if _channels_first(shape, in_channels) else shape[:2]
         return width, height
     return image_size(stream)
 
@@ -137,6 +137,11 @@ def _npy_shape(stream: BinaryIO) -> tuple[int, ...]:
 def _refuse_shape(shape: tuple[int, ...]) -> None:
     if len(shape) not in (2, 3) or 0 in shape:
         raise UnreadableImage(f'the shape {list(shape)}', 'save it as [H, W] or [H, W, C]')
+
+
+def _channels_first(shape: tuple[int, ...], in_channels: int) -> bool:
+    """Whether an array is [C, H, W]: its first axis alone has `in_channels` entries."""
+    return len(shape) == 3 and shape[0] == in_channels != shape[2]
 
 
 def _tiff(stream: BinaryIO, max_pixels: int | None) -> np.ndarray:

@@ -56,7 +56,7 @@ def test_a_crop_that_no_image_fills_is_found(crop, ratio, sizes, warns):
 
 def test_the_check_before_training_warns(tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(dataset_check, 'warn', said.append)
+    monkeypatch.setattr(dataset_check, 'rank_zero_log', said.append)
     for number in range(3):
         pair(tmp_path, str(number), ids=(0, 1, 2))
     pipeline = [*LOAD, dict(type='RandomCrop', crop_size=(64, 64)), dict(type='PackSegInputs')]
