@@ -12,7 +12,7 @@ _base_ = ['../_base_/pretrain_imagenet.py']
 
 work_dir = 'work_dirs/demo/pretrain'
 
-base_lr = 2e-3
+base_lr = 1e-3
 
 model = dict(
     network=dict(
@@ -26,6 +26,7 @@ model = dict(
         num_classes=10,
         drop_path_rate=0.0,
         mix_token=False,
+        weight_init='jax',
     ),
     data_preprocessor=dict(erasing=0.0),
 )

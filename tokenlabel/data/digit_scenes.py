@@ -1,9 +1,11 @@
-"""The embedded dataset: bright handwritten digits scattered over darkened photographs.
+"""The embedded dataset: signs with handwritten digits in front of darkened photographs.
 
 Everything comes with scikit-learn, so nothing is downloaded: the 1797 handwritten digits of `load_digits` (8x8) and the
-two photographs of `load_sample_images`. A scene holds one to four digits of distinct classes on a random crop; its
-image label is the digit with the largest visible area, and every pixel has a label. Training and validation share
-neither digits nor photo regions: the last fifth of the digits and the right half of each photo are for validation.
+two photographs of `load_sample_images`. A scene holds one to three signs, discs and squares, of distinct classes on a
+random crop. The digit is the class; the sign's colour only hints at it, as the hues of neighbouring classes overlap. The
+whole sign belongs to its class, so regions are larger than a token, as in real scenes. The image label is the sign
+with the largest visible area, and every pixel has a label. Training and validation share neither digits nor photo
+regions: the last fifth of the digits and the right half of each photo are for validation.
 
 `write_digit_scenes` puts scenes on disk as an ImageNet folder and in ADE20K's layout, to be read as real data is.
 """
@@ -41,8 +43,12 @@ PALETTE = (
 
 UNLABELLED, BACKGROUND, FIRST_DIGIT = 0, 1, 2
 SPLITS = ('train', 'val')
-FORMAT = 1  # raised whenever the same parameters would give other scenes
+FORMAT = 2  # raised whenever the same parameters would give other scenes
 PARAMETERS_FILE = 'digit_scenes.json'
+
+MAX_SIGNS = 3
+SIDES = (20 / 64, 40 / 64)  # of a sign, as shares of the scene's side
+HUE_SPREAD = 0.1  # standard deviation around the hue of the class; the hues of neighbouring classes are 0.1 apart
 
 
 class Scene(NamedTuple):
@@ -50,9 +56,9 @@ class Scene(NamedTuple):
 
     Attributes:
         image: uint8 RGB [size, size, 3].
-        annotation: uint8 [size, size] in ADE20K's convention: 0 unlabelled (the soft border of a digit), 1 background,
-            2..11 the digits 0..9.
-        label: class of the digit with the most annotated pixels, 0..9.
+        annotation: uint8 [size, size] in ADE20K's convention: 0 unlabelled (the soft border of a sign), 1 background,
+            2..11 the signs with the digits 0..9.
+        label: class of the sign with the most annotated pixels, 0..9.
     """
 
     image: np.ndarray
@@ -63,8 +69,8 @@ class Scene(NamedTuple):
 def digit_scene(split: str, index: int, size: int = 64, seed: int = 0) -> Scene:
     """Scene number `index` of a split; the same arguments always give the same scene.
 
-    The label is `index % 10`, so any ten consecutive scenes hold every class once. Digits are drawn from large (14/64
-    to 36/64 of the scene's side) to small; a drawing whose labelled digit is not clearly the largest is repeated.
+    The label is `index % 10`, so any ten consecutive scenes hold every class once. Signs are drawn from large to small
+    (`SIDES`); a drawing whose labelled sign is not clearly the largest is repeated.
 
     Args:
         split: 'train' or 'val'.
@@ -185,14 +191,17 @@ def _write_split(root: Path, split: str, num_scenes: int, num_segmentation: int,
 def _draw_scene(split: str, label: int, size: int, rng: np.random.Generator) -> Scene:
     canvas = _background(split, size, rng)
     annotation = np.full((size, size), BACKGROUND, np.uint8)
-    num_digits = rng.integers(1, 5)
-    sides = -np.sort(-rng.uniform(14 / 64, 36 / 64, num_digits)) * size
+    sides = -np.sort(-rng.uniform(*SIDES, rng.integers(1, MAX_SIGNS + 1))) * size
     others = rng.permutation(np.delete(np.arange(len(CLASSES)), label))
     for digit, side in zip((label, *others), sides, strict=False):
-        coverage = _coverage(split, digit, round(side), rng)
-        window = _free_window(annotation, coverage, rng)
+        shape = _shape(round(side), rng)
+        window = _free_window(annotation, shape, rng)
         if window is not None:
-            _paint(canvas[window], annotation[window], coverage, digit, _tint(rng))
+            board, ink = _colours(digit, rng)
+            _paint(canvas[window], shape, board)
+            _paint(canvas[window], shape * _ink(split, digit, len(shape), rng), ink)
+            annotation[window][shape > 0.25] = UNLABELLED
+            annotation[window][shape >= 0.75] = FIRST_DIGIT + digit
     return Scene(np.rint(canvas).astype(np.uint8), annotation, label)
 
 
@@ -206,44 +215,52 @@ def _background(split: str, size: int, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(crop, np.float32) * np.float32(rng.uniform(0.25, 0.55))
 
 
-def _coverage(split: str, digit: int, side: int, rng: np.random.Generator) -> np.ndarray:
-    """One handwritten `digit`, enlarged smoothly until its 8x8 cells are `side` pixels wide: share of ink in [0, 1]."""
+def _shape(side: int, rng: np.random.Generator) -> np.ndarray:
+    """A disc or a square of `side` pixels: the share of every pixel that it covers, float32 [side, side] in [0, 1]."""
+    offsets = np.abs(np.arange(side) + 0.5 - side / 2)
+    distances = np.hypot(*np.meshgrid(offsets, offsets)) if rng.random() < 0.5 else np.maximum.outer(offsets, offsets)
+    return np.clip(side / 2 - distances, 0, 1).astype(np.float32)
+
+
+def _ink(split: str, digit: int, side: int, rng: np.random.Generator) -> np.ndarray:
+    """One handwritten `digit` in the middle of a sign: share of ink, float32 [side, side] in [0, 1]."""
     samples = _handwriting(split)[digit]
     cells = Image.fromarray(samples[rng.integers(len(samples))])
-    enlarged = cells.resize((round(side * cells.width / 8),) * 2, Image.Resampling.BICUBIC)
+    enlarged = cells.resize((side, side), Image.Resampling.BICUBIC)
     return np.clip(np.asarray(enlarged, np.float32) / 255 * 2.5 - 0.75, 0, 1)
 
 
-def _free_window(annotation: np.ndarray, coverage: np.ndarray, rng: np.random.Generator) -> tuple[slice, slice] | None:
-    """Where to put a digit so that at most a tenth of its ink hides other digits; None when eight places fail."""
-    side, ink = len(coverage), coverage > 0
+def _free_window(annotation: np.ndarray, shape: np.ndarray, rng: np.random.Generator) -> tuple[slice, slice] | None:
+    """Where to put a sign so that at most a tenth of it hides other signs; None when eight places fail."""
+    side, covered = len(shape), shape > 0
     for _ in range(8):
         top, left = rng.integers(0, len(annotation) - side + 1, 2)
         window = slice(top, top + side), slice(left, left + side)
-        if np.count_nonzero(ink & (annotation[window] != BACKGROUND)) <= 0.1 * np.count_nonzero(ink):
+        if np.count_nonzero(covered & (annotation[window] != BACKGROUND)) <= 0.1 * np.count_nonzero(covered):
             return window
     return None
 
 
-def _paint(canvas: np.ndarray, annotation: np.ndarray, coverage: np.ndarray, digit: int, tint: np.ndarray) -> None:
-    """Lay ink of colour `tint` over the part of a scene, in place."""
-    canvas += coverage[..., None] * (tint - canvas)
-    annotation[coverage > 0.25] = UNLABELLED
-    annotation[coverage >= 0.75] = FIRST_DIGIT + digit
+def _paint(canvas: np.ndarray, coverage: np.ndarray, colour: np.ndarray) -> None:
+    """Lay a colour, [3] in [0, 255], over the covered part of a scene, in place."""
+    canvas += coverage[..., None] * (colour - canvas)
 
 
-def _tint(rng: np.random.Generator) -> np.ndarray:
-    """A bright, fairly saturated colour, [3] in [0, 255]: dim or arbitrary colours drown in the photographs."""
-    return np.array(colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0.3, 0.8), rng.uniform(0.9, 1)), np.float32) * 255
+def _colours(digit: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Of the sign, a bright colour whose hue hints at the digit, and of its ink, dark; each [3] in [0, 255]."""
+    hue = (digit / len(CLASSES) + rng.normal(0, HUE_SPREAD)) % 1
+    board = colorsys.hsv_to_rgb(hue, rng.uniform(0.3, 0.8), rng.uniform(0.8, 1))
+    ink = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0.3, 0.8), rng.uniform(0, 0.3))
+    return np.array(board, np.float32) * 255, np.array(ink, np.float32) * 255
 
 
 @cache
 def _handwriting(split: str) -> list[np.ndarray]:
-    """The split's samples of every digit, each uint8 [n, 10, 10]: 8x8 cells and an empty rim."""
+    """The split's samples of every digit, each uint8 [n, 12, 12]: 8x8 cells and an empty rim of two."""
     from sklearn.datasets import load_digits  # slow to import, and not needed to read scenes
 
     digits = load_digits()
-    cells = np.pad(np.rint(digits.images * (255 / 16)).astype(np.uint8), ((0, 0), (1, 1), (1, 1)))
+    cells = np.pad(np.rint(digits.images * (255 / 16)).astype(np.uint8), ((0, 0), (2, 2), (2, 2)))
     part = _part(split, len(cells) * 4 // 5)
     return [cells[part][digits.target[part] == digit] for digit in range(len(CLASSES))]
 
