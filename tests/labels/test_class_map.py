@@ -35,6 +35,21 @@ class TestReading:
         path = write(tmp_path / 'map.txt', '7 dog')
         np.testing.assert_array_equal(read_class_map(path, ANNOTATOR, IMAGES), [-1, -1, -1, -1, 1])
 
+    def test_by_name_keeps_the_annotator_classes_of_the_images(self):
+        np.testing.assert_array_equal(read_class_map('by_name', ANNOTATOR, ['beagle', 'tabby']), [1, -1, 0, -1, -1])
+
+    @pytest.mark.parametrize(
+        ('annotator', 'images', 'complaint'),
+        [
+            (ANNOTATOR, ['tabby', 'lion'], r'annotator has no class lion \(1 of 2 image classes'),
+            (5, IMAGES, 'classes of the annotator have none'),
+            (ANNOTATOR, None, 'classes of the images have none'),
+        ],
+    )
+    def test_by_name_needs_names_that_match(self, annotator, images, complaint):
+        with pytest.raises(UserError, match=complaint):
+            read_class_map('by_name', annotator, images)
+
     def test_classes_without_names_are_numbered(self, tmp_path):
         path = write(tmp_path / 'map.txt', '3 0\n0 5')
         np.testing.assert_array_equal(read_class_map(path, 4, 6), [5, -1, -1, 0])

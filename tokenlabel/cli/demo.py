@@ -5,6 +5,7 @@
     tokenlabel demo --compare --seeds 5    # token labels against other ways to pretrain, hours
     tokenlabel demo --families --seeds 3   # image labels against token labels for six model families, an hour
     tokenlabel demo --photos               # label maps of six photographs by EfficientNet-Lite0, half a minute
+    tokenlabel demo --compare-photographs  # ways to pretrain on photographs, by mIoU on CamVid, many hours
 
 Each stage prints the command it runs, and leaves its log and results in the work dir.
 """
@@ -22,7 +23,8 @@ from tokenlabel.cli.boundary import reports_errors
 from tokenlabel.cli.parser import Parser, positive
 from tokenlabel.demo.comparison import compare
 from tokenlabel.demo.families import compare_families
-from tokenlabel.demo.photographs import annotate_photographs
+from tokenlabel.demo.photographs import ANNOTATOR, annotate_photographs
+from tokenlabel.demo.photographs_comparison import LENGTHS, compare_photographs
 from tokenlabel.demo.pictures import draw_pictures
 from tokenlabel.demo.stages import COMPARISON, FAMILIES, FULL, SMALLEST, Stages
 from tokenlabel.files.output_checks import check_output_folder
@@ -38,6 +40,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     instead.add_argument('--compare', action='store_true', help='compare ways to pretrain instead')
     instead.add_argument('--families', action='store_true', help='compare labels for six families of networks instead')
     instead.add_argument('--photos', action='store_true', help='annotate photographs instead (extra `photos`)')
+    instead.add_argument(
+        '--compare-photographs', action='store_true', help='compare ways to pretrain on photographs instead'
+    )
+    parser.add_argument('--epochs', type=int, nargs='+', choices=LENGTHS, default=list(LENGTHS), help='of photographs')
+    parser.add_argument('--annotator-checkpoint', help="weights of the photographs' annotator (default: downloaded)")
     parser.add_argument('--seeds', type=positive, default=3, help='runs of every row of a comparison')
     parser.add_argument('--jobs', type=positive, default=2, help='runs of a comparison at a time, one thread each')
     return parser.parse_args(arguments)
@@ -95,6 +102,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         work_dir = args.work_dir or Path('work_dirs/photos')
         check_output_folder(work_dir)
         print(annotate_photographs(Stages(work_dir, FULL)))
+        return 0
+    if args.compare_photographs:
+        work_dir = args.work_dir or Path('work_dirs/photographs')
+        check_output_folder(work_dir)
+        annotator = ['--annotator', ANNOTATOR]
+        if args.annotator_checkpoint:
+            annotator += ['--checkpoint', args.annotator_checkpoint]
+        with when_stopped(lambda: 'the same command resumes, finished runs are kept.'):
+            budget = SMALLEST if args.smallest else FULL
+            compare_photographs(work_dir, budget, annotator, args.seeds, args.jobs, tuple(args.epochs))
         return 0
     if args.compare or args.families:
         run, name, budget = compare, 'comparison', COMPARISON

@@ -3,6 +3,8 @@
 A class map names an image class for each annotator class in use; annotator classes that it does not name are dropped.
 A JSON file is one object, `{"n02123045": "cat", "282": "cat", "207": 1}`. A text file has one pair per line, separated
 by a tab, or by spaces if names contain none. A class is given by its name or by its number.
+
+In place of a file, `by_name` keeps the annotator classes that are named as the classes of the images.
 """
 
 import difflib
@@ -18,13 +20,14 @@ from tokenlabel.errors import UserError
 from tokenlabel.files.reading import read_text
 
 Classes = Sequence[str] | int
+BY_NAME = 'by_name'
 
 
 def read_class_map(path: str | Path, from_classes: Classes, to_classes: Classes | None) -> NDArray[np.int64]:
     """Read a class map.
 
     Args:
-        path: `.json`, or text of any other suffix.
+        path: `.json`, or text of any other suffix; or `by_name`.
         from_classes: names of the annotator's classes, or their count if they have no names.
         to_classes: names of the image classes, or their count; None to accept any number.
 
@@ -32,8 +35,11 @@ def read_class_map(path: str | Path, from_classes: Classes, to_classes: Classes 
         Image class of each annotator class, int64 [annotator classes]; -1 for dropped classes.
 
     Raises:
-        UserError: the file is missing or not a class map, or names an unknown class, one class twice, or no class.
+        UserError: the file is missing or not a class map, or names an unknown class, one class twice, or no class; by
+            name, a side has no names, or the annotator does not know an image class.
     """
+    if path == BY_NAME:
+        return _by_name(from_classes, to_classes)
     path = Path(path)
     table = np.full(from_classes if isinstance(from_classes, int) else len(from_classes), -1)
     number_from, number_to = _numbering(from_classes, 'annotator', path), _numbering(to_classes, 'image', path)
@@ -45,6 +51,20 @@ def read_class_map(path: str | Path, from_classes: Classes, to_classes: Classes 
     if (table < 0).all():
         raise UserError(f'Class map {path} maps no class: give pairs of an annotator class and an image class.')
     return table
+
+
+def _by_name(from_classes: Classes, to_classes: Classes | None) -> NDArray[np.int64]:
+    sides = {'the annotator': from_classes, 'the images': to_classes}
+    for side, classes in sides.items():
+        if classes is None or isinstance(classes, int):
+            raise UserError(f'class_map={BY_NAME!r} needs names, and the classes of {side} have none: give a file.')
+    if unknown := [name for name in to_classes if name not in from_classes]:
+        raise UserError(
+            f'class_map={BY_NAME!r}: the annotator has no class {unknown[0]} ({len(unknown)} of {len(to_classes)} '
+            'image classes are missing): give a file that says which class is which.'
+        )
+    numbers = {name: number for number, name in enumerate(to_classes)}
+    return np.array([numbers.get(name, -1) for name in from_classes])
 
 
 def match_classes(

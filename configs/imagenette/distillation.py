@@ -1,0 +1,10 @@
+"""`pretrain.py` with one soft label for the whole image, averaged over the annotator's score map: distillation.
+
+tools/pretrain.sh configs/imagenette/distillation.py 1
+"""
+
+_base_ = ['pretrain.py']
+
+work_dir = 'work_dirs/imagenette/distillation'
+
+model = dict(targets=dict(type='AnnotatorImageLabels'))
