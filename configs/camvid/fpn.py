@@ -5,8 +5,6 @@ tools/dist_train.sh configs/camvid/fpn.py 1
 
 _base_ = ['../_base_/models/fpn_lvvit.py', 'camvid.py']
 
-work_dir = 'work_dirs/camvid/fpn'
-
 embed_dim = 192
 fpn_channels = 64
 

@@ -5,8 +5,6 @@ tools/dist_train.sh configs/camvid/linear.py 1
 
 _base_ = ['../_base_/models/lvvit_s.py', 'camvid.py']
 
-work_dir = 'work_dirs/camvid/linear'
-
 embed_dim = 192
 
 model = dict(

@@ -5,8 +5,6 @@ tools/dist_train.sh configs/camvid/upernet.py 1
 
 _base_ = ['../_base_/models/upernet_lvvit.py', 'camvid.py']
 
-work_dir = 'work_dirs/camvid/upernet'
-
 embed_dim = 192
 
 model = dict(

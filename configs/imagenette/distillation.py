@@ -5,6 +5,4 @@ tools/pretrain.sh configs/imagenette/distillation.py 1
 
 _base_ = ['pretrain.py']
 
-work_dir = 'work_dirs/imagenette/distillation'
-
 model = dict(targets=dict(type='AnnotatorImageLabels'))

@@ -5,7 +5,5 @@ tools/pretrain.sh configs/imagenette/image_labels.py 1
 
 _base_ = ['pretrain.py']
 
-work_dir = 'work_dirs/imagenette/image_labels'
-
 model = dict(targets=dict(type='ImageLabels'))
 train_dataloader = dict(dataset=dict(label_store=None, class_map=None))

@@ -9,8 +9,6 @@ MixToken, RandAugment and random erasing are left to the longer schedule (`pretr
 
 _base_ = ['../_base_/pretrain_imagenet.py']
 
-work_dir = 'work_dirs/imagenette/pretrain'
-
 base_lr = 1e-3
 
 model = dict(

@@ -5,8 +5,6 @@ tools/pretrain.sh configs/imagenette/pretrain_40ep.py 1
 
 _base_ = ['pretrain.py']
 
-work_dir = 'work_dirs/imagenette/pretrain_40ep'
-
 model = dict(network=dict(mix_token=True), data_preprocessor=dict(erasing=0.25))
 train_dataloader = dict(dataset=dict(transform=dict(scale=(0.08, 1.0), auto_augment='rand-m9-mstd0.5-inc1')))
 train_cfg = dict(max_iters=6000)
