@@ -48,7 +48,7 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-train_cfg = dict(_delete_=True, type='EpochsAsIterationsLoop', max_iters=1400, val_interval=10**9)
+train_cfg = dict(_delete_=True, type='EpochsAsIterationsLoop', max_iters=1000, val_interval=10**9)
 auto_scale_lr = dict(enable=False)
 optim_wrapper = dict(optimizer=dict(lr=base_lr))
 param_scheduler = [

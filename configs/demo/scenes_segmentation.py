@@ -16,7 +16,7 @@ backbone = dict(
     num_heads=4,
     stem_width=24,
     out_indices=(0, 1, 2, 3),
-    init_cfg=dict(type='Pretrained', checkpoint='work_dirs/demo/pretrain/iter_1400.pth'),
+    init_cfg=dict(type='Pretrained', checkpoint='work_dirs/demo/pretrain/iter_1000.pth'),
 )
 
 train_dataloader = dict(

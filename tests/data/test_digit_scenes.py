@@ -1,5 +1,6 @@
 """The embedded dataset: what a scene holds and what lies on disk."""
 
+import colorsys
 import json
 
 import numpy as np
@@ -47,7 +48,7 @@ def test_a_scene_has_the_size_asked_for(size):
     assert (scene.annotation.shape, scene.annotation.dtype) == ((size, size), np.uint8)
 
 
-def test_the_label_is_the_digit_with_the_largest_visible_area():
+def test_the_label_is_the_sign_with_the_largest_visible_area():
     for split, index in SCENES:
         scene = digit_scene(split, index)
         areas = digit_areas(scene.annotation)
@@ -59,12 +60,22 @@ def test_ten_consecutive_scenes_show_every_class_once():
     assert sorted(digit_scene('val', index).label for index in range(40, 50)) == list(range(10))
 
 
-def test_scenes_hold_one_to_four_digits():
-    counts = [np.count_nonzero(digit_areas(digit_scene(*scene).annotation)) for scene in SCENES]
-    assert set(counts) == {1, 2, 3, 4}
+def test_scenes_hold_one_to_three_signs():
+    counts = [np.count_nonzero(digit_areas(digit_scene('train', index).annotation)) for index in range(200)]
+    assert set(counts) == {1, 2, 3}
 
 
-def test_annotated_digits_are_brighter_than_the_background():
+def test_the_hue_of_a_sign_hints_at_its_class():
+    guesses = []
+    for index in range(200):
+        scene = digit_scene('train', index)
+        board = scene.image[scene.annotation == FIRST_DIGIT + scene.label]
+        board = board[board.max(axis=-1) > 180].mean(axis=0) / 255  # without the ink
+        guesses.append(round(colorsys.rgb_to_hsv(*board)[0] * 10) % 10 == scene.label)
+    assert 0.6 < np.mean(guesses) < 0.95
+
+
+def test_signs_are_brighter_than_the_background():
     for split, index in SCENES:
         scene = digit_scene(split, index)
         brightness = scene.image.max(axis=-1)
@@ -105,7 +116,7 @@ def test_the_segmentation_folder_holds_the_first_scenes_in_the_layout_of_ade20k(
         for index, (image, annotation) in enumerate(zip(images, annotations, strict=True)):
             scene = digit_scene(split, index, SMALL['size'], SMALL['seed'])
             assert np.array_equal(np.asarray(Image.open(annotation)), scene.annotation)
-            assert np.abs(np.asarray(Image.open(image), int) - scene.image).mean() < 8
+            assert np.abs(np.asarray(Image.open(image), int) - scene.image).mean() < 12
 
 
 def test_a_finished_folder_is_reused(written):
