@@ -40,7 +40,7 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-train_cfg = dict(type='EpochsAsIterationsLoop', max_iters=500, val_interval=10**9)
+train_cfg = dict(type='EpochsAsIterationsLoop', max_iters=400, val_interval=10**9)
 optim_wrapper = dict(type='SkippingOptimWrapper', optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05, fused=True))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, begin=0, end=100, by_epoch=False),

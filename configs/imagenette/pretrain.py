@@ -1,6 +1,6 @@
 """A small LV-ViT on Imagenette, ten classes of photographs, with token labels: 10 epochs of 96 x 96 pixels.
 
-    tokenlabel annotate data/imagenette/train data/imagenette_labels --annotator tf_efficientnet_lite0
+    tokenlabel annotate data/imagenette/train data/imagenette_labels --annotator tf_efficientnet_lite0 --k 50
     tools/pretrain.sh configs/imagenette/pretrain.py 1
 
 The annotator knows the 1000 classes of ImageNet, the images have ten of them: its labels are restricted to these ten.

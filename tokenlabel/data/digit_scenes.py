@@ -48,7 +48,7 @@ PARAMETERS_FILE = 'digit_scenes.json'
 
 MAX_SIGNS = 3
 SIDES = (20 / 64, 40 / 64)  # of a sign, as shares of the scene's side
-HUE_SPREAD = 0.04  # standard deviation around the hue of the class; the hues of neighbouring classes are 0.1 apart
+HUE_SPREAD = 0.03  # standard deviation around the hue of the class; the hues of neighbouring classes are 0.1 apart
 
 
 class Scene(NamedTuple):

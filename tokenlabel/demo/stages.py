@@ -93,7 +93,7 @@ class Stages:
         arguments = ['annotate', images, self.labels, '--annotator', annotator, '--checkpoint', weights]
         self._run('annotate', [*arguments, '--img-size', size, '--workers', 0])
 
-    def annotate_folder(self, images: Path, annotator: Sequence[str]) -> Path:
+    def annotate_folder(self, images: Path, annotator: Sequence) -> Path:
         """The score maps of a folder of photographs; returns the store, which a repeated call completes."""
         self._run('annotate', ['annotate', images, self.labels, *annotator])
         return self.labels
