@@ -1,4 +1,4 @@
-"""What a segmentation data set holds, as a person looks at it before training: `data.md` and `data.png`."""
+"""The data report, written before training: contents of a segmentation data set as `data.md` and `data.png`."""
 
 import hashlib
 from collections import Counter
@@ -33,8 +33,8 @@ from tokenlabel.files.writing import write_atomically
 from tokenlabel.image_files.reading import stored_bits
 from tokenlabel.pictures.labels import save_figure, segmentation_figure
 
-MOST_MASKS = 2000  # of each split that are read, evenly spread
-FEW_IMAGES = 3  # from so many on a class can be learned at all
+MOST_MASKS = 2000  # masks read of each split, evenly spread
+FEW_IMAGES = 3  # a class in fewer images gets a warning
 NUM_SHOWN = 8  # images in the picture
 NUM_NAMED = 3  # files in a warning
 SHOWN_SIDE = 512  # pixels
@@ -42,26 +42,26 @@ SHOWN_SIDE = 512  # pixels
 
 @dataclass
 class SplitReport:
-    """What the images and masks of a split hold.
+    """Contents of the images and masks of a split.
 
     Attributes:
         split: `train`, `val` or `test`.
-        folder: Of the images.
-        classes: Their names.
-        palette: An RGB colour for each.
-        mask_classes: What the masks hold.
-        num_images: How many images there are.
+        folder: Folder of the images.
+        classes: Names of the classes.
+        palette: RGB colour of each class.
+        mask_classes: Conversion of masks to classes.
+        num_images: Number of images.
         files: (image, mask) pairs that were read, evenly spread over the split.
-        pixels: Pixels of each class, int64 [C], and last those that are ignored.
-        images: How many masks each class occurs in, int64 [C].
-        ignored: Numbers or colours in the masks that are ignored, with their pixels.
-        sizes: (width, height) of the images.
-        faults: What is wrong with a mask, a sentence each.
-        shared: Images that are also in the split trained on.
-        in_channels: How many channels images are read with, as they are stored; None for 8-bit RGB.
-        statistics: Of what is trained on, mean and standard deviation of each of these channels; None for RGB.
-        deep: Images of more than 8 bits of which 8 are read.
-        shift: By which masks fit their images better, if they agree on one.
+        pixels: Pixels of each class and, last, ignored pixels, int64 [C + 1].
+        images: Number of masks that contain each class, int64 [C].
+        ignored: Ignored ids or colours and their number of pixels.
+        sizes: (width, height) of the images and how often it occurs.
+        faults: One sentence for each unusable mask.
+        shared: Images that are also in the training split.
+        in_channels: Number of channels that images are read with, unchanged; None for 8-bit RGB.
+        statistics: Mean and standard deviation of each of these channels in the training split; None for RGB.
+        deep: Images with more than 8 bits that are read with 8.
+        shift: Shift that would align masks and images, if most images agree on one.
     """
 
     split: str
@@ -84,7 +84,7 @@ class SplitReport:
 
     @property
     def remarks(self) -> list[str]:
-        """What a person should look at."""
+        """Warnings, one sentence each."""
         said = [*self.faults[:NUM_NAMED]]
         if len(self.faults) > NUM_NAMED:
             said.append(f'{len(self.faults) - NUM_NAMED} more masks cannot be read as they should.')
@@ -118,13 +118,13 @@ class SplitReport:
 
 
 def data_report(config: Config) -> list[SplitReport]:
-    """Reads the masks of the folders that a config names.
+    """Reads the images and masks of a config.
 
     Args:
         config: A segmentation config whose `custom_imports` are done.
 
     Raises:
-        UserError: As `settle_num_classes` and `settle_in_channels`, or no data set of it is here.
+        UserError: As `settle_num_classes` and `settle_in_channels`, or none of its folders exists.
     """
     settle_num_classes(config)
     settle_in_channels(config)
@@ -148,7 +148,7 @@ def data_report(config: Config) -> list[SplitReport]:
 
 
 def write_data_report(config: Config, folder: str | Path) -> list[SplitReport]:
-    """Writes `data.md` and `data.png` of a config's data; returns what they hold.
+    """Writes `data.md` and `data.png` of a config's data; returns the reports.
 
     Raises:
         UserError: As `data_report`, or the folder cannot be written to.
@@ -161,7 +161,7 @@ def write_data_report(config: Config, folder: str | Path) -> list[SplitReport]:
 
 
 def as_markdown(reports: Sequence[SplitReport]) -> str:
-    """The tables, and what to look at."""
+    """The report as Markdown: tables and warnings."""
     lines = ['# Data', '']
     for report in reports:
         read = len(report.files)
@@ -226,7 +226,7 @@ def _read(split: str, built: BaseSegDataset, in_channels: int | None) -> SplitRe
 
 
 def _edges(image: str, mask: str, classes: MaskClasses, in_channels: int | None) -> np.ndarray | None:
-    """As `edge_sums`; None where a file cannot be read, which is said elsewhere, or the sizes differ."""
+    """As `edge_sums`; None if a file cannot be read (reported elsewhere) or the sizes differ."""
     try:
         labels = classes.labels(read_stored(mask, in_colour=bool(classes.colours)), mask)
         pixels = read_image(image, in_channels)
@@ -236,7 +236,7 @@ def _edges(image: str, mask: str, classes: MaskClasses, in_channels: int | None)
 
 
 def _is_deep(image: str) -> bool:
-    """Whether a file that can be read is of more than 8 bits."""
+    """Whether a readable file has more than 8 bits per channel."""
     try:
         with open_stored(image) as stream:
             return stored_bits(stream) > 8
@@ -245,7 +245,7 @@ def _is_deep(image: str) -> bool:
 
 
 def _counted(image: str, mask: str, classes: MaskClasses, num_classes: int, in_channels: int | None) -> tuple:
-    """Size of an image, pixels of each class in its mask and of what is ignored, and what is wrong with it."""
+    """Size of an image, pixels of each class and of each ignored value in its mask, and the fault, if any."""
     try:
         size = read_size(image, in_channels)
         stored = read_stored(mask, in_colour=bool(classes.colours))
@@ -284,7 +284,7 @@ def _digest(path: str) -> bytes:
 
 
 def _figure(report: SplitReport) -> Figure | None:
-    """Images with their masks in the colours of the classes; None where none can be read."""
+    """Images and their masks in class colours; None if no pair can be read."""
     pairs = list(_shown(report))
     if not pairs:
         return None

@@ -1,4 +1,4 @@
-"""Images of other channels than 8-bit RGB: what follows from `model.in_channels` of a config."""
+"""Images that are not 8-bit RGB: applies `model.in_channels` to the rest of a config and checks its statistics."""
 
 import logging
 from collections.abc import Sequence
@@ -14,21 +14,21 @@ from tokenlabel.errors import UserError
 from tokenlabel.files.folder_walk import IMAGE_SUFFIXES
 from tokenlabel.image_files.channels import STORED_SUFFIXES
 
-MOST_CHANNELS = 128  # that OpenCV, which resizes, takes
+MOST_CHANNELS = 128  # the most that OpenCV resizes
 RGB_ONLY = ('AdjustGamma', 'CLAHE', 'RGB2Gray', 'RandomGrayscale')  # transforms of 8-bit pictures
 PIPELINES = ('train_pipeline', 'test_pipeline', 'tta_pipeline')
-MEASURED_IMAGES = 200  # evenly spread, whose numbers are looked at for mean and std
-COMPARED_IMAGES = 8  # before a run
-FAR = 10  # standard deviations that a channel's mean may be from what the config says
+MEASURED_IMAGES = 200  # images, evenly spread, from which mean and std are measured
+COMPARED_IMAGES = 8  # images whose means are compared with the config's before a run
+FAR = 10  # allowed distance of a channel's mean from the config's, in standard deviations
 
 
 def in_channels_of(config: Config) -> int | None:
-    """How many channels images are read with as they are stored; None where they are read as 8-bit RGB."""
+    """Number of channels that images are read with, unchanged; None if they are read as 8-bit RGB."""
     return model_of(config)[0].get('in_channels')
 
 
 def settle_in_channels(config: Config) -> None:
-    """Lets loaders, backbone and preprocessor know of `model.in_channels`; without it nothing is changed.
+    """Passes `model.in_channels` on to loaders, backbone and preprocessor; does nothing without it.
 
     Images are then read as they are stored, `.npy` files among them, `RandomIntensity` takes the place of
     `PhotoMetricDistortion`, and no colours change places.
@@ -37,7 +37,7 @@ def settle_in_channels(config: Config) -> None:
         config: A segmentation config, changed in place.
 
     Raises:
-        UserError: It is no number from 1 to 128, or a transform works on 8-bit pictures alone.
+        UserError: It is not a number from 1 to 128, or a transform works on 8-bit pictures only.
     """
     model, place = model_of(config)
     in_channels = model.get('in_channels')
@@ -73,7 +73,7 @@ def settle_in_channels(config: Config) -> None:
 
 
 def check_statistics(config: Config, files: Sequence[str] = ()) -> None:
-    """Makes sure that mean and std of the preprocessor have `model.in_channels` numbers, and are those of the images.
+    """Checks that the preprocessor's mean and std have `model.in_channels` values and fit the images.
 
     Args:
         config: A segmentation config.

@@ -1,4 +1,4 @@
-"""Images for MMSegmentation's pipelines by the one reader, under the names that configs use."""
+"""MMSegmentation's image loading transforms, under their usual names, on the image reader of this project."""
 
 import cv2
 import mmcv.transforms
@@ -18,19 +18,19 @@ BACKENDS = ('cv2', 'pillow', 'turbojpeg')
 
 @TRANSFORMS.register_module(force=True)
 class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
-    """MMCV's `LoadImageFromFile` by the reader that annotation, pretraining and `Segmenter` use.
+    """MMCV's `LoadImageFromFile` with the image reader that annotation, pretraining and `Segmenter` use too.
 
     Args:
-        to_float32: give float32 instead of uint8, of the same values.
+        to_float32: return float32 instead of uint8; the values are the same.
         color_type: 'color' for [H, W, 3] in the order blue, green, red; 'grayscale' for [H, W].
-        imdecode_backend: one of MMCV's decoders of 8-bit images; all stand for the one reader.
-        ignore_empty: a file that cannot be read gives None, for which data sets take another image.
-        in_channels: give the numbers as they are stored, float32 [H, W, in_channels] in the order of the file, or
-            [H, W] of one channel; the arguments above do not count then. `model.in_channels` of a config sets it.
-        backend_args: file backend, as MMEngine configures it.
+        imdecode_backend: accepted for configs of MMSegmentation; every value selects the same reader.
+        ignore_empty: return None for a file that cannot be read; the dataset then takes another image.
+        in_channels: return the stored values unchanged, float32 [H, W, in_channels] in the file's channel order, or
+            [H, W] if there is one channel; the arguments above have no effect then. Set by `model.in_channels`.
+        backend_args: MMEngine file backend.
 
     Raises:
-        UserError: an argument asks for what the one reader does not give.
+        UserError: the reader does not support the value of an argument.
     """
 
     def __init__(
@@ -76,12 +76,12 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
 
 @TRANSFORMS.register_module(force=True)
 class LoadImageFromNDArray(mmseg.datasets.LoadImageFromNDArray):
-    """MMSegmentation's `LoadImageFromNDArray`, for arrays of any type: they become 8 bits by the rule for files.
+    """MMSegmentation's `LoadImageFromNDArray`, for arrays of any dtype: they are converted to 8 bits as files are.
 
-    An array [H, W, 3] holds blue, green and red, one [H, W, 4] opacity after them.
+    Channels are BGR for [H, W, 3] and BGR with opacity for [H, W, 4].
 
     Args:
-        in_channels: as `LoadImageFromFile`: the numbers stay as they are, of so many channels.
+        in_channels: as in `LoadImageFromFile`: values stay unchanged.
         **kwargs: as mmseg's.
     """
 
@@ -108,7 +108,7 @@ class LoadImageFromNDArray(mmseg.datasets.LoadImageFromNDArray):
 
 
 def without_single_axis(image: np.ndarray) -> np.ndarray:
-    """[H, W] of one channel, as OpenCV gives it after each transform."""
+    """Drops the axis of a single channel, [H, W, 1] -> [H, W], as OpenCV does after each transform."""
     return image[..., 0] if image.shape[2] == 1 else image
 
 
