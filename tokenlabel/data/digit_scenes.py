@@ -5,7 +5,7 @@ two photographs of `load_sample_images`. A scene holds one to three signs, discs
 random crop. The digit is the class. The hue of the sign agrees with it nine times in ten, which lets small networks
 learn within a thousand steps. The whole sign belongs to its class, so that regions are larger than a token, as in real
 scenes. The image label is the sign with the largest visible area, and every pixel has a label. Training and validation
-share neither digits nor photo regions: the last fifth of the digits and the right half of each photo are for validation.
+share neither digits nor photo regions: the last fifth of the digits and the right half of each photo validate.
 
 `write_digit_scenes` puts scenes on disk as an ImageNet folder and in ADE20K's layout, to be read as real data is.
 """
