@@ -31,7 +31,7 @@ class UserError(ValueError):
 
 
 def lack(error: Exception) -> str | None:
-    """What the machine has no more of or does not allow, in one sentence; None where an error says something else."""
+    """One sentence for an error caused by the machine (memory, disk, permissions, network), None for other errors."""
     reason = _first_sentence(error)
     if missing := missing_package(error):
         return missing
@@ -48,7 +48,7 @@ def lack(error: Exception) -> str | None:
 
 
 def missing_package(error: Exception) -> str | None:
-    """Which package of OpenMMLab an import has not found, in a sentence; None where an error is of another kind."""
+    """One sentence for a missing package of OpenMMLab, None for other errors."""
     package = (error.name or '').split('.')[0] if isinstance(error, ModuleNotFoundError) else ''
     if package not in OPENMMLAB:
         return None
@@ -56,7 +56,7 @@ def missing_package(error: Exception) -> str | None:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a CPU or a GPU has no memory left for what was asked."""
+    """Whether an error says that CPU or GPU memory is exhausted."""
     if isinstance(error, MemoryError) or type(error).__name__ == 'OutOfMemoryError':
         return True
     return (isinstance(error, (RuntimeError, OSError)) or type(error).__module__ == 'cv2') and bool(
@@ -65,5 +65,5 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def _first_sentence(error: Exception) -> str:
-    """The beginning of what an error says, for parentheses."""
+    """The first sentence of an error message, to quote in parentheses."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].split('. ')[0].rstrip('.')

@@ -1,4 +1,4 @@
-"""Where the errors of a command end: one sentence and an exit status."""
+"""Error handling of every command: errors become one sentence and an exit status."""
 
 import functools
 import sys
@@ -22,13 +22,16 @@ CLOSED_OUTPUT = 141  # as shells name a process that SIGPIPE has ended
 
 
 def reports_errors(main: Callable[P, int | None]) -> Callable[P, int]:
-    """Decorate a command's `main`, the one boundary where errors end; what it returns is the exit status.
+    """Decorates a command's `main` with error handling; the decorated function returns the exit status.
 
-    A `UserError` becomes `error: <sentence>` on stderr and exit status 2, without a traceback; so does what the
-    machine has no more of, see `lack`. Ctrl-C, SIGTERM and SIGHUP become one line, of the leading process alone, and
-    exit status 128 and the signal's number; see `tokenlabel.processes.signals`. A reader that goes away (`| head`)
-    ends the command without a word and with status 141. Anything else is a defect: its traceback, a line that says so,
-    and exit status 1. Of several processes that torchrun started the first to fail speaks, and all end with it.
+    | error | output | exit status |
+    |---|---|---|
+    | `UserError`, or an error caused by the machine (see `lack`) | `error: <sentence>` on stderr | 2 |
+    | Ctrl-C, SIGTERM, SIGHUP (see `tokenlabel.processes.signals`) | one line from the first process | 128 + signal |
+    | the reader of stdout closed it (`| head`) | none | 141 |
+    | anything else, a defect | its traceback and a request to report it | 1 |
+
+    If torchrun started several processes, the first one to fail reports the error and all of them end.
     """
 
     @functools.wraps(main)
@@ -68,5 +71,5 @@ def reports_errors(main: Callable[P, int | None]) -> Callable[P, int]:
 
 
 def sentence_of(error: UserError) -> str:
-    """What an error says. A loader's worker hands its error on inside the text of a traceback, the sentence last."""
+    """The message of an error. An error from a loader's worker contains a traceback, with the message at its end."""
     return str(error).strip().split('UserError: ')[-1]

@@ -1,4 +1,4 @@
-"""The command line of every tool: one parser, and the kinds of values that flags take."""
+"""The argument parser of all commands, and the types of their flags."""
 
 import argparse
 import ast
@@ -16,24 +16,24 @@ from tokenlabel.errors import UserError
 from tokenlabel.processes.launch_environment import cores_per_process
 
 UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
-# What no machine of today gets through; more is a slip of the finger, which would fill its memory first.
+# Larger values are typing errors that would exhaust the machine's memory.
 MAX_WORKERS, MAX_BATCH, MAX_SIDE = 1024, 2**16, 8192
 THINNEST_CROP = 0.001
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are `UserError`s, one sentence like all others, for `reports_errors` to show."""
+    """An argument parser that raises `UserError`, which `reports_errors` shows as one sentence."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{'formatter_class': argparse.RawDescriptionHelpFormatter} | options)
 
     def error(self, message: str) -> None:
-        """Ends parsing."""
+        """Raises `UserError`."""
         raise UserError(f'{message}; --help tells of all options.')
 
 
 def whole(least: int = 0, most: int | None = None) -> Callable[[str], int]:
-    """The type of a whole number within bounds."""
+    """An argument type: integers from `least` to `most`."""
     bounds = f'from {least} on' if most is None else f'from {least} to {most}'
 
     def number(text: str) -> int:
@@ -53,7 +53,7 @@ side = whole(1, MAX_SIDE)
 
 
 def add_workers(parser: Any, what: str) -> None:
-    """`--workers`: by default one for each core of a process, 16 at most."""
+    """Adds `--workers`, by default the number of cores per process, at most 16."""
     usual = min(cores_per_process(), 16)
     parser.add_argument('--workers', type=worker_count, default=usual, help=f'{what} (default: {usual}, by the cores)')
 
@@ -116,7 +116,7 @@ def size_in_bytes(text: str) -> int | None:
 
 
 def device(text: str) -> torch.device:
-    """A device that is there."""
+    """An available device."""
     try:
         return usable_device(text)
     except UserError as error:
@@ -124,12 +124,12 @@ def device(text: str) -> torch.device:
 
 
 def device_name(text: str) -> str:
-    """The name of a device that is there."""
+    """The name of an available device."""
     return str(device(text))
 
 
 class ModelKwargs(argparse.Action):
-    """`K=V ...` as arguments of a network: V is read as Python where it is a literal, else it is text."""
+    """`NAME=VALUE ...` as keyword arguments of a network; VALUE is a Python literal, or else text."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
         arguments: dict[str, Any] = {}
@@ -150,5 +150,5 @@ class ModelKwargs(argparse.Action):
         setattr(namespace, self.dest, arguments)
 
 
-# Of timm's `create_model` itself: some read weights from elsewhere than --checkpoint does.
+# Arguments of timm's `create_model` itself, some of which load weights other than --checkpoint.
 CREATING = frozenset(inspect.signature(timm.create_model).parameters) - {'kwargs'}
