@@ -1,4 +1,4 @@
-"""Trying outputs before the work: whether what a command is about to write could be written at all."""
+"""Checks, before a command starts its work, that its outputs can be written."""
 
 import errno
 import os
@@ -9,11 +9,11 @@ from pathlib import Path
 from tokenlabel.errors import UserError
 from tokenlabel.files.writing import disk_errors, temporary_beside
 
-TRIAL = bytes(4096)  # more than an empty file needs on a full disk
+TRIAL = bytes(4096)  # an empty file could be created on a full disk
 
 
 def check_output_file(path: str | Path, suffixes: Collection[str] = ()) -> None:
-    """Tries to write where a file is to go; nothing is left there, and a file that is there stays as it is.
+    """Checks that a file can be written; leaves nothing behind and does not change an existing file.
 
     Args:
         path: of the file; folders that are missing can be made later.
@@ -36,7 +36,7 @@ def check_output_file(path: str | Path, suffixes: Collection[str] = ()) -> None:
 
 
 def check_output_folder(path: str | Path) -> None:
-    """Tries to write into a folder, or where it is to be made; nothing is left there.
+    """Checks that a folder exists or can be made, and can be written to; leaves nothing behind.
 
     Raises:
         UserError: a file is there, or the place cannot be written to.
@@ -46,7 +46,7 @@ def check_output_folder(path: str | Path) -> None:
 
 
 def _try_folder(folder: Path, name: str = '') -> None:
-    """Writes a file into the deepest part of a folder that is there, and removes it."""
+    """Writes a file into the deepest existing part of a folder, and removes it."""
     place = folder.absolute()
     missing = [name] if name else []
     while not os.path.lexists(place):
@@ -56,7 +56,7 @@ def _try_folder(folder: Path, name: str = '') -> None:
         raise UserError(f'{place} is a file, where a folder is needed: give another place, or rename it.')
     for part in missing:
         with suppress(FileNotFoundError):
-            os.lstat(place / part)  # which knows whether a name is too long
+            os.lstat(place / part)  # fails if a name is too long
     temporary = temporary_beside(place / 'trial')
     try:
         with open(temporary, 'wb') as file:

@@ -1,4 +1,4 @@
-"""Reading files that may be anything: only regular ones, text of any editor, names that stay below their folder."""
+"""Reading untrusted files: regular files only, text in UTF-8, and member names that stay below their folder."""
 
 import errno
 import json
@@ -33,7 +33,7 @@ def open_regular(path: str | Path) -> BinaryIO:
 
 
 def explained(error: OSError) -> str:
-    """What went wrong with a file, in a few words and with what to do, to follow its name and `cannot be read`."""
+    """Reason and remedy for a file that cannot be read, to append to `FILE cannot be read`."""
     reason = (error.strerror or str(error) or type(error).__name__).strip()
     remedies = {
         FileNotFoundError: 'check the path',
@@ -46,7 +46,7 @@ def explained(error: OSError) -> str:
 
 
 def read_text(path: str | Path, what: str = 'The file', errors: str = 'strict') -> str:
-    """A text file as people's editors write it: UTF-8, with or without a byte order mark; line ends become LF.
+    """Reads a UTF-8 text file, with or without byte order mark; line ends become LF.
 
     Args:
         path: the file.
@@ -68,7 +68,7 @@ def read_text(path: str | Path, what: str = 'The file', errors: str = 'strict') 
 
 
 def read_lines(path: str | Path, what: str = 'The file', errors: str = 'strict') -> list[str]:
-    """The lines of a text file without space around them; blank lines at the end do not count.
+    """The stripped lines of a text file, without blank lines at the end.
 
     Raises:
         UserError: as `read_text`.
@@ -80,7 +80,7 @@ def read_lines(path: str | Path, what: str = 'The file', errors: str = 'strict')
 
 
 def read_names(path: str | Path, what: str = 'The file') -> list[str]:
-    """The lines of a text file of which each counts, such as the names of classes in their order.
+    """The lines of a text file in which every line has a meaning, such as class names in order.
 
     Raises:
         UserError: as `read_text`; a line between others is blank, so that those after it would be numbered wrongly.
@@ -92,7 +92,7 @@ def read_names(path: str | Path, what: str = 'The file') -> list[str]:
 
 
 def read_json(path: str | Path, what: str = 'The file') -> object:
-    """What a JSON file holds.
+    """Reads a JSON file.
 
     Raises:
         UserError: as `read_text`; it is no JSON, or nested too deep.
@@ -106,13 +106,13 @@ def read_json(path: str | Path, what: str = 'The file') -> object:
 
 
 def printable(name: str) -> str:
-    r"""A file's name as text that any terminal, table or log takes: bytes that are not UTF-8 are written as `\xe9`."""
+    r"""A file name as printable text: bytes that are not UTF-8 are written as `\xe9`."""
     name = re.sub('[\udc80-\udcff]', lambda byte: rf'\x{ord(byte[0]) - 0xDC00:02x}', name)
     return name.encode('utf-8', 'backslashreplace').decode()
 
 
 def relative_name(name: str, source: str | Path) -> str:
-    """A name that a file gives, such as a key or a member of an archive, as the posix path below a folder that it is.
+    """Checks a name stored in a file (a key, a member of an archive) as a relative path below its folder.
 
     Args:
         name: what the file says.

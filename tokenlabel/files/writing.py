@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Atomic writing: readers see the old file or the new one, never a part."""
 
 import errno
 import itertools
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from tokenlabel.errors import UserError
 
-_numbers = itertools.count()  # of temporary files: threads write into one folder at once
+_numbers = itertools.count()  # tell apart the temporary files of several threads
 
 
 def write_atomically(path: str | Path, data: bytes | str) -> None:
-    """Writes a file so that at every moment the old or the new one is there, whole. Processes may do it at once.
+    """Writes a file atomically, also if several processes do so at once.
 
     Args:
         path: its folder is made where missing.
@@ -32,7 +32,7 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
 
 @contextmanager
 def unfinished(path: str | Path) -> Iterator[Path]:
-    """A temporary name for a file that takes its own once the block ends well, and is removed otherwise.
+    """Yields a temporary path; it is renamed to `path` if the block succeeds and removed otherwise.
 
     Args:
         path: where the file goes in the end; its folder is made where missing. The suffix stays.
@@ -58,7 +58,7 @@ def unfinished(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def disk_errors(path: str | Path, remedy: str = 'make room, or choose another place') -> Iterator[None]:
-    """Turns a full, failing or forbidden disk into a `UserError`.
+    """Converts errors of the disk (full, failing, no permission) to `UserError`.
 
     Args:
         path: what is being written.
@@ -66,14 +66,14 @@ def disk_errors(path: str | Path, remedy: str = 'make room, or choose another pl
     """
     try:
         yield
-    except ConnectionError:  # of other processes, not of the disk
+    except ConnectionError:  # from another process, not from the disk
         raise
     except OSError as error:
         raise UserError(f'Cannot write to {path} ({error.strerror or error}): {remedy}.') from error
 
 
 def write_json(path: str | Path, data: object) -> None:
-    """Writes nested dicts and lists as indented JSON, atomically; NaN and infinities, which JSON has not, become null.
+    """Writes nested dicts and lists as indented JSON, atomically; NaN and infinities become null.
 
     Args:
         path: its folder is made where missing.
@@ -86,18 +86,18 @@ def write_json(path: str | Path, data: object) -> None:
 
 
 def temporary_beside(path: Path) -> Path:
-    """A new name of a temporary file in the folder of `path`, with its suffix; see `is_temporary`."""
+    """A new name for a temporary file beside `path`, with the same suffix; see `is_temporary`."""
     # without the file's own name, which may be as long as names can be
     return path.with_name(f'.{socket.gethostname()}-{os.getpid()}-{next(_numbers)}.tmp{path.suffix}')
 
 
 def is_temporary(file: Path) -> bool:
-    """Whether a file is what `unfinished` leaves behind when it is killed."""
+    """Whether a file was left by a killed `unfinished`."""
     return re.fullmatch(r'\..*\.tmp(\.\w+)?', file.name) is not None
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes renames within a folder survive a crash."""
+    """Flushes a folder to disk, so that renames in it survive a crash."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Images of any number of channels and bits, as they are stored: satellite bands, near infrared, X-ray.
+"""Reading images of any number of channels and bits unchanged: satellite bands, near infrared, X-ray.
 
 The reader of `tokenlabel.image_files.reading` makes upright 8-bit RGB of everything. This one keeps the numbers of a
 file: no conversion to RGB, no scaling, no loss of 16 bits. What is read:
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     import tifffile
 
 NPY = b'\x93NUMPY'
-TIFFS = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # the latter two of more than 4 GiB
+TIFFS = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # the last two: BigTIFF
 INSTALL = 'pip install tifffile imagecodecs'  # the extra `tiff`
-STORED_SUFFIXES = ('.npy',)  # names of images beside those that are read as RGB
-logging.getLogger('tifffile').addHandler(logging.NullHandler())  # what it logs of bad files is in our errors
+STORED_SUFFIXES = ('.npy',)  # suffixes in addition to those of RGB images
+logging.getLogger('tifffile').addHandler(logging.NullHandler())  # our errors contain what it logs about bad files
 
 
 def read_channels(stream: BinaryIO, in_channels: int, max_pixels: int | None = MAX_PIXELS) -> np.ndarray:
-    """The numbers of an image file, float32 [H, W, in_channels], in the order and range that they are stored in.
+    """The stored values of an image file, float32 [H, W, in_channels], in stored order and range.
 
     Args:
         stream: the file, seekable.
@@ -55,7 +55,7 @@ def read_channels(stream: BinaryIO, in_channels: int, max_pixels: int | None = M
 
 
 def channels_of_array(array: np.ndarray, in_channels: int, first: bool = True) -> np.ndarray:
-    """An array [H, W], [H, W, C] or [C, H, W] as float32 [H, W, in_channels].
+    """Converts an array [H, W], [H, W, C] or [C, H, W] to float32 [H, W, in_channels].
 
     The channels are the last axis where that has `in_channels` entries, and else the first.
 
@@ -80,7 +80,7 @@ def channels_of_array(array: np.ndarray, in_channels: int, first: bool = True) -
         )
     if array.dtype.kind not in 'buif':
         raise UnreadableImage(f'numbers of type {array.dtype}', 'save bool, integers or floats')
-    with np.errstate(over='ignore'):  # what float32 cannot hold is infinite, and said below
+    with np.errstate(over='ignore'):  # values beyond float32 become infinite, which is an error below
         channels = np.ascontiguousarray(array, np.float32)
     if not (finite := np.isfinite(channels)).all():
         raise UnreadableImage(
@@ -145,7 +145,7 @@ def _channels_first(shape: tuple[int, ...], in_channels: int) -> bool:
 
 
 def _tiff(stream: BinaryIO, max_pixels: int | None) -> np.ndarray:
-    """Channels [H, W, C]: the samples and pages of the first series of pages that belong together."""
+    """Channels [H, W, C] from the samples and pages of a TIFF file's first series."""
     with _tiff_file(stream) as file:
         series = file.series[0]
         axes = _axes(series)
@@ -157,9 +157,9 @@ def _tiff(stream: BinaryIO, max_pixels: int | None) -> np.ndarray:
 
 @contextmanager
 def _tiff_file(stream: BinaryIO) -> Iterator['tifffile.TiffFile']:
-    """The file as tifffile opens it; whatever that raises inside is an UnreadableImage."""
+    """Opens a file with tifffile and converts its errors to UnreadableImage."""
     try:
-        import tifffile  # an extra, for those who have such files
+        import tifffile  # an optional dependency
     except ImportError as error:
         raise UnreadableImage('TIFF files need tifffile to be read as they are stored', f'run {INSTALL}') from error
     with _library_errors('the TIFF file'), tifffile.TiffFile(stream, name='image') as file:
@@ -167,7 +167,7 @@ def _tiff_file(stream: BinaryIO) -> Iterator['tifffile.TiffFile']:
 
 
 def _axes(series: 'tifffile.TiffPageSeries') -> dict[str, int]:
-    """Length of each axis by tifffile's letter, the slowest first."""
+    """Length of each axis by tifffile's letter, slowest axis first."""
     axes = dict(zip(series.axes, series.shape, strict=True))
     if not {'Y', 'X'} <= axes.keys():
         raise UnreadableImage(f'the TIFF file has the axes {series.axes}, which make no image')
@@ -186,15 +186,15 @@ def _refuse_large(pixels: int, max_pixels: int | None) -> None:
 
 @contextmanager
 def _library_errors(what: str) -> Iterator[None]:
-    """Whatever a library raises of a file's bytes inside is an UnreadableImage."""
+    """Converts what a library raises about a file's content to UnreadableImage."""
     try:
         yield
     except UnreadableImage:
         raise
-    except Exception as error:  # the bytes of a damaged file can fail in any way
-        if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the bytes
+    except Exception as error:  # a damaged file may raise anything
+        if isinstance(error, OSError) and error.errno is not None:  # an error of the disk, not of the content
             raise
         reason = str(error).partition('\n')[0] or type(error).__name__
-        if 'imagecodecs' in reason:  # which reads most of the compressed ones
+        if 'imagecodecs' in reason:  # needed for most compressed files
             raise UnreadableImage(f'{what} is compressed', f'run {INSTALL}') from error
         raise UnreadableImage(f'{what} is damaged or of a kind that is not read: {reason}') from error

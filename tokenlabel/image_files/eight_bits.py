@@ -1,4 +1,4 @@
-"""Pixels of any kind as 8-bit RGB: one rule for pictures and arrays.
+"""Conversion of any pixels to 8-bit RGB, with one rule for Pillow images and arrays.
 
 - uint8 stays, and of 16 bits (uint16) the upper 8 count.
 - Other integers count as numbers of 8, 16 or 32 bits, the fewest that hold all of an image and at most those of their
@@ -18,15 +18,15 @@ from PIL import Image
 from tokenlabel.image_files.unreadable import UnreadableImage
 
 WHITE = 255
-BAND = 2**22  # pixels that are converted at a time, so that no second image of another type is held
-NUMBERS = ('I', 'F', 'I;16', 'I;16L', 'I;16B', 'I;16N')  # Pillow's modes of grey beyond 8 bits
+BAND = 2**22  # pixels converted at a time, to limit memory
+NUMBERS = ('I', 'F', 'I;16', 'I;16L', 'I;16B', 'I;16N')  # Pillow's modes of grey with more than 8 bits
 PREMULTIPLIED = {'La': 'LA', 'RGBa': 'RGBA'}
 BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF files
-MIN_IS_WHITE, SIGNED = 0, 2  # what the latter two may say
+MIN_IS_WHITE, SIGNED = 0, 2  # values of the latter two
 
 
 def rgb_of_array(array: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 3] of an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], whose fourth channel is opacity.
+    """Converts an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (with opacity) to uint8 [H, W, 3].
 
     The order of the three colours stays.
 
@@ -49,7 +49,7 @@ def rgb_of_array(array: np.ndarray) -> np.ndarray:
 
 
 def rgb_of_picture(picture: Image.Image) -> np.ndarray:
-    """uint8 [H, W, 3] of a Pillow picture of any mode.
+    """Converts a Pillow image of any mode to uint8 [H, W, 3].
 
     Raises:
         UnreadableImage: values out of range.
@@ -86,10 +86,10 @@ def _rgb_of_colors(picture: Image.Image) -> np.ndarray:
 
 
 def _dtype(picture: Image.Image, tags: Mapping, is_signed: bool) -> np.dtype:
-    """The type of the numbers in the file, which Pillow may keep in a wider one."""
+    """The dtype of the values in the file; Pillow may use a wider one."""
     if picture.mode == 'F':
         return np.dtype(np.float32)
-    if picture.mode == 'I' and picture.format not in ('PNG', 'PPM'):  # older Pillow keeps their 16 bits in 32
+    if picture.mode == 'I' and picture.format not in ('PNG', 'PPM'):  # older Pillow stores 16 bits in 32
         return np.dtype(f'int{tags[BITS][0]}' if is_signed else np.uint32 if tags else np.int32)
     return np.dtype(np.int8 if picture.mode == 'L' else np.uint16)
 
@@ -99,7 +99,7 @@ def _band(picture: Image.Image, rows: slice, dtype: np.dtype) -> np.ndarray:
 
 
 def _bits(dtype: np.dtype, lowest: float, highest: float, depth: int | None = None) -> int:
-    """How many bits integers count as; of floats, 1 where they lie in [0, 1] and else 8.
+    """Number of bits of integer values; of floats, 1 if they lie in [0, 1] and 8 otherwise.
 
     Raises:
         UnreadableImage: values that no rule is for.
@@ -119,7 +119,7 @@ def _bits(dtype: np.dtype, lowest: float, highest: float, depth: int | None = No
 
 
 def _eight_bits(numbers: np.ndarray, bits: int) -> np.ndarray:
-    """uint8 of numbers that count as so many bits, see `_bits`."""
+    """Scales values of that many bits, see `_bits`, to uint8."""
     if numbers.dtype == np.uint8:
         return numbers
     if numbers.dtype.kind == 'f':
@@ -130,7 +130,7 @@ def _eight_bits(numbers: np.ndarray, bits: int) -> np.ndarray:
 
 
 def _on_white(pixels: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 1 or 3] of [H, W], or of 1, 3 or 4 channels, the fourth of which is opacity."""
+    """Converts [H, W], or 1, 3 or 4 channels (the fourth is opacity), to uint8 [H, W, 1 or 3]."""
     if pixels.ndim == 2:
         return pixels[..., None]
     if pixels.shape[2] != 4:

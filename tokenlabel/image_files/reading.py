@@ -1,4 +1,4 @@
-"""The one reader of images: files to upright 8-bit RGB, whoever asks.
+"""The image reader of all commands: files to upright 8-bit RGB.
 
 Annotation, pretraining, segmentation and its evaluation all read images here, and so see the same pixels. The rule for
 those is in `tokenlabel.image_files.eight_bits`. Orientation (EXIF) is applied, colour profiles are not, and of several
@@ -20,21 +20,21 @@ from tokenlabel.image_files import png
 from tokenlabel.image_files.eight_bits import rgb_of_picture
 from tokenlabel.image_files.unreadable import UnreadableImage
 
-# By their contents, whatever their names are. None of these starts a program, as Pillow's EPS does.
+# Recognised by content, not by name. Formats that start another program, as Pillow's EPS does, are left out.
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'PPM', 'JPEG2000')
-DEEP = ('PNG', 'PPM', 'JPEG2000')  # whose colours of 16 bits Pillow reads in 8
-PNG_DEPTH = 24  # place in a PNG file of its bits, before that of its type of colour
-LOSSY = ('JPEG', 'MPO', 'JPEG2000', 'WEBP')  # of numbers that are no brightness, other ones come back
-# A file of a few kilobytes may declare any size. This many take 1.6 GB: an image of 23000 x 23000 is read.
+DEEP = ('PNG', 'PPM', 'JPEG2000')  # Pillow reduces 16-bit colours of these to 8 bits
+PNG_DEPTH = 24  # offset of the bit depth in a PNG file; the colour type follows
+LOSSY = ('JPEG', 'MPO', 'JPEG2000', 'WEBP')  # compression changes values that are not brightness
+# A small file may declare any size. This limit takes 1.6 GB and admits 23000 x 23000 pixels.
 MAX_PIXELS = 2**29
 ORIENTATION = 0x0112
 WIDTH, HEIGHT, BITS, SAMPLES, TILE_WIDTH, TILE_HEIGHT = 256, 257, 258, 277, 322, 323  # tags of TIFF files
-logging.getLogger('PIL').addHandler(logging.NullHandler())  # what it logs of bad files is in our errors
+logging.getLogger('PIL').addHandler(logging.NullHandler())  # our errors contain what it logs about bad files
 AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 def open_image(stream: BinaryIO, max_pixels: int | None = MAX_PIXELS) -> Image.Image:
-    """An image of which `size` is that of the upright one: a JPEG file not decoded yet, or RGB pixels.
+    """An image, either a JPEG file not yet decoded or RGB pixels; `size` is that of the upright image.
 
     JPEG files may then be decoded at a fraction of their size, with Pillow's `draft`. `decode` and `rgb_pixels` take
     what is returned while the stream is open.
@@ -53,14 +53,14 @@ def open_image(stream: BinaryIO, max_pixels: int | None = MAX_PIXELS) -> Image.I
 
 
 def decode(image: Image.Image) -> Image.Image:
-    """The RGB image, decoded, of what `open_image` returns. Raises UnreadableImage where the file is damaged."""
+    """Decodes the result of `open_image` to RGB. Raises UnreadableImage if the file is damaged."""
     with _pillow():
         image.load()
         return image if image.mode == 'RGB' else Image.fromarray(rgb_of_picture(image))
 
 
 def rgb_pixels(image: Image.Image) -> np.ndarray:
-    """The RGB pixels of what `open_image` returns, uint8 [H, W, 3].
+    """Decodes the result of `open_image` to RGB pixels, uint8 [H, W, 3].
 
     JPEG files of three colours are decoded by OpenCV, quicker and to the same pixels.
 
@@ -72,9 +72,9 @@ def rgb_pixels(image: Image.Image) -> np.ndarray:
         image.fp.seek(0)
         try:
             pixels = cv2.imdecode(np.frombuffer(image.fp.read(), dtype=np.uint8), AS_STORED)
-        except cv2.error:  # it has a limit of its own
+        except cv2.error:  # OpenCV has its own limit of pixels
             image.fp.seek(0)
-    if pixels is None:  # another kind of file, or one that is damaged, which Pillow explains
+    if pixels is None:  # another format, or a damaged file, for which Pillow gives the reason
         with _pillow():
             pixels = rgb_of_picture(image)
     return pixels
@@ -96,7 +96,7 @@ def read_pixels(stream: BinaryIO, max_pixels: int | None = MAX_PIXELS, remedy: s
 
 
 def pixels_of_picture(picture: Image.Image) -> np.ndarray:
-    """The upright RGB pixels of a Pillow picture, of any mode and wherever it comes from, uint8 [H, W, 3].
+    """The upright RGB pixels of a Pillow image of any mode, uint8 [H, W, 3].
 
     Raises:
         UnreadableImage: it comes from a damaged file, or has values out of range.
@@ -120,7 +120,7 @@ def image_size(stream: BinaryIO) -> tuple[int, int]:
 
 
 def read_numbers(stream: BinaryIO, max_pixels: int | None = MAX_PIXELS) -> tuple[np.ndarray, str | None]:
-    """What an image file stores, upright: numbers [H, W] of one channel or of a palette, or channels [H, W, C].
+    """The stored values of an image file, upright: [H, W] for one channel or palette indices, else [H, W, C].
 
     Returns:
         The array, and by which lossy method the file is compressed; None for none.
@@ -138,7 +138,7 @@ def read_numbers(stream: BinaryIO, max_pixels: int | None = MAX_PIXELS) -> tuple
 
 
 def read_all_bits(stream: BinaryIO, max_pixels: int | None = MAX_PIXELS) -> np.ndarray:
-    """As `read_numbers`, but for palettes, which become their colours; colours of 16 bits keep them.
+    """As `read_numbers`, but palette indices become colours; 16-bit colours keep 16 bits.
 
     Returns:
         Numbers [H, W] or [H, W, C] of the file's own type.
@@ -159,7 +159,7 @@ def read_all_bits(stream: BinaryIO, max_pixels: int | None = MAX_PIXELS) -> np.n
 
 
 def stored_bits(stream: BinaryIO) -> int:
-    """Bits of each number in a PNG or TIFF file, from its header alone; 8 of other kinds.
+    """Bits per sample of a PNG or TIFF file, from its header; 8 for other formats.
 
     Raises:
         UnreadableImage: the file is empty, or no header of a known kind is in it.
@@ -174,7 +174,7 @@ def stored_bits(stream: BinaryIO) -> int:
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Pixels [H, W, ...] of a file turned as its EXIF orientation, 1 to 8, says."""
+    """Applies an EXIF orientation, 1 to 8, to pixels [H, W, ...]."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -185,7 +185,7 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _opened(stream: BinaryIO, max_pixels: int | None, remedy: str | None = None, pixels: bool = True) -> Image.Image:
-    """As Pillow opens it, with its header checked. Without `pixels` the header is all that is read."""
+    """Opens a file with Pillow and checks its header. Reads only the header unless `pixels`."""
     stream.seek(0)
     head = stream.read(len(png.SIGNATURE))
     if not head:
@@ -215,8 +215,8 @@ def _opened(stream: BinaryIO, max_pixels: int | None, remedy: str | None = None,
 
 
 def _orientation(image: Image.Image) -> int:
-    """How EXIF says that the pixels are to be turned, 1 to 8; 1 where it says nothing or is damaged."""
-    if image.format == 'TIFF' or not image.info.get('exif'):  # Pillow itself turns pixels of TIFF files
+    """The EXIF orientation, 1 to 8; 1 if it is missing or damaged."""
+    if image.format == 'TIFF' or not image.info.get('exif'):  # Pillow applies the orientation of TIFF files itself
         return 1
     exif = Image.Exif()
     try:
@@ -224,18 +224,18 @@ def _orientation(image: Image.Image) -> int:
             warnings.simplefilter('ignore')
             exif.load(image.info['exif'])
         orientation = exif.get(ORIENTATION)
-    except Exception:  # damaged bytes fail in any way, and the pixels are there
+    except Exception:  # damaged EXIF may raise anything, and the pixels are intact
         return 1
     return orientation if orientation in range(1, 9) else 1
 
 
 def _deep_colours(image: Image.Image) -> np.ndarray | None:
-    """Colours of 16 bits, uint16 [H, W, C], of which Pillow keeps 8; None where the file has no more than 8."""
+    """16-bit colours, uint16 [H, W, C], which Pillow would reduce to 8 bits; None for files of 8 bits."""
     image.fp.seek(0)
     data = image.fp.read()
     try:
         colours = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:  # Pillow explains what is wrong with it
+    except cv2.error:  # Pillow gives the reason
         return None
     if colours is None or colours.dtype != np.uint16:
         image.fp.seek(0)
@@ -246,14 +246,14 @@ def _deep_colours(image: Image.Image) -> np.ndarray | None:
 
 
 def _grey_step(image: Image.Image) -> int:
-    """What Pillow multiplies grey of 2 and 4 bits with."""
+    """The factor by which Pillow scales 2-bit and 4-bit grey."""
     arguments = image.tile[0][3] if image.mode == 'L' and image.tile else ''
     raw_mode = arguments if isinstance(arguments, str) else next(iter(arguments or ()), '')
     return {'L;2': 85, 'L;4': 17}.get(str(raw_mode)[:3], 1)
 
 
 def _unknown(stream: BinaryIO) -> UnreadableImage:
-    """Why Pillow knows no kind of image in a file."""
+    """Why Pillow does not recognise a file."""
     try:
         stream.seek(0)
         tags = TiffImagePlugin.ImageFileDirectory_v2(stream.read(8))
@@ -270,7 +270,7 @@ def _unknown(stream: BinaryIO) -> UnreadableImage:
 
 @contextmanager
 def _pillow() -> Iterator[None]:
-    """Whatever Pillow raises inside is an UnreadableImage; its own limit of pixels and its warnings are off."""
+    """Converts Pillow's errors to UnreadableImage; switches off its limit of pixels and its warnings."""
     with _no_limit, warnings.catch_warnings():
         warnings.simplefilter('ignore')
         try:
@@ -279,14 +279,14 @@ def _pillow() -> Iterator[None]:
             raise
         except MemoryError as error:
             raise UnreadableImage('there is not enough memory for it', 'free memory, or make it smaller') from error
-        except Exception as error:  # the bytes of a damaged file can fail in any way
-            if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the bytes
+        except Exception as error:  # a damaged file may raise anything
+            if isinstance(error, OSError) and error.errno is not None:  # an error of the disk, not of the content
                 raise
             raise UnreadableImage(str(error) or type(error).__name__) from error
 
 
 class _NoLimit:
-    """Switches off Pillow's own limit of pixels, in any number of threads, and puts it back after the last of them."""
+    """Switches off Pillow's limit of pixels, thread-safely, and restores it after the last thread."""
 
     def __init__(self) -> None:
         self._lock, self._inside, self._limit = threading.Lock(), 0, None

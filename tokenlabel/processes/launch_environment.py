@@ -1,4 +1,4 @@
-"""Which of several processes this one is, as launchers say it in the environment."""
+"""Rank and world size of this process, from the launcher's environment variables."""
 
 import os
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tokenlabel.errors import UserError
 
-# What `torchrun` sets, with what holds without it, and what others call the same.
+# Variables of `torchrun`, their defaults, and the names that other launchers use.
 RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE = 'RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'LOCAL_WORLD_SIZE'
 NAMES = {
     'slurm': {RANK: 'SLURM_PROCID', LOCAL_RANK: 'SLURM_LOCALID', WORLD_SIZE: 'SLURM_NTASKS'},
@@ -20,7 +20,7 @@ LARGEST_PORT = 2**16 - 1
 
 
 class Place(NamedTuple):
-    """The place of this process.
+    """Rank, local rank and world size of this process.
 
     Attributes:
         rank: number of the process, from 0 on.
@@ -34,7 +34,7 @@ class Place(NamedTuple):
 
 
 def own_place(environment: Mapping[str, str] = os.environ) -> Place:
-    """The place that `torchrun` gives this process by RANK, LOCAL_RANK and WORLD_SIZE; alone where none is set.
+    """Rank, local rank and world size from `torchrun`'s variables; 0, 0, 1 if none is set.
 
     Raises:
         UserError: one of them is no number, or they contradict each other.
@@ -56,14 +56,14 @@ def own_place(environment: Mapping[str, str] = os.environ) -> Place:
 
 
 def cores_per_process(environment: Mapping[str, str] = os.environ) -> int:
-    """Cores that this process may use, shared with those that a launcher started beside it; at least 1."""
+    """Cores for each process that the launcher started on this machine; at least 1."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     number = environment.get(LOCAL_WORLD_SIZE, '1')
     return max(1, allowed // max(1, int(number) if number.isdecimal() else 1))
 
 
 def launched_place(launcher: str, environment: Mapping[str, str] = os.environ) -> Place:
-    """The place that a launcher gives this process, checked before anything is started by it.
+    """Rank, local rank and world size from any launcher, checked before anything starts.
 
     Args:
         launcher: 'none', which leaves a process alone, 'pytorch', 'slurm' or 'mpi'.
@@ -73,7 +73,7 @@ def launched_place(launcher: str, environment: Mapping[str, str] = os.environ) -
         UserError: a variable is missing or no number, or they contradict each other.
     """
     if launcher == 'none':
-        for name in (RANK, LOCAL_RANK, WORLD_SIZE):  # the last one is what a dry run speaks of
+        for name in (RANK, LOCAL_RANK, WORLD_SIZE):  # a dry run prints the world size
             _number(environment, name, least=int(name == WORLD_SIZE))
         return Place()
     names = NAMES.get(launcher, {})
@@ -91,7 +91,7 @@ def launched_place(launcher: str, environment: Mapping[str, str] = os.environ) -
 
 
 def _number(environment: Mapping[str, str], name: str, least: int = 0, most: int | None = None) -> int | None:
-    """The whole number that a variable holds; None where it is not set."""
+    """The integer value of a variable, None if it is not set."""
     text = environment.get(name)
     if text is None:
         return None

@@ -1,4 +1,4 @@
-"""Ending a command at a signal: an exception in the main thread, so that temporary files go."""
+"""Signals end a command by an exception in the main thread, so that temporary files are removed."""
 
 import math
 import os
@@ -15,12 +15,12 @@ from types import TracebackType
 from tokenlabel.processes.launcher import end_with_parent
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Launchers and terminals send several signals for one request: what follows so soon must not disturb the cleaning up.
+# Launchers and terminals send several signals at once. Those within this time must not interrupt the clean-up.
 ONE_REQUEST = 3.0  # seconds
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal has asked the command to end; whatever handles Ctrl-C handles this.
+    """Raised at SIGTERM and SIGHUP; a subclass of `KeyboardInterrupt`, so code that handles Ctrl-C handles it.
 
     Attributes:
         signal: which one.
@@ -33,7 +33,7 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stops_at_signals() -> Iterator[None]:
-    """Meanwhile SIGINT, SIGTERM and SIGHUP raise `Stopped`; a signal that is ignored (`nohup`) stays ignored.
+    """Within the block SIGINT, SIGTERM and SIGHUP raise `Stopped`; ignored signals (`nohup`) stay ignored.
 
     What follows a signal within three seconds counts as the same request. Forked processes, such as a loader's workers,
     leave SIGINT and SIGHUP, which a terminal sends to all, to this process, which ends them. Only a main thread can
@@ -66,7 +66,7 @@ def stops_at_signals() -> Iterator[None]:
         yield
     finally:
         listening = False
-        # after a signal the handler stays, for those that follow while the process ends
+        # after a signal the handler stays, for signals that arrive while the process ends
         if last == -math.inf:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -74,23 +74,23 @@ def stops_at_signals() -> Iterator[None]:
 
 @contextmanager
 def when_stopped(sentence: Callable[[], str]) -> Iterator[None]:
-    """Notes what to say where Ctrl-C or a signal ends the block, such as how to resume; the inner note counts."""
+    """Sets the message for a block that is ended by a signal, such as how to resume; the innermost one is shown."""
     try:
         yield
     except KeyboardInterrupt as stop:
         if not getattr(stop, '__notes__', ()):
-            with suppress(Exception):  # a count that cannot be had now must not hide why the command ends
+            with suppress(Exception):  # an error in the message must not hide why the command ends
                 stop.add_note(sentence())
         raise
 
 
 def status_of(stop: KeyboardInterrupt) -> int:
-    """The exit status, 128 and the signal's number: 130 for Ctrl-C, 143 for SIGTERM."""
+    """The exit status, 128 + signal number: 130 for Ctrl-C, 143 for SIGTERM."""
     return 128 + getattr(stop, 'signal', signal.SIGINT)
 
 
 def farewell(stop: KeyboardInterrupt) -> str | None:
-    """The one line that a stopped command says; None where another of several processes says it."""
+    """The line that a stopped command prints; None if another process prints it."""
     numbers = (os.environ.get(name) for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'))
     if next(filter(None, numbers), '0') != '0':
         return None
@@ -101,15 +101,14 @@ def farewell(stop: KeyboardInterrupt) -> str | None:
 
 
 def leave_signals_to_parent(worker: int = 0) -> None:
-    """`worker_init_fn` of a loader: signals that reach all processes of a job end a worker only through its parent.
+    """`worker_init_fn` of a loader: a worker ignores signals to the whole job and ends with its parent.
 
-    A worker that died of them first would turn the parent's one sentence into an error of the loader. A worker ends
-    when its parent says so, and when it ends. A parent that a signal interrupts while it takes a batch is no news
-    either.
+    If a worker died first, the parent would report an error of the loader instead of its own message. A worker ends
+    when its parent terminates it or is gone. Connections that an interrupted parent closes are not reported.
     """
     sys.excepthook = partial(_print_unless_parent_left, sys.excepthook)
     parent = parent_process()
-    if parent is not None and parent.pid == os.getppid():  # and not a server that forks for it
+    if parent is not None and parent.pid == os.getppid():  # not a fork server
         end_with_parent(parent.pid)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
@@ -119,7 +118,7 @@ def leave_signals_to_parent(worker: int = 0) -> None:
 
 
 def _print_unless_parent_left(print_error: Callable, kind: type, error: BaseException, trace: TracebackType) -> None:
-    """An `excepthook`; the thread that hands batches to the parent reports here that it hung up."""
+    """`sys.excepthook` of a worker: hides the errors of a connection that the parent has closed."""
     if not issubclass(kind, ConnectionError | EOFError):
         print_error(kind, error, trace)
 
@@ -131,6 +130,6 @@ def _end_when_the_parent_says_so() -> None:
 
 
 def _end_by(number: int, handler: object) -> None:
-    """Lets a signal do what it does under this handler."""
+    """Ends this process by a signal, with the effect that the signal has under `handler`."""
     signal.signal(number, handler)
     os.kill(os.getpid(), number)
