@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Annotates what is left; the exit status."""
+    """Annotates the images that have no map yet; returns the exit status."""
     rank, local_rank, world = own_place()
     reader = open_images(args.images, split=args.split)
     device = own_device(args.device, local_rank)
@@ -133,7 +133,7 @@ COMPILERS = ('torch._dynamo', 'torch._inductor')  # where errors of compiling co
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The argument parser."""
     parser = Parser(prog='tokenlabel annotate', description=__doc__)
     parser.add_argument('images', help='folder, .tar, wds/SHARDS or hfds/DATASET')
     parser.add_argument('store', type=Path, help='folder to write the label store to; an unfinished one is resumed')
@@ -174,7 +174,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def accuracy(tally: Tally, names: Sequence[str] | None) -> str:
-    """What the annotator got right of the images that this process annotated, and its weakest classes."""
+    """Top-1 of the annotator on the images that this process annotated, and its weakest classes."""
     if not tally.labelled:
         return ''
     readable = readable_names(names or list(map(str, range(max(tally.labelled) + 1))))
@@ -183,7 +183,7 @@ def accuracy(tally: Tally, names: Sequence[str] | None) -> str:
 
 
 def own_device(device: torch.device, local_rank: int) -> torch.device:
-    """Of several GPUs the one for this process, unless a certain one was asked for."""
+    """The GPU of this process, unless the user names a device."""
     if device.type != 'cuda':
         return device
     index = local_rank if device.index is None else device.index
@@ -194,12 +194,12 @@ def own_device(device: torch.device, local_rank: int) -> torch.device:
 
 
 def without(writer: LabelWriter) -> str:
-    """What to add of images without a map."""
+    """A remark on images without a map, or nothing."""
     skipped = len(writer.meta['skipped'])
     return f'; {skipped} of them could not be read and have none' if skipped else ''
 
 
 def say(leader: bool, line: str) -> None:
-    """Print a line that one of the processes prints."""
+    """Prints a line in one of the processes only."""
     if leader:
         print(line)

@@ -1,4 +1,4 @@
-"""The options that name an annotator, shared by the tools that run one."""
+"""The arguments that select an annotator, shared by all commands that run one."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,7 @@ from tokenlabel.labels.annotator import Annotator, load_annotator
 
 
 def add_annotator_arguments(parser: Any, size: str = 'at which timm evaluates it') -> None:
-    """Options of an annotator, to a parser or a group; `size` says which input size is the default."""
+    """Adds the arguments to a parser or a group; `size` describes the default input size in the help."""
     parser.add_argument('--annotator', required=True, metavar='NAME', help='classifier, any name that timm knows')
     parser.add_argument('--checkpoint', type=Path, help="its weights; without it timm's pretrained ones")
     parser.add_argument('--ema', action='store_true', help="take the checkpoint's EMA weights")
@@ -25,7 +25,7 @@ def add_annotator_arguments(parser: Any, size: str = 'at which timm evaluates it
 
 
 def annotator_of(args: argparse.Namespace, size: int | None = None) -> Annotator:
-    """The annotator that the options name; `size` stands in for --img-size. Raises `UserError` as `load_annotator`."""
+    """Loads the annotator; `size` is the default of --img-size. Raises `UserError` as `load_annotator`."""
     return load_annotator(
         args.annotator,
         args.checkpoint,

@@ -1,4 +1,4 @@
-"""Time this project against the straightforward way, both in one run.
+"""Time this project against the straightforward implementation, both in one run.
 
 tokenlabel benchmark labels     # writing and reading label maps: label store against one file per image
 tokenlabel benchmark loader     # image files to training batches: this loader against torchvision's transforms
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def add_labels_arguments(parser: argparse.ArgumentParser) -> None:
-    """Sizes of everything; the defaults are those of ImageNet, the annotator a small one."""
+    """Arguments of `labels`; the defaults are ImageNet's sizes and a small annotator."""
     cuda = torch.cuda.is_available()
     parser.add_argument('--device', type=device_name, default='cuda' if cuda else 'cpu')
     parser.add_argument('--annotator', default='dm_nfnet_f0' if cuda else 'resnet18', help='built with random weights')
@@ -61,7 +61,7 @@ def add_labels_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_loader_arguments(parser: argparse.ArgumentParser) -> None:
-    """Sizes of images and batches."""
+    """Arguments of `loader`."""
     parser.add_argument('--width', type=side, default=500, help='of the files in pixels')
     parser.add_argument('--height', type=side, default=375, help='of the files in pixels')
     parser.add_argument('--images', type=positive, default=256, help='images per run')
@@ -75,7 +75,7 @@ def add_loader_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_loss_arguments(parser: argparse.ArgumentParser) -> None:
-    """Sizes of the batch."""
+    """Arguments of `loss`."""
     parser.add_argument('--device', type=device_name, default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--batch', type=batch_size, default=64)
     parser.add_argument('--classes', type=positive, default=1000)
@@ -87,7 +87,7 @@ def add_loss_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
-    """Model, images and how ours is run."""
+    """Arguments of `segment`."""
     cuda = torch.cuda.is_available()
     parser.add_argument('--device', type=device_name, default='cuda' if cuda else 'cpu')
     parser.add_argument('--config', type=Path, default=Path('upernet_lvvit'), help='whose model and test_cfg are taken')
@@ -102,7 +102,7 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_step_arguments(parser: argparse.ArgumentParser) -> None:
-    """Network, batch and how it is run."""
+    """Arguments of `step`."""
     cuda = torch.cuda.is_available()
     parser.add_argument('--device', type=device_name, default='cuda' if cuda else 'cpu')
     parser.add_argument('--model', default='lvvit_s', help='an LV-ViT')

@@ -1,4 +1,4 @@
-"""Write the weights of a checkpoint in the names of another project, and say what changed.
+"""Write the weights of a checkpoint under the parameter names of another project, and list the changes.
 
     tokenlabel convert work_dirs/pretrain_lvvit_s/iter_387500.pth lvvit_s.safetensors --to timm
     tokenlabel convert lvvit_s-26M-224-83.3.pth.tar lvvit_s.pth --to ours
@@ -39,7 +39,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def fit_to_config(weights: Weights, path: Path) -> None:
-    """Fits the weights to the model of a config, of pretraining or segmentation as they are."""
+    """Fits the weights to the model of a config for pretraining or segmentation."""
     config = load_config(path)
     register_imports(config)
     with explains_errors(path, config):
@@ -75,7 +75,7 @@ def fit_classifier_to(weights: Weights, config: Config, path: Path) -> None:
 
 
 def described(weights: Weights) -> str:
-    """What the weights are of, in a few words."""
+    """A short description of the weights."""
     if weights.is_segmentation:
         return 'a segmentation model'
     return f'a classifier, {weights.noted["architecture"]}' if 'architecture' in weights.noted else 'a classifier'

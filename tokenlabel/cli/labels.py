@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def info(args: argparse.Namespace) -> int:
-    """What a store holds, and a histogram of its best scores."""
+    """Show the contents of a store and a histogram of its best scores."""
     store = LabelStore(args.store)
     reader = images_of(args)
     with progress('Reading', num_shards(store.meta)) as advance:
@@ -60,7 +60,7 @@ def info(args: argparse.Namespace) -> int:
 
 
 def verify(args: argparse.Namespace) -> int:
-    """Check every file and number of a store, and that every image has a map; exit status 1 if anything is wrong."""
+    """Check every file and value of a store, and that every image has a map; exit status 1 if anything is wrong."""
     reader = images_of(args)
     with progress('Checking', num_files(args.store)) as advance:
         problems = verify_store(args.store, reader, on_file=advance)
@@ -147,7 +147,7 @@ def check_geometry(args: argparse.Namespace) -> int:
 
 
 def merge(args: argparse.Namespace) -> int:
-    """Make one store of several by the same annotator for different images."""
+    """Merge stores of the same annotator for different images."""
     with progress('Merging') as advance:
         store = merge_stores([LabelStore(path) for path in args.stores], args.out, on_batch=advance)
     print(f'{args.out}: {len(store)} images.')
@@ -155,7 +155,7 @@ def merge(args: argparse.Namespace) -> int:
 
 
 def subset(args: argparse.Namespace) -> int:
-    """Make a store of some of another's images."""
+    """Write a store with part of the images of another."""
     store = LabelStore(args.store)
     if args.keys:
         keys = [line for line in read_lines(args.keys, 'The list of keys', 'surrogateescape') if line]
@@ -170,7 +170,7 @@ def subset(args: argparse.Namespace) -> int:
 
 
 def images_of(args: argparse.Namespace) -> Any:
-    """Reader of the images given by --images; None where there are none."""
+    """Reader of the images of --images; None without that argument."""
     return open_images(args.images, args.split) if args.images else None
 
 
@@ -181,7 +181,7 @@ MAX_GRID = 256  # tokens each way, of which every one is drawn
 
 @contextmanager
 def progress(title: str, total: int | None = None) -> Iterator[Callable[..., None]]:
-    """A bar on stderr; what it yields is called after each step, or with a number of steps and the steps in all."""
+    """Progress bar on stderr; yields a function to call after each step, or with (steps done, total steps)."""
     console = Console(stderr=True)
     with progress_bar(console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=total, images_per_step=0)
@@ -189,14 +189,14 @@ def progress(title: str, total: int | None = None) -> Iterator[Callable[..., Non
 
 
 def add_images(command: argparse.ArgumentParser, what: str, group: Any = None, **options: Any) -> None:
-    """Options for images of any layout; --images goes into `group`, if there is one."""
+    """Adds the arguments for images of any layout; --images goes into `group`, if given."""
     help = f'{what}: folder, tar, wds/SHARDS or hfds/DATASET'
     (group or command).add_argument('--images', help=help, **options)
     command.add_argument('--split', default='train', help='of a dataset that has several (default: train)')
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The argument parser."""
     parser = Parser(prog='tokenlabel labels', description=__doc__)
     commands = parser.add_subparsers(required=True, metavar='COMMAND')
 

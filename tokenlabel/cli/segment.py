@@ -84,7 +84,7 @@ def check_outputs(args: argparse.Namespace, is_video: bool) -> None:
 
 
 def segment_images(segmenter: Segmenter, images: Sequence[Path], args: argparse.Namespace, console: Console) -> int:
-    """Writes overlays, label maps and areas; the exit status."""
+    """Writes overlays, label maps and areas; returns the exit status."""
     root = args.source if args.source.is_dir() else args.source.parent
     broken = done = 0
     with (
@@ -114,7 +114,7 @@ def segment_images(segmenter: Segmenter, images: Sequence[Path], args: argparse.
 
 
 def segment_video(segmenter: Segmenter, args: argparse.Namespace, console: Console) -> int:
-    """Writes a video of overlays and the areas in every frame; the exit status."""
+    """Writes a video of overlays and the areas in every frame; returns the exit status."""
     for path in (args.source, args.out):
         if printable(str(path)) != str(path):  # OpenCV crashes
             raise UserError(f'{path} has a name that is no UTF-8, which videos must have: rename it')
@@ -191,7 +191,7 @@ class Film:
             film.release()
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Closes the file."""
         if self._writer is not None:
             self._writer.release()
 
@@ -220,18 +220,18 @@ def find_images(source: Path, out: Path, suffixes: Sequence[str] = IMAGE_SUFFIXE
 
 
 def names_of(images: Sequence[Path], root: Path) -> list[Path]:
-    """Where below OUT/overlays and OUT/labels the pictures of each image go, see `output_names`."""
+    """Output paths of each image below OUT/overlays and OUT/labels, see `output_names`."""
     return [Path(name) for name in output_names([path.relative_to(root).as_posix() for path in images], '.png')]
 
 
 def row(area: ClassArea) -> list:
-    """Columns of the areas' tables."""
+    """Column names of the tables of areas."""
     return [area.label, area.name, area.pixels, f'{area.share:.6f}']
 
 
 @contextmanager
 def table_of(path: Path, columns: Sequence[str]) -> Iterator[Any]:
-    """The writer of a CSV file that is there, whole, once the block ends well."""
+    """Yields a CSV writer; the file appears, complete, if the block succeeds."""
     with unfinished(path) as temporary, open(temporary, 'w', newline='', encoding='utf-8') as file:
         rows = csv.writer(file)
         rows.writerow(columns)
@@ -239,7 +239,7 @@ def table_of(path: Path, columns: Sequence[str]) -> Iterator[Any]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The argument parser."""
     parser = Parser(prog='tokenlabel segment', description=__doc__)
     parser.add_argument('source', type=Path, metavar='IMAGE|FOLDER|VIDEO', help='what to segment')
     parser.add_argument('--config', type=Path, required=True, help='config that the model was trained with')

@@ -57,7 +57,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def use_test_time_augmentation(config: Config, path: Path) -> None:
-    """Puts the config's `tta_model` around its model, and its `tta_pipeline` in front."""
+    """Wraps the model in the config's `tta_model` and sets its `tta_pipeline`."""
     if 'tta_model' not in config or 'tta_pipeline' not in config:
         raise UserError(f'Config {path} has no tta_model and tta_pipeline: leave out --tta, or add them.')
     config.test_dataloader.dataset.pipeline = config.tta_pipeline
@@ -67,7 +67,7 @@ def use_test_time_augmentation(config: Config, path: Path) -> None:
 
 
 def score_real_labels(runner: Runner, file: str | None) -> None:
-    """Adds ImageNet-ReaL to what is measured."""
+    """Adds ImageNet-ReaL to the metrics."""
     model = getattr(runner.model, 'module', runner.model)
     dataset = runner.test_loop.dataloader.dataset
     if not isinstance(model, TokenLabelClassifier) or not isinstance(dataset, LabeledImages):
@@ -77,7 +77,7 @@ def score_real_labels(runner: Runner, file: str | None) -> None:
 
 
 def evaluate_classifier(config: Config, args: argparse.Namespace) -> dict[str, float]:
-    """Scores a classifier."""
+    """Evaluates a classifier."""
     runner = Runner.from_cfg(config)
     model = getattr(runner.model, 'module', runner.model)
     if isinstance(model, TokenLabelClassifier):
@@ -90,7 +90,7 @@ def evaluate_classifier(config: Config, args: argparse.Namespace) -> dict[str, f
 
 
 def evaluate_segmentor(config: Config, args: argparse.Namespace) -> dict[str, float]:
-    """Scores a segmentation model, and writes the report that is asked for."""
+    """Evaluates a segmentation model, and writes the report if requested."""
     # here, as pretraining does without MMSegmentation
     from mmseg_ext.checkpoints.evaluated_weights import load_trained_weights
     from mmseg_ext.checks.class_weight import settle_class_weight
@@ -115,7 +115,7 @@ def evaluate_segmentor(config: Config, args: argparse.Namespace) -> dict[str, fl
 
 
 def scores_of(runner: Runner) -> dict[str, float]:
-    """What the test measures, by name."""
+    """The scores of the test by name."""
     with folder_errors(runner.work_dir):
         return {name: float(value) for name, value in runner.test().items()}
 

@@ -1,9 +1,9 @@
-"""Runs torchrun with its arguments; where a process fails, what that process said is the last word.
+"""Runs torchrun so that the message of a failed process is the last line of the output.
 
-torchrun itself would end with a traceback of its own and a report that holds no reason. This one ends with the exit
-status of the process that failed first: 2 after bad input, 128 + n after signal n. A signal to it, SIGUSR1 too where
-torch has `--signals-to-handle`, goes to the processes, which then have 30 s; it ends with 128 + n. A second one ends it
-at once, and the processes end with it, also where it is killed. Of their errors the first is printed.
+torchrun itself would add a traceback and a report without the reason. The exit status is that of the process that
+failed first: 2 after bad input, 128 + n after signal n. A signal (SIGUSR1 too, if torch has `--signals-to-handle`) is
+passed on to the processes, which then have 30 s to end; the exit status is 128 + n. A second signal ends everything at
+once. The processes also end if this one is killed. If several fail, the first error is printed.
 """
 
 import logging
@@ -42,14 +42,14 @@ def main() -> int:
 
 
 def end_processes(handler: Callable, number: int, frame: FrameType | None) -> None:
-    """Torch's handler of signals, which waits for the processes; a second Ctrl-C does not."""
+    """Torch's signal handler, which waits for the processes; a second Ctrl-C does not wait."""
     if number == signal.SIGINT:
         signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
     handler(number, frame)
 
 
 def status_of(error: ChildFailedError) -> int:
-    """The exit status of a launch whose processes failed; says what they cannot have said themselves."""
+    """The exit status after failed processes; prints the reason if they could not, as after a kill."""
     said = {failure.exitcode for failure in error.failures.values()} & {2, 128 + signal.SIGINT}
     if said:  # bad input, or Ctrl-C; that other processes lost this one is no news
         return min(said)
