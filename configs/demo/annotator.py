@@ -40,9 +40,9 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-train_cfg = dict(type='EpochsAsIterationsLoop', max_iters=400, val_interval=10**9)
+train_cfg = dict(type='EpochsAsIterationsLoop', max_iters=250, val_interval=10**9)
 optim_wrapper = dict(type='SkippingOptimWrapper', optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05, fused=True))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-2, begin=0, end=100, by_epoch=False),
-    dict(type='CosineAnnealingLR', eta_min=1e-5, begin=100, by_epoch=False),
+    dict(type='LinearLR', start_factor=1e-2, begin=0, end=50, by_epoch=False),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, begin=50, by_epoch=False),
 ]

@@ -1,6 +1,6 @@
 """The demo's LV-ViT, four blocks of width 96 on 8 x 8 tokens, pretrained on the digit scenes with token labels.
 
-MixToken is off: 1000 steps are too few to make up for its cost. The weights start as timm's `jax` initialisation has
+MixToken is off: 800 steps are too few to make up for its cost. The weights start as timm's `jax` initialisation has
 them, with which the loss leaves its first plateau sooner.
 
 Run by `tokenlabel demo`, or by hand once scenes and labels are there:
@@ -48,7 +48,7 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-train_cfg = dict(_delete_=True, type='EpochsAsIterationsLoop', max_iters=1000, val_interval=10**9)
+train_cfg = dict(_delete_=True, type='EpochsAsIterationsLoop', max_iters=800, val_interval=10**9)
 auto_scale_lr = dict(enable=False)
 optim_wrapper = dict(optimizer=dict(lr=base_lr))
 param_scheduler = [

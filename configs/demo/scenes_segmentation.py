@@ -1,4 +1,4 @@
-"""The digit scenes as a segmentation task for the demo: 64 x 64 images, batch 16, a few hundred iterations.
+"""The digit scenes as a segmentation task for the demo: 64 x 64 images, batch 16, 200 iterations.
 
 Not run by itself: `upernet.py` and `fpn.py` beside it add the head.
 """
@@ -16,7 +16,7 @@ backbone = dict(
     num_heads=4,
     stem_width=24,
     out_indices=(0, 1, 2, 3),
-    init_cfg=dict(type='Pretrained', checkpoint='work_dirs/demo/pretrain/iter_1000.pth'),
+    init_cfg=dict(type='Pretrained', checkpoint='work_dirs/demo/pretrain/iter_800.pth'),
 )
 
 train_dataloader = dict(
@@ -56,7 +56,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='StreamingIoU', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=400, val_interval=10**9)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=200, val_interval=10**9)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(

@@ -18,7 +18,7 @@ model = dict(
     auxiliary_head=dict(in_channels=embed_dim, channels=32),
     test_cfg=dict(_delete_=True, mode='whole'),
 )
-# UperNet's deep head starts slowly: it learns fast on tokens that hardly move. With one rate of 1e-3 for all, 400 steps
+# UperNet's deep head starts slowly: it learns fast on tokens that hardly move. With one rate of 1e-3 for all, 200 steps
 # on scenes of bare digits left it at the background.
 optim_wrapper = dict(
     optimizer=dict(lr=1e-2),

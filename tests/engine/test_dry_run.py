@@ -83,7 +83,7 @@ def test_segmentation_is_described_too():
     options = {'train_dataloader.dataset.data_root': 'nowhere'}
     said = lines_of(describe(config_of('demo/fpn', **options), 1))
     assert said['data'] == ['unknown: nowhere is not here']
-    assert said['starts from'] == ['work_dirs/demo/pretrain/iter_1000.pth (the backbone)']
+    assert said['starts from'] == ['work_dirs/demo/pretrain/iter_800.pth (the backbone)']
     assert any('activations, an estimate' in line for line in said['memory'])
 
 
