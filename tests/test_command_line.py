@@ -82,7 +82,7 @@ def test_a_config_is_found_by_its_name(monkeypatch, tmp_path):
 
 def test_a_config_that_does_not_exist_is_met_with_the_nearest_names(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r'No config at upernet_lvitt: the nearest names .* are upernet_lvvit'):
+    with pytest.raises(UserError, match=r'No config at upernet_lvitt: shipped .* similar names are upernet_lvvit'):
         config_path('upernet_lvitt')
 
 

@@ -83,7 +83,7 @@ def test_segment_tries_the_outputs_of_a_video(model, video, tmp_path, capsys, mo
     occupy(out, occupied)
     monkeypatch.setattr(command('segment'), 'Segmenter', None)
     assert run_command('segment', video, '--out', out, *model) == 2
-    assert f'{occupied} is a folder, where a file is to be written' in sentence(capsys)
+    assert f'{occupied} is a folder: give the name of a file' in sentence(capsys)
 
 
 def test_a_video_does_not_replace_itself(model, video, tmp_path, capsys):
@@ -133,11 +133,11 @@ def test_convert_on_a_full_disk_is_one_sentence_and_keeps_what_was_there(weights
 @pytest.mark.parametrize(
     ('out', 'said'),
     [
-        ('', 'is a folder, where a file is to be written'),
-        ('file/labels.png', 'file is a file, where a folder is needed'),
-        ('labels', 'is no kind of picture: end its name with .png, .pdf'),
-        ('labels.xyz', 'is no kind of picture'),
-        ('labels.txt', 'is no kind of picture'),
+        ('', 'is a folder: give the name of a file'),
+        ('file/labels.png', 'file is a file, but a folder is needed'),
+        ('labels', 'does not have the suffix of a picture: end its name with .png, .pdf'),
+        ('labels.xyz', 'does not have the suffix of a picture'),
+        ('labels.txt', 'does not have the suffix of a picture'),
     ],
 )
 def test_view_tries_its_picture_before_it_reads(tmp_path, capsys, monkeypatch, out, said):
@@ -163,14 +163,14 @@ def test_view_on_a_full_disk_is_one_sentence(label_store, scenes, tmp_path, caps
 def test_an_export_to_a_file_is_told_before_it_begins(label_store, tmp_path, capsys):
     (tmp_path / 'file').touch()
     assert run_command('labels', 'export-release', label_store, tmp_path / 'file') == 2
-    assert 'file is a file, where a folder is needed' in sentence(capsys)
+    assert 'file is a file, but a folder is needed' in sentence(capsys)
 
 
 def test_a_demo_tries_its_work_dir_before_it_begins(tmp_path, capsys):
     (tmp_path / 'file').touch()
     for more in ([], ['--compare'], ['--families']):
         assert run_command('demo', '--smallest', '--work-dir', tmp_path / 'file/demo', *more) == 2
-        assert 'file is a file, where a folder is needed' in sentence(capsys)
+        assert 'file is a file, but a folder is needed' in sentence(capsys)
 
 
 def test_demo_scenes_on_a_full_disk_are_one_sentence_and_leave_nothing(tmp_path, capsys):

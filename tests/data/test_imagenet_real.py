@@ -60,5 +60,5 @@ def test_images_of_other_names_are_refused(scenes):
 @pytest.mark.parametrize('text', ['{}', '[1]', '[[1000]]', '[['])
 def test_a_file_of_something_else_is_refused(validation, tmp_path, text):
     (tmp_path / 'real.json').write_text(text)
-    with pytest.raises(UserError, match=r'real\.json (holds no ReaL labels|is no JSON)'):
+    with pytest.raises(UserError, match=r'real\.json (holds no ReaL labels|is not valid JSON)'):
         real_labels(validation, None, 1000, tmp_path / 'real.json')

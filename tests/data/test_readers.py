@@ -126,7 +126,7 @@ class TestTars:
         header = data.index(b'dog/0.png')
         data[header : header + 4] = b'\xff' * 4
         path.write_bytes(data)
-        with pytest.raises(UserError, match=rf'no header where one belongs, at byte {header}'):
+        with pytest.raises(UserError, match=rf'a header is missing at byte {header}'):
             open_images(path)
 
     def test_a_compressed_tar_is_refused(self, tmp_path):

@@ -89,7 +89,7 @@ def test_a_blank_line_between_others_counts(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('content', 'words'), [(b'gr\xfc\xdf', 'no UTF-8 text'), (None, r'\(no such file or directory\): check the path')]
+    ('content', 'words'), [(b'gr\xfc\xdf', 'not UTF-8 text'), (None, r'\(no such file or directory\): check the path')]
 )
 def test_text_that_cannot_be_read_is_one_sentence(tmp_path, content, words):
     if content is not None:
@@ -106,20 +106,20 @@ def test_names_of_files_may_be_any_bytes_where_they_are_listed(tmp_path):
 
 def test_names_of_classes_have_no_gap(tmp_path):
     (tmp_path / 'names.txt').write_text('one\n\nthree\n')
-    with pytest.raises(UserError, match=r'The list .*names\.txt has a blank line 2 before others'):
+    with pytest.raises(UserError, match=r'The list .*names\.txt is blank in line 2'):
         read_names(tmp_path / 'names.txt', 'The list')
 
 
 @pytest.mark.parametrize('content', ['{', '[' * 200_000, '9' * 5000, ''])
 def test_what_is_no_json_is_one_sentence(tmp_path, content):
     (tmp_path / 'x.json').write_text(content)
-    with pytest.raises(UserError, match=r'The file .*x\.json is no JSON'):
+    with pytest.raises(UserError, match=r'The file .*x\.json is not valid JSON'):
         read_json(tmp_path / 'x.json')
 
 
 @pytest.mark.parametrize('name', ['', '.', '/etc/passwd', '../x', 'a/../../x', 'a\0b', '//x', '..\\x'])
 def test_names_that_could_lie_elsewhere_are_refused(name):
-    with pytest.raises(UserError, match='does not lie below a folder'):
+    with pytest.raises(UserError, match='leads outside its folder'):
         relative_name(name, 'archive.tar')
 
 

@@ -1,4 +1,4 @@
-"""Which files of a folder count: links, hidden names, what is passed over, the order."""
+"""Which files of a folder count: links, hidden names, what is skipped, the order."""
 
 import errno
 import logging
@@ -46,7 +46,7 @@ def test_links_that_go_round_in_a_circle_are_named(tmp_path, target):
     (tmp_path / 'a/loop').symlink_to(target)
     walk = find_files(tmp_path, ['.jpg'])
     assert walk.names == ['a/1.jpg']
-    assert str(walk.skipped) == '1 links that lead back to a folder above them (such as a/loop)'
+    assert str(walk.skipped) == '1 links to a parent folder (such as a/loop)'
 
 
 def test_two_folders_that_link_to_each_other_end(tmp_path):
@@ -100,7 +100,7 @@ def test_a_pipe_is_named_and_not_waited_for(tmp_path):
     make(tmp_path, '1.jpg')
     os.mkfifo(tmp_path / '2.jpg')
     walk = find_files(tmp_path, ['.jpg'])
-    assert walk.names == ['1.jpg'] and str(walk.skipped) == '1 that are no regular files (such as 2.jpg)'
+    assert walk.names == ['1.jpg'] and str(walk.skipped) == '1 not regular files (such as 2.jpg)'
 
 
 def test_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
@@ -155,7 +155,7 @@ def test_what_is_passed_over_is_logged_once(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             report_skipped(tmp_path, len(walk.names), walk.skipped)
-    line = f'{tmp_path}: 1 images; passed over are 1 hidden (such as ._caf\\xe9.jpg).'
+    line = f'{tmp_path}: 1 images; skipped 1 hidden (such as ._caf\\xe9.jpg).'
     assert [record.getMessage() for record in caplog.records] == [line]
 
 

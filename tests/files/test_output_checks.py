@@ -41,16 +41,16 @@ def test_the_wrong_kind_is_told(tmp_path):
     (tmp_path / 'file').touch()
     os.mkfifo(tmp_path / 'pipe')
     (tmp_path / 'dangling').symlink_to(tmp_path / 'nowhere/file')
-    with pytest.raises(UserError, match='is a folder, where a file is to be written: give the name of a file'):
+    with pytest.raises(UserError, match='is a folder: give the name of a file to write'):
         check_output_file(tmp_path)
-    with pytest.raises(UserError, match='pipe is no regular file'):
+    with pytest.raises(UserError, match='pipe is not a regular file'):
         check_output_file(tmp_path / 'pipe')
-    with pytest.raises(UserError, match='/dev/null is no regular file'):
+    with pytest.raises(UserError, match='/dev/null is not a regular file'):
         check_output_file('/dev/null')
     for path in ('file', 'file/below', 'dangling', 'dangling/below'):
-        with pytest.raises(UserError, match=r'(file|dangling) is a file, where a folder is needed: give another place'):
+        with pytest.raises(UserError, match=r'(file|dangling) is a file, but a folder is needed: give another folder'):
             check_output_folder(tmp_path / path)
-    with pytest.raises(UserError, match='file is a file, where a folder is needed'):
+    with pytest.raises(UserError, match='file is a file, but a folder is needed'):
         check_output_file(tmp_path / 'file/scores.json')
 
 
@@ -95,6 +95,6 @@ def test_a_file_that_must_not_be_written_is_not_replaced(tmp_path, monkeypatch):
 
 def test_a_suffix_that_is_no_picture_is_told(tmp_path):
     for name in ('labels', 'labels.txt', 'labels.xyz', '.png'):
-        with pytest.raises(UserError, match=r'is no kind of picture: end its name with \.png or \.pdf'):
+        with pytest.raises(UserError, match=r'does not have the suffix of a picture: end its name with \.png or \.pdf'):
             check_output_file(tmp_path / name, ('.png', '.pdf'))
     check_output_file(tmp_path / 'labels.PNG', ('.png', '.pdf'))

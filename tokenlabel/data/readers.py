@@ -58,7 +58,7 @@ def open_images(source: str | Path, split: str = 'train') -> ImageReader:
             return FolderImages(source, found)
         if tars := tars_in(root):
             return open_tars(source, tars, split)
-        passed = f'; passed over are {found.skipped}' if found.skipped else ''
+        passed = f'; skipped {found.skipped}' if found.skipped else ''
         raise UserError(f'No images in {source}: images are expected as {source}/CLASS/IMAGE.jpg{passed}.')
     if root.suffix.lower() == '.tar':
         return open_tars(source, [root], split)

@@ -1,7 +1,7 @@
-"""One walk through folders, and one rule of which files count, for all that reads what lies in a folder or an archive.
+"""Finds files in a folder and its subfolders. The same rules decide which members of an archive are used.
 
-Links are followed. Names that begin with a dot, and what operating systems leave in folders, are passed over. Whatever
-is passed over is counted and named.
+Links are followed. Hidden files (names that begin with a dot, and files that operating systems create) are skipped.
+Skipped files are counted by reason and reported.
 """
 
 import errno
@@ -16,32 +16,32 @@ from typing import NamedTuple
 from tokenlabel.errors import UserError
 from tokenlabel.files.reading import explained, printable
 
-# Of images wherever they are looked for, in any case. Of several images in one WebDataset sample the first kind counts.
+# Case-insensitive. If a WebDataset sample has several images, the one whose suffix comes first here is used.
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff')
-# macOS and Synology put copies of images into such folders; the others belong to Windows, QNAP and ext4.
+# The first two can contain copies of images (macOS, Synology); the others are from QNAP, Windows and ext4.
 _LEFTOVERS = ('__macosx', '@eadir', '@recycle', '#recycle', '$recycle.bin', 'lost+found', 'thumbs.db', 'desktop.ini')
-_MAX_VISITS = 1000  # of one folder: links between folders can lead to it in numbers that double with each level
+_MAX_VISITS = 1000  # per folder: the number of paths to it through links can double with each level
 _logger = logging.getLogger(__name__)
 _said: set[str] = set()
 
 
 class Skipped:
-    """What is passed over, by reason: how many, and the first by name. True if anything is.
+    """Counts of skipped files and folders by reason. True if there are any.
 
     Attributes:
-        counts: reason -> how many, and the first by name.
+        counts: reason -> (count, first name in alphabetical order).
     """
 
     def __init__(self, counts: Mapping[str, tuple[int, str]] | None = None) -> None:
         self.counts = dict(counts or {})
 
     def add(self, reason: str, name: str, count: int = 1) -> None:
-        """Count a file or folder."""
+        """Counts a file or folder, or `count` of them."""
         before, first = self.counts.get(reason, (0, name))
         self.counts[reason] = before + count, min(first, name)
 
     def update(self, others: 'Skipped', folder: str = '') -> None:
-        """Add the counts of others, whose names lie below a folder."""
+        """Adds the counts of `others`; their names are relative to `folder`."""
         for reason, (count, first) in others.counts.items():
             self.add(reason, f'{folder}/{first}' if folder else first, count)
 
@@ -53,12 +53,12 @@ class Skipped:
 
 
 class Found(NamedTuple):
-    """What a walk has found.
+    """Result of `find_files`.
 
     Attributes:
-        names: posix paths of the files below the root, in natural order.
-        folders: those that were looked into, but for the root.
-        skipped: what was passed over.
+        names: paths of the files relative to the root, with `/`, in natural order.
+        folders: paths of the subfolders that were searched.
+        skipped: skipped files and folders.
     """
 
     names: list[str]
@@ -66,7 +66,7 @@ class Found(NamedTuple):
     skipped: Skipped
 
     def empty_folders(self) -> list[str]:
-        """Folders with no file that counts in them or below, in natural order, the topmost of each branch."""
+        """Folders without any found file in them or below, in natural order; only the topmost of nested ones."""
         holding = {''}
         for name in self.names:
             while (name := name.rpartition('/')[0]) and name not in holding:
@@ -76,16 +76,15 @@ class Found(NamedTuple):
 
 
 def find_files(root: str | Path, suffixes: Sequence[str], without: Iterable[str | Path] = ()) -> Found:
-    """The regular files of some kinds in a folder and all folders below it.
+    """Regular files with certain suffixes in a folder and its subfolders.
 
     Args:
         root: the folder.
-        suffixes: how their names end, in any case.
-        without: folders to pass over, wherever they are met.
+        suffixes: of the files, case-insensitive.
+        without: folders to skip, also if they are reached through a link.
 
     Raises:
-        UserError: a folder that cannot be read (its files must not go missing unnoticed), or one that links lead to so
-            often that there would be no end.
+        UserError: a folder cannot be read (its files would go missing unnoticed), or more than 1000 links lead to it.
     """
     suffixes = tuple(suffix.lower() for suffix in suffixes)
     excluded = {_identity(os.stat(folder)) for folder in without if os.path.isdir(folder)}
@@ -102,7 +101,7 @@ def find_files(root: str | Path, suffixes: Sequence[str], without: Iterable[str 
             raise UserError(f'The folder {printable(path)} cannot be read {explained(error)}.') from error
         visits[here] += 1
         if here in above:
-            found.skipped.add('links that lead back to a folder above them', folder)
+            found.skipped.add('links to a parent folder', folder)
         elif here in excluded:
             found.skipped.add('folders of results', folder)
         elif visits[here] > _MAX_VISITS:
@@ -124,25 +123,25 @@ def find_files(root: str | Path, suffixes: Sequence[str], without: Iterable[str 
             elif kind == 'file':
                 found.names.append(place)
             else:
-                found.skipped.add('that are no regular files', place)
+                found.skipped.add('not regular files', place)
     found.names.sort(key=natural_key)
     return found
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name, or any part of this posix path, is to be passed over."""
-    parts = (part for part in name.split('/') if part not in ('.', '..'))  # these are ways, not names
+    """Whether a name, or a part of a path with `/`, begins with a dot or is that of a file of an operating system."""
+    parts = (part for part in name.split('/') if part not in ('.', '..'))
     return any(part.startswith('.') or part.lower() in _LEFTOVERS for part in parts)
 
 
 def report_skipped(source: str | Path, count: int, skipped: Skipped, what: str = 'images') -> None:
-    """Log what was passed over in a folder or archive, if anything was; each line once in a process."""
+    """Logs what was skipped in a folder or archive, if anything, as `report`."""
     if skipped:
-        report(f'{source}: {count} {what}; passed over are {skipped}.')
+        report(f'{source}: {count} {what}; skipped {skipped}.')
 
 
 def report(line: str) -> None:
-    """Log a line once in a process, and in the first process alone."""
+    """Logs a warning once, on rank 0 only."""
     line = printable(line)
     if line not in _said and os.environ.get('RANK', '0') == '0':
         _said.add(line)
@@ -150,15 +149,15 @@ def report(line: str) -> None:
 
 
 def natural_key(name: str) -> tuple:
-    """Sorts `a2` before `a10`, without regard to case but for names that differ in nothing else.
+    """Sort key that puts `a2` before `a10` and ignores case, except between names that differ only in case.
 
-    Where timm's key of this name is defined and does not tie, the order is the same: it numbers classes.
+    The order agrees with timm's `natural_key` wherever that is defined and has no ties, so classes get the same ids.
     """
     return [int(part) if odd % 2 else part for odd, part in enumerate(re.split(r'(\d+)', name.lower()))], name
 
 
 def _entries(path: str) -> list[tuple[str, str]]:
-    """Names in a folder, each with what it is: folder, file, broken link or something else."""
+    """Names in a folder and the kind of each: folder, file, broken link or something else."""
     with os.scandir(path) as entries:
         return [(entry.name, _kind(entry)) for entry in entries]
 

@@ -1,23 +1,24 @@
-"""Names for what is written per image: the image's own path with another suffix, and never one name for two images."""
+"""Names of output files: the path of the image with another suffix, unique for each image."""
 
 import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
 
-MAX_BYTES = 255  # of a file's name, on nearly every file system
+MAX_BYTES = 255  # longest file name on nearly every file system
 
 
 def output_names(names: Sequence[str], suffix: str) -> list[str]:
-    """Where below a folder something of each image goes.
+    """Output path of each image, relative to the output folder.
 
-    `a/b.jpg` becomes `a/b.png`. Where that would be the name of two, because `a/b.tif` or `a/B.jpg` is there (file
-    systems may not tell cases apart), or of a folder, both keep their own suffix: `a/b.jpg.png`. A number follows where
-    even that is taken, and names that are too long are cut and end with a digest.
+    `a/b.jpg` becomes `a/b.png`. If two images would get the same name, such as `a/b.jpg` and `a/b.tif`, both keep their
+    own suffix: `a/b.jpg.png`. The same holds for names that differ only in case, because some file systems ignore it,
+    and for the name of a folder. If that name is taken too, a number is appended. Names that are too long are cut and
+    end with a digest.
 
     Args:
-        names: posix paths of the images, each once.
-        suffix: of what is written, with its dot.
+        names: distinct paths of the images, with `/`.
+        suffix: of the output files, with its dot.
     """
     taken = {folder.casefold() for name in names for folder in _folders(name)}
     short = [output_name(name, suffix) for name in names]
@@ -36,7 +37,7 @@ def output_names(names: Sequence[str], suffix: str) -> list[str]:
 
 
 def output_name(name: str, suffix: str) -> str:
-    """As `output_names`, of an image that shares its name without suffix with no other."""
+    """As `output_names`, for an image whose name without suffix is unique."""
     return _fitting(os.path.splitext(name)[0], suffix)
 
 

@@ -1,4 +1,4 @@
-"""Reading untrusted files: regular files only, text in UTF-8, and member names that stay below their folder."""
+"""Reads untrusted files: only regular files, text only in UTF-8, and only relative paths without `..`."""
 
 import errno
 import json
@@ -12,12 +12,10 @@ from tokenlabel.errors import UserError
 
 
 def open_regular(path: str | Path) -> BinaryIO:
-    """Opens a regular file for reading.
-
-    A pipe, socket or device could be waited for for ever, and is refused without waiting.
+    """Opens a regular file for reading. Refuses pipes, sockets and devices, which could block for ever.
 
     Raises:
-        OSError: it is missing, may not be read, or is no regular file; see `explained`.
+        OSError: the file is missing, cannot be read, or is not a regular file; see `explained`.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -33,7 +31,7 @@ def open_regular(path: str | Path) -> BinaryIO:
 
 
 def explained(error: OSError) -> str:
-    """Reason and remedy for a file that cannot be read, to append to `FILE cannot be read`."""
+    """Reason and remedy as `(reason): remedy`, to append to `FILE cannot be read`."""
     reason = (error.strerror or str(error) or type(error).__name__).strip()
     remedies = {
         FileNotFoundError: 'check the path',
@@ -46,15 +44,15 @@ def explained(error: OSError) -> str:
 
 
 def read_text(path: str | Path, what: str = 'The file', errors: str = 'strict') -> str:
-    """Reads a UTF-8 text file, with or without byte order mark; line ends become LF.
+    """Reads a UTF-8 text file, with or without byte order mark. Line ends become LF.
 
     Args:
         path: the file.
-        what: what it is, to begin a message.
-        errors: `surrogateescape` for lists of file names, which may be any bytes.
+        what: description of the file, with which an error message begins.
+        errors: as in `bytes.decode`; `surrogateescape` for lists of file names, which may contain any bytes.
 
     Raises:
-        UserError: it cannot be read, or is no UTF-8.
+        UserError: the file cannot be read, or is not UTF-8.
     """
     try:
         with open_regular(path) as file:
@@ -63,12 +61,12 @@ def read_text(path: str | Path, what: str = 'The file', errors: str = 'strict') 
         raise UserError(f'{what} {path} cannot be read {explained(error)}.') from error
     except UnicodeDecodeError as error:
         where = f'{error.reason} at byte {error.start}'
-        raise UserError(f'{what} {path} is no UTF-8 text ({where}): save it as UTF-8.') from error
+        raise UserError(f'{what} {path} is not UTF-8 text ({where}): save it as UTF-8.') from error
     return text.replace('\r\n', '\n').replace('\r', '\n')
 
 
 def read_lines(path: str | Path, what: str = 'The file', errors: str = 'strict') -> list[str]:
-    """The stripped lines of a text file, without blank lines at the end.
+    """Lines of a text file, stripped of white space, without blank lines at the end.
 
     Raises:
         UserError: as `read_text`.
@@ -80,14 +78,14 @@ def read_lines(path: str | Path, what: str = 'The file', errors: str = 'strict')
 
 
 def read_names(path: str | Path, what: str = 'The file') -> list[str]:
-    """The lines of a text file in which every line has a meaning, such as class names in order.
+    """Lines of a text file that are numbered by position, such as class names.
 
     Raises:
-        UserError: as `read_text`; a line between others is blank, so that those after it would be numbered wrongly.
+        UserError: as `read_text`, or a line before the last one is blank.
     """
     lines = read_lines(path, what)
     if '' in lines:
-        raise UserError(f'{what} {path} has a blank line {lines.index("") + 1} before others: remove it, or fill it.')
+        raise UserError(f'{what} {path} is blank in line {lines.index("") + 1}: remove the line, or fill it.')
     return lines
 
 
@@ -95,39 +93,39 @@ def read_json(path: str | Path, what: str = 'The file') -> object:
     """Reads a JSON file.
 
     Raises:
-        UserError: as `read_text`; it is no JSON, or nested too deep.
+        UserError: as `read_text`, or the file is not valid JSON or nested too deeply.
     """
     try:
         return json.loads(read_text(path, what))
     except (ValueError, RecursionError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f'{what} {path} is no JSON ({error}): repair or replace it.') from error
+        raise UserError(f'{what} {path} is not valid JSON ({error}): repair or replace it.') from error
 
 
 def printable(name: str) -> str:
-    r"""A file name as printable text: bytes that are not UTF-8 are written as `\xe9`."""
+    r"""A file name as printable text; bytes that are not UTF-8 are escaped, such as `\xe9`."""
     name = re.sub('[\udc80-\udcff]', lambda byte: rf'\x{ord(byte[0]) - 0xDC00:02x}', name)
     return name.encode('utf-8', 'backslashreplace').decode()
 
 
 def relative_name(name: str, source: str | Path) -> str:
-    """Checks a name stored in a file (a key, a member of an archive) as a relative path below its folder.
+    """Checks that a path stored in a file, such as the name of an archive member, is relative and safe.
 
     Args:
-        name: what the file says.
-        source: the file, for messages.
+        name: the path.
+        source: the file that contains it, for messages.
 
     Returns:
-        The name without `.`, empty parts and a leading `./`.
+        The path without `.` and empty parts.
 
     Raises:
-        UserError: it is absolute, empty, holds `..` or a zero byte, so that it could name a place elsewhere.
+        UserError: the path is absolute or empty, or contains `..` or a zero byte.
     """
     path = PurePosixPath(name)
     if path.is_absolute() or '..' in re.split(r'[/\\]', name) or not path.parts or '\0' in name:
         raise UserError(
-            f'{source} names {name!r}, which does not lie below a folder: names are relative paths without `..`; '
-            'write the file anew with such names.'
+            f'{source} contains the path {name!r}, which is absolute, empty or leads outside its folder: '
+            'write the file again with relative paths without `..`.'
         )
     return path.as_posix()

@@ -1,7 +1,7 @@
-"""What lies where in tar files, so that any member of theirs can be read at once.
+"""Random access to the members of tar files.
 
-Python's `tarfile` reads the headers. Members are read by their offset: forked workers would share an open archive's
-position.
+Python's `tarfile` reads the headers. Members are then read by offset, because forked workers would share the position
+of an open archive.
 """
 
 import errno
@@ -14,13 +14,13 @@ from typing import BinaryIO, NamedTuple
 from tokenlabel.files.reading import open_regular
 
 _MAX_HEADER = 2**16  # bytes of a pax header or a long name
-_MAX_NAME = 4096  # characters; a longer one could not be unpacked anywhere
-# What damaged headers make `tarfile` raise; the last is of a thousand headers before one member.
+_MAX_NAME = 4096  # characters, the longest path on Linux
+# `tarfile` raises these for damaged headers, the last for a thousand headers before one member.
 _DAMAGE = (tarfile.TarError, ValueError, LookupError, OverflowError, RecursionError)
 
 
 class Member(NamedTuple):
-    """A file in a tar: its name, and the bytes it takes in the file."""
+    """A file in a tar: its name, and the offset and size of its content in bytes."""
 
     name: str
     offset: int
@@ -28,7 +28,7 @@ class Member(NamedTuple):
 
 
 class Link(NamedTuple):
-    """A link in a tar: its name, that of what it leads to, and whether that counts from the link's own folder."""
+    """A link in a tar. The target is relative to the link's folder if it is symbolic, else to the root of the tar."""
 
     name: str
     target: str
@@ -36,15 +36,15 @@ class Link(NamedTuple):
 
 
 def entries(file: BinaryIO, ended: bool = False) -> Iterator[Member | Link]:
-    """Regular files and links of a tar, in its order; ustar, GNU and pax headers.
+    """Regular files and links of a tar in stored order; supports ustar, GNU and pax headers.
 
     Args:
-        file: an open regular file, not compressed.
-        ended: the block of zeros after the last member may not be missing.
+        file: an open, uncompressed tar; a regular file.
+        ended: whether the block of zeros after the last member is required.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is cut off or damaged, or holds anything but files, folders, links and devices.
+        OSError: the file cannot be read.
+        ValueError: the tar is truncated or damaged, or contains anything but files, folders, links and devices.
     """
     end = os.fstat(file.fileno()).st_size
     try:
@@ -59,7 +59,7 @@ def entries(file: BinaryIO, ended: bool = False) -> Iterator[Member | Link]:
 
 
 class TarFiles:
-    """Reads members of many tars, a few of which it keeps open. Processes and threads may share it."""
+    """Reads members of many tars and keeps at most `max_open` of them open. Processes and threads may share it."""
 
     def __init__(self, paths: Sequence[Path], max_open: int = 64) -> None:
         self.paths = paths
@@ -67,10 +67,10 @@ class TarFiles:
         self._open: dict[int, BinaryIO] = {}
 
     def read(self, tar: int, offset: int, size: int) -> bytes:
-        """`size` bytes from `offset` on of tar number `tar`.
+        """Reads `size` bytes at `offset` from tar number `tar`.
 
         Raises:
-            OSError: it is gone, or has become shorter.
+            OSError: the tar is missing, or has become shorter.
         """
         file = self._open.pop(tar, None) or open_regular(self.paths[tar])
         self._open[tar] = file
@@ -78,7 +78,7 @@ class TarFiles:
             self._open.pop(next(iter(self._open)), None)
         data = os.pread(file.fileno(), size, offset)
         if len(data) < size:
-            raise OSError(errno.EIO, 'the tar ends before it', str(self.paths[tar]))
+            raise OSError(errno.EIO, 'the tar ends before this member', str(self.paths[tar]))
         return data
 
     def __getstate__(self) -> dict:
@@ -86,9 +86,9 @@ class TarFiles:
 
 
 class _Headers:
-    """A file as `tarfile` may read it: no more at once than a header takes.
+    """A file that limits each read of `tarfile` to the size of a header.
 
-    A header may claim gigabytes, and the time that `tarfile` takes for a pax header grows with its length squared.
+    A damaged header may claim gigabytes, and `tarfile` needs quadratic time for a pax header.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -101,10 +101,10 @@ class _Headers:
 
 
 def _checked(member: tarfile.TarInfo, end: int) -> Iterator[Member | Link]:
-    """The entry of a member, none of folders and devices."""
+    """Yields the entry of a regular file or link, and nothing for a folder or device."""
     if member.issparse():
         raise ValueError('it holds sparse files')
-    # by a negative size `tarfile` would go back, and read the same members for ever
+    # with a negative size `tarfile` would move backwards and read the same members for ever
     if member.size < 0 or (member.isreg() and member.offset_data + member.size > end):
         raise ValueError('it is cut off')
     if not 0 < len(member.name) <= _MAX_NAME:
@@ -120,11 +120,11 @@ def _checked(member: tarfile.TarInfo, end: int) -> Iterator[Member | Link]:
 
 
 def _check_end(file: BinaryIO, offset: int, ended: bool) -> None:
-    """Raises `ValueError` where `tarfile` took a damaged or missing header for the end."""
+    """Raises `ValueError` if `tarfile` mistook a damaged or missing header for the end of the tar."""
     block = os.pread(file.fileno(), tarfile.BLOCKSIZE, offset)
     if 0 < len(block) < tarfile.BLOCKSIZE:
         raise ValueError('it is cut off')
     if block.strip(b'\0'):
-        raise ValueError(f'no header where one belongs, at byte {offset}')
+        raise ValueError(f'a header is missing at byte {offset}')
     if ended and not block:
         raise ValueError('its end is missing')

@@ -1,4 +1,4 @@
-"""Atomic writing: readers see the old file or the new one, never a part."""
+"""Atomic writes: a reader sees either the old file or the complete new one."""
 
 import errno
 import itertools
@@ -13,18 +13,18 @@ from pathlib import Path
 
 from tokenlabel.errors import UserError
 
-_numbers = itertools.count()  # tell apart the temporary files of several threads
+_numbers = itertools.count()  # give each thread's temporary file its own name
 
 
 def write_atomically(path: str | Path, data: bytes | str) -> None:
-    """Writes a file atomically, also if several processes do so at once.
+    """Writes a file atomically, also if several processes write it at once.
 
     Args:
-        path: its folder is made where missing.
+        path: the file; its folder is created if missing.
         data: contents; text is written as UTF-8.
 
     Raises:
-        UserError: the disk is full, or the place cannot be written to.
+        UserError: the disk is full, or the file cannot be written.
     """
     with unfinished(path) as temporary, open(temporary, 'wb') as file:
         file.write(data.encode() if isinstance(data, str) else data)
@@ -32,13 +32,15 @@ def write_atomically(path: str | Path, data: bytes | str) -> None:
 
 @contextmanager
 def unfinished(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary path; it is renamed to `path` if the block succeeds and removed otherwise.
+    """Yields a temporary path with the same suffix, for a file that the block writes.
+
+    If the block succeeds, the file is renamed to `path`. Otherwise it is removed.
 
     Args:
-        path: where the file goes in the end; its folder is made where missing. The suffix stays.
+        path: final path of the file; its folder is created if missing.
 
     Raises:
-        UserError: the disk is full, or the place cannot be written to.
+        UserError: the disk is full, or the file cannot be written.
     """
     path = Path(path)
     temporary = temporary_beside(path)
@@ -58,11 +60,11 @@ def unfinished(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def disk_errors(path: str | Path, remedy: str = 'make room, or choose another place') -> Iterator[None]:
-    """Converts errors of the disk (full, failing, no permission) to `UserError`.
+    """Converts disk errors (full, failing, no permission) to `UserError`.
 
     Args:
-        path: what is being written.
-        remedy: what to do.
+        path: file or folder that is being written.
+        remedy: what to do, for the message.
     """
     try:
         yield
@@ -76,8 +78,8 @@ def write_json(path: str | Path, data: object) -> None:
     """Writes nested dicts and lists as indented JSON, atomically; NaN and infinities become null.
 
     Args:
-        path: its folder is made where missing.
-        data: what `json.dumps` takes.
+        path: the file; its folder is created if missing.
+        data: any data that `json.dumps` accepts.
 
     Raises:
         UserError: as `write_atomically`.
@@ -87,12 +89,12 @@ def write_json(path: str | Path, data: object) -> None:
 
 def temporary_beside(path: Path) -> Path:
     """A new name for a temporary file beside `path`, with the same suffix; see `is_temporary`."""
-    # without the file's own name, which may be as long as names can be
+    # without the name of `path`, which may already have the maximal length
     return path.with_name(f'.{socket.gethostname()}-{os.getpid()}-{next(_numbers)}.tmp{path.suffix}')
 
 
 def is_temporary(file: Path) -> bool:
-    """Whether a file was left by a killed `unfinished`."""
+    """Whether a file is a temporary file, left behind by a process that was killed in `unfinished`."""
     return re.fullmatch(r'\..*\.tmp(\.\w+)?', file.name) is not None
 
 

@@ -80,7 +80,7 @@ def test_a_folder_is_told(tmp_path):
 
 def test_what_is_no_utf_8_is_told(tmp_path):
     (tmp_path / 'a.py').write_bytes('name = "für"'.encode('latin-1'))
-    refused(tmp_path / 'a.py', r'a\.py is no UTF-8 text')
+    refused(tmp_path / 'a.py', r'a\.py is not UTF-8 text')
 
 
 def test_a_file_far_too_large_is_not_read(tmp_path):

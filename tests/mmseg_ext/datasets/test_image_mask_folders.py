@@ -77,7 +77,7 @@ def test_a_list_of_classes_has_no_gap(tmp_path):
     (tmp_path / 'names.txt').write_bytes(b'\xef\xbb\xbfsky\r\nsea\r\n\r\n')
     assert build(tmp_path, classes='names.txt').metainfo['classes'] == ('sky', 'sea')
     (tmp_path / 'names.txt').write_text('sky\n\nsea\n')
-    with pytest.raises(UserError, match=r'names\.txt has a blank line 2 before others'):
+    with pytest.raises(UserError, match=r'names\.txt is blank in line 2'):
         build(tmp_path, classes='names.txt')
 
 

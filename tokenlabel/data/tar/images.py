@@ -59,7 +59,7 @@ def open_tars(source: str, tars: Sequence[Path], split: str, shards: bool = Fals
         skipped.update(index.skipped, tar.name)
     images = _shard_images(source, indices, skipped) if shards else _tree_images(source, indices)
     if not images:
-        passed = f' (passed over are {skipped})' if skipped else ''
+        passed = f' (skipped {skipped})' if skipped else ''
         raise UserError(f'No images in {source}: its tars hold no {", ".join(IMAGE_SUFFIXES)} files{passed}.')
     report_skipped(source, len(images), skipped)
     return images
