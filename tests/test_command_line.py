@@ -110,5 +110,5 @@ def test_without_openmmlab_the_extra_is_named(tmp_path, package):
         "sys.exit(main(['train', 'upernet_lvvit', '--dry-run']))"
     )
     done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True, check=False)
-    said = f"error: {package} is not installed, which this command needs: pip install 'tokenlabel[mm]'.\n"
+    said = f"error: This command needs {package}, which is not installed: run pip install 'tokenlabel[mm]'.\n"
     assert (done.returncode, done.stderr) == (2, said)

@@ -1,9 +1,9 @@
-"""The one exception for bad input, and what a machine refuses, in a sentence."""
+"""The exception for bad input, and one-sentence messages for errors caused by the machine."""
 
 import errno
 import re
 
-# What a machine refuses, whoever asks, and what to do.
+# Errors of the operating system that are not defects of this project, and what to do.
 REFUSALS = {
     errno.ENOSPC: 'make room, or choose another place',
     errno.EDQUOT: 'make room, or choose another place',
@@ -24,9 +24,9 @@ NO_MEMORY = re.compile(r'out of memory|allocate memory|insufficient memory|ALLOC
 
 
 class UserError(ValueError):
-    """Bad input, said in one sentence: what is wrong, where, and what to do.
+    """Bad input. The message is one sentence: what is wrong, where, and what to do.
 
-    The commands print it and exit with status 2.
+    Commands print it and exit with status 2.
     """
 
 
@@ -41,9 +41,9 @@ def lack(error: Exception) -> str | None:
         where = error.filename or 'Standard output, or another file,'
         return f'{where} cannot be read or written ({error.strerror}): {REFUSALS[error.errno]}.'
     if isinstance(error, RuntimeError) and 'DataLoader worker' in str(error) and 'Caught ' not in str(error):
-        return f'A process that loads data died, for want of memory perhaps ({reason}): choose fewer workers.'
+        return f'A DataLoader worker died, possibly because memory ran out ({reason}): choose fewer workers.'
     if type(error).__name__ in ('DistNetworkError', 'DistStoreError'):
-        return f'The processes cannot meet ({reason}): check MASTER_ADDR, and choose another PORT.'
+        return f'The processes cannot connect ({reason}): check MASTER_ADDR, and choose another PORT.'
     return None
 
 
@@ -52,11 +52,11 @@ def missing_package(error: Exception) -> str | None:
     package = (error.name or '').split('.')[0] if isinstance(error, ModuleNotFoundError) else ''
     if package not in OPENMMLAB:
         return None
-    return f"{package} is not installed, which this command needs: pip install 'tokenlabel[mm]'."
+    return f"This command needs {package}, which is not installed: run pip install 'tokenlabel[mm]'."
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that CPU or GPU memory is exhausted."""
+    """Whether an error reports that CPU or GPU memory is exhausted."""
     if isinstance(error, MemoryError) or type(error).__name__ == 'OutOfMemoryError':
         return True
     return (isinstance(error, (RuntimeError, OSError)) or type(error).__module__ == 'cv2') and bool(

@@ -1,1 +1,1 @@
-"""What a process owes its terminal, its launcher and the other processes of its run."""
+"""Signals, standard streams, progress bars, and the environment of distributed launchers."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tokenlabel.errors import UserError
 
-# Variables of `torchrun`, their defaults, and the names that other launchers use.
+# Environment variables of `torchrun`, and the names that other launchers use for them.
 RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE = 'RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'LOCAL_WORLD_SIZE'
 NAMES = {
     'slurm': {RANK: 'SLURM_PROCID', LOCAL_RANK: 'SLURM_LOCALID', WORLD_SIZE: 'SLURM_NTASKS'},
@@ -23,9 +23,9 @@ class Place(NamedTuple):
     """Rank, local rank and world size of this process.
 
     Attributes:
-        rank: number of the process, from 0 on.
-        local_rank: among those of its machine, from 0 on.
-        world: processes in all.
+        rank: rank of the process, from 0.
+        local_rank: rank among the processes of its machine, from 0.
+        world: number of processes.
     """
 
     rank: int = 0
@@ -37,7 +37,7 @@ def own_place(environment: Mapping[str, str] = os.environ) -> Place:
     """Rank, local rank and world size from `torchrun`'s variables; 0, 0, 1 if none is set.
 
     Raises:
-        UserError: one of them is no number, or they contradict each other.
+        UserError: a variable is not a number, or they contradict each other.
     """
     rank, local_rank = (_number(environment, name) for name in (RANK, LOCAL_RANK))
     world, local_world = (_number(environment, name, least=1) for name in (WORLD_SIZE, LOCAL_WORLD_SIZE))
@@ -48,29 +48,29 @@ def own_place(environment: Mapping[str, str] = os.environ) -> Place:
     ):
         if number >= count:
             raise UserError(
-                f'{name} is {number} of {count} processes ({of}), which count from 0 on: start the processes with '
-                f'torchrun, or unset {name}.'
+                f'{name} is {number} but must be less than {of}, which is {count}: start the processes with torchrun, '
+                f'or unset {name}.'
             )
     _number(environment, 'MASTER_PORT', most=LARGEST_PORT)
     return place
 
 
 def cores_per_process(environment: Mapping[str, str] = os.environ) -> int:
-    """Cores for each process that the launcher started on this machine; at least 1."""
+    """Number of CPU cores per process that the launcher started on this machine; at least 1."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     number = environment.get(LOCAL_WORLD_SIZE, '1')
     return max(1, allowed // max(1, int(number) if number.isdecimal() else 1))
 
 
 def launched_place(launcher: str, environment: Mapping[str, str] = os.environ) -> Place:
-    """Rank, local rank and world size from any launcher, checked before anything starts.
+    """Rank, local rank and world size from the environment variables of a launcher.
 
     Args:
-        launcher: 'none', which leaves a process alone, 'pytorch', 'slurm' or 'mpi'.
-        environment: of this process.
+        launcher: 'pytorch', 'slurm' or 'mpi', or 'none' for a single process.
+        environment: environment variables of this process.
 
     Raises:
-        UserError: a variable is missing or no number, or they contradict each other.
+        UserError: a variable is missing or not a number, or they contradict each other.
     """
     if launcher == 'none':
         for name in (RANK, LOCAL_RANK, WORLD_SIZE):  # a dry run prints the world size
@@ -102,7 +102,7 @@ def _number(environment: Mapping[str, str], name: str, least: int = 0, most: int
     if number < least or (most is not None and number > most):
         bounds = f'from {least} on' if most is None else f'from {least} to {most}'
         raise UserError(
-            f'The environment sets {name} to {text!r}, which is no whole number {bounds}: start the processes with '
+            f'The environment sets {name} to {text!r}, which is not a whole number {bounds}: start the processes with '
             f'torchrun, or unset {name}.'
         )
     return number

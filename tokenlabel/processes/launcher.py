@@ -1,4 +1,4 @@
-"""What a process owes to the others of its run: it ends with the one that started it, and one of them speaks."""
+"""Processes of a distributed run: they end together with their launcher, and only the first error is reported."""
 
 import ctypes
 import os
@@ -6,14 +6,14 @@ import signal
 import sys
 from pathlib import Path
 
-# Set by `tools/torchrun.py` for the processes that it starts: its process number, and a folder that they share.
+# Set by `tools/torchrun.py` for the processes that it starts: its process id, and a folder that they share.
 LAUNCHER = 'TOKENLABEL_LAUNCHER'
 SHARED_FOLDER = 'TOKENLABEL_LAUNCH_FOLDER'
-PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
 def end_with_launcher() -> None:
-    """Lets this process be killed when torchrun ends, however that ends. Other processes are left alone."""
+    """Makes the kernel kill this process when torchrun ends for any reason; no effect without torchrun."""
     launcher = int(os.environ.get(LAUNCHER, 0))
     if launcher == os.getppid():
         end_with_parent(launcher)
@@ -25,10 +25,10 @@ def end_with_launcher() -> None:
 
 
 def end_with_parent(parent: int) -> None:
-    """Lets the kernel kill this process when its parent ends; nothing where the kernel is not Linux.
+    """Makes the kernel kill this process when its parent ends; no effect outside Linux.
 
     Args:
-        parent: the process number that the parent had when it started this one.
+        parent: process id of the parent that started this process.
     """
     if sys.platform != 'linux':
         return
@@ -38,9 +38,9 @@ def end_with_parent(parent: int) -> None:
 
 
 def speaks_first() -> bool:
-    """Whether no other process that torchrun started on this machine has reported an error; the first one does.
+    """Whether this process should report its error: it is the first of torchrun's processes on this machine to fail.
 
-    What follows in the others is the same error, or that a process is gone.
+    The other processes fail later with the same error, or because a process is gone.
     """
     folder = os.environ.get(SHARED_FOLDER)
     if folder is None:

@@ -1,4 +1,4 @@
-"""The one progress bar, of all commands: what is done, how fast of late, and the time left."""
+"""The progress bar of all commands: finished steps, current speed and remaining time."""
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -6,19 +6,19 @@ from rich.text import Text
 
 
 def progress_bar(console: Console, *more: ProgressColumn, **options: object) -> Progress:
-    """A bar for tasks whose steps are images, unless a task says otherwise by its fields.
+    """A progress bar with a column of `ImagesPerSecond`.
 
     Args:
-        console: to draw on.
-        more: columns after the usual ones.
-        options: of `rich.progress.Progress`.
+        console: console to draw on.
+        more: additional columns on the right.
+        options: arguments of `rich.progress.Progress`.
     """
     columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), ImagesPerSecond())
     return Progress(*columns, TimeRemainingColumn(), *more, console=console, **options)
 
 
 class ImagesPerSecond(ProgressColumn):
-    """Speed of late. The field `images_per_step` is the number of images in a step: 1 unless given, 0 for none."""
+    """Current speed in images/s. A task's field `images_per_step` (default: 1) is 0 if its steps are not images."""
 
     def render(self, task: Task) -> Text:
         images = task.fields.get('images_per_step', 1)

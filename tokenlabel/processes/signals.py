@@ -1,4 +1,4 @@
-"""Signals end a command by an exception in the main thread, so that temporary files are removed."""
+"""Converts signals to an exception in the main thread, so that a stopped command removes its temporary files."""
 
 import math
 import os
@@ -15,15 +15,15 @@ from types import TracebackType
 from tokenlabel.processes.launcher import end_with_parent
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Launchers and terminals send several signals at once. Those within this time must not interrupt the clean-up.
+# Launchers and terminals send several signals at once. Signals within this time must not interrupt the clean-up.
 ONE_REQUEST = 3.0  # seconds
 
 
 class Stopped(KeyboardInterrupt):
-    """Raised at SIGTERM and SIGHUP; a subclass of `KeyboardInterrupt`, so code that handles Ctrl-C handles it.
+    """Raised for a signal; a subclass of `KeyboardInterrupt`, so code that handles Ctrl-C handles it.
 
     Attributes:
-        signal: which one.
+        signal: the signal.
     """
 
     def __init__(self, number: int) -> None:
@@ -35,9 +35,9 @@ class Stopped(KeyboardInterrupt):
 def stops_at_signals() -> Iterator[None]:
     """Within the block SIGINT, SIGTERM and SIGHUP raise `Stopped`; ignored signals (`nohup`) stay ignored.
 
-    What follows a signal within three seconds counts as the same request. Forked processes, such as a loader's workers,
-    leave SIGINT and SIGHUP, which a terminal sends to all, to this process, which ends them. Only a main thread can
-    listen; elsewhere nothing happens.
+    Further signals within three seconds are ignored. Forked processes, such as DataLoader workers, ignore SIGINT and
+    SIGHUP, because a terminal sends these to all processes and this process ends its workers. No effect outside the
+    main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -66,7 +66,7 @@ def stops_at_signals() -> Iterator[None]:
         yield
     finally:
         listening = False
-        # after a signal the handler stays, for signals that arrive while the process ends
+        # after a signal the handler stays, because more signals may arrive while the process ends
         if last == -math.inf:
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -74,12 +74,12 @@ def stops_at_signals() -> Iterator[None]:
 
 @contextmanager
 def when_stopped(sentence: Callable[[], str]) -> Iterator[None]:
-    """Sets the message for a block that is ended by a signal, such as how to resume; the innermost one is shown."""
+    """Sets the message for a signal within the block, such as how to resume. Of nested blocks the innermost counts."""
     try:
         yield
     except KeyboardInterrupt as stop:
         if not getattr(stop, '__notes__', ()):
-            with suppress(Exception):  # an error in the message must not hide why the command ends
+            with suppress(Exception):  # an error in `sentence` must not hide why the command ends
                 stop.add_note(sentence())
         raise
 
@@ -90,7 +90,7 @@ def status_of(stop: KeyboardInterrupt) -> int:
 
 
 def farewell(stop: KeyboardInterrupt) -> str | None:
-    """The line that a stopped command prints; None if another process prints it."""
+    """The line that a stopped command prints; None on all ranks but 0."""
     numbers = (os.environ.get(name) for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'))
     if next(filter(None, numbers), '0') != '0':
         return None
@@ -101,10 +101,10 @@ def farewell(stop: KeyboardInterrupt) -> str | None:
 
 
 def leave_signals_to_parent(worker: int = 0) -> None:
-    """`worker_init_fn` of a loader: a worker ignores signals to the whole job and ends with its parent.
+    """`worker_init_fn` of a DataLoader: a worker ignores signals to the whole job and ends with its parent.
 
-    If a worker died first, the parent would report an error of the loader instead of its own message. A worker ends
-    when its parent terminates it or is gone. Connections that an interrupted parent closes are not reported.
+    If a worker died first, the parent would report an error of the DataLoader instead of its own message. A worker ends
+    when its parent terminates it or is gone. It does not report connections that its parent has closed.
     """
     sys.excepthook = partial(_print_unless_parent_left, sys.excepthook)
     parent = parent_process()

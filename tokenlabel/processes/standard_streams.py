@@ -1,4 +1,4 @@
-"""Standard output and error that may be closed, broken, full, or unable to show a character."""
+"""Robust standard streams: they may be closed, broken, full, or unable to encode a character."""
 
 import os
 import select
@@ -7,10 +7,10 @@ from contextlib import suppress
 
 
 def prepare_streams() -> None:
-    """Makes both streams fit for any text: what they cannot encode is escaped, a closed one swallows what it is given.
+    """Makes stdout and stderr accept any text: escapes what they cannot encode, and opens closed ones on `/dev/null`.
 
-    File names may hold bytes that no encoding knows. A closed descriptor would become the next file that is opened,
-    and print into it.
+    File names may contain bytes that cannot be encoded. A closed descriptor would be reused by the next file that is
+    opened, and output would be written into that file.
     """
     for descriptor in range(3):
         try:
@@ -20,13 +20,13 @@ def prepare_streams() -> None:
     for name in ('stdout', 'stderr'):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, 'w'))  # noqa: SIM115 - for the rest of the process
+            setattr(sys, name, open(os.devnull, 'w'))  # noqa: SIM115 - stays open until the process ends
         elif hasattr(stream, 'reconfigure') and stream.errors != 'backslashreplace':
             stream.reconfigure(errors='backslashreplace')
 
 
 def nobody_reads() -> bool:
-    """Whether standard output or error is a pipe whose reader has gone, as that of `| head` does."""
+    """Whether stdout or stderr is a pipe whose reader has closed it, such as `| head`."""
     poll = select.poll()
     for descriptor in (1, 2):
         poll.register(descriptor, 0)
@@ -34,7 +34,7 @@ def nobody_reads() -> bool:
 
 
 def finish_stdout() -> None:
-    """Writes what standard output still holds; what it does not take is dropped, of which Python would complain."""
+    """Flushes stdout. Discards what cannot be written, so that Python does not report an error at exit."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
@@ -45,6 +45,6 @@ def finish_stdout() -> None:
 
 
 def say(line: str) -> None:
-    """Prints a line on standard error, if anybody listens."""
+    """Prints a line on stderr; does nothing if that fails."""
     with suppress(OSError, ValueError):
         print(line, file=sys.stderr, flush=True)
