@@ -233,8 +233,8 @@ def _faults() -> dict[str, tuple[Callable[[Path], None], str]]:
     faults = {f'{name} cut off': (_put(data[: len(data) * 3 // 5]), '') for name, data in files.items()}
     return faults | {
         'empty': (_put(b''), 'the file is empty'),
-        'text': (_put(b'<html>not found</html>'), 'none of JPEG, PNG'),
-        'EPS': (_put(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 6\n%%EndComments\n'), 'none of JPEG, PNG'),
+        'text': (_put(b'<html>not found</html>'), 'formats JPEG, PNG'),
+        'EPS': (_put(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 6\n%%EndComments\n'), 'formats JPEG, PNG'),
         'PNG without its end': (_put(whole[:-12]), 'truncated'),
         'PNG with a flipped bit': (_put(bytes(flipped)), 'checksum'),
         'PNG of 60000 x 60000': (_put(png((60000, 60000), 1, 0, b'\0' * 1000)), '60000 x 60000 pixels'),

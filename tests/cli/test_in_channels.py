@@ -109,7 +109,7 @@ def test_an_image_of_other_channels_ends_in_one_sentence(run_here, tmp_path):
     path = tmp_path / 'data/images/train/1.npy'
     image = np.load(path)
     for wrong, message in (
-        (image[..., :3], '3 channels (shape [66, 85, 3]), and model.in_channels is 4): set model.in_channels=3 if'),
+        (image[..., :3], '3 channels (shape [66, 85, 3]), but model.in_channels is 4): set model.in_channels=3 if'),
         (np.where(image > 5000, np.nan, image), 'NaN or infinite values in'),
     ):
         np.save(path, wrong)

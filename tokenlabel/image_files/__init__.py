@@ -1,1 +1,1 @@
-"""Image and mask files: which are read, what their pixels are, and why others are refused."""
+"""Reads image and mask files, converts their pixels, and explains why a file cannot be read."""

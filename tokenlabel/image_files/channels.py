@@ -1,13 +1,13 @@
 """Reading images of any number of channels and bits unchanged: satellite bands, near infrared, X-ray.
 
-The reader of `tokenlabel.image_files.reading` makes upright 8-bit RGB of everything. This one keeps the numbers of a
-file: no conversion to RGB, no scaling, no loss of 16 bits. What is read:
+`tokenlabel.image_files.reading` converts all images to 8-bit RGB. This module keeps the values of the file: it does not
+convert to RGB, does not scale, and keeps all bits. Supported formats:
 
-- TIFF of any number of samples, planes or pages and any bits, by tifffile; each plane is a channel.
-- `.npy` of bool, integers or floats, [H, W], [H, W, C] or [C, H, W].
-- PNG, PPM and JPEG 2000 of 8 or 16 bits, and all other kinds that the reader of RGB knows. Palettes become colours.
+- TIFF with any number of samples, planes or pages and any bit depth, read by tifffile; each plane is a channel.
+- `.npy` arrays of bool, integers or floats, [H, W], [H, W, C] or [C, H, W].
+- PNG, PPM and JPEG 2000 with 8 or 16 bits, and all other formats of the RGB reader. Palette indices become colours.
 
-Orientation (EXIF, or the TIFF tag) is applied.
+The orientation (EXIF or TIFF tag) is applied.
 """
 
 import logging
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 NPY = b'\x93NUMPY'
 TIFFS = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # the last two: BigTIFF
-INSTALL = 'pip install tifffile imagecodecs'  # the extra `tiff`
+INSTALL = 'pip install tifffile imagecodecs'  # the packages of the extra `tiff`
 STORED_SUFFIXES = ('.npy',)  # suffixes in addition to those of RGB images
-logging.getLogger('tifffile').addHandler(logging.NullHandler())  # our errors contain what it logs about bad files
+logging.getLogger('tifffile').addHandler(logging.NullHandler())  # UnreadableImage already contains what it logs
 
 
 def read_channels(stream: BinaryIO, in_channels: int, max_pixels: int | None = MAX_PIXELS) -> np.ndarray:
@@ -36,12 +36,12 @@ def read_channels(stream: BinaryIO, in_channels: int, max_pixels: int | None = M
 
     Args:
         stream: the file, seekable.
-        in_channels: how many channels it must have.
-        max_pixels: of larger ones not a pixel is decoded; None for no limit.
+        in_channels: required number of channels.
+        max_pixels: larger images are refused without decoding them; None for no limit.
 
     Raises:
-        UnreadableImage: the file is empty, damaged, of another kind or too large, has another number of channels, or
-            holds NaN or infinite values.
+        UnreadableImage: the file is empty, damaged, too large or of an unsupported format, has another number of
+            channels, or contains NaN or infinite values.
     """
     kind = _kind(stream)
     if kind == 'NPY':
@@ -57,15 +57,16 @@ def read_channels(stream: BinaryIO, in_channels: int, max_pixels: int | None = M
 def channels_of_array(array: np.ndarray, in_channels: int, first: bool = True) -> np.ndarray:
     """Converts an array [H, W], [H, W, C] or [C, H, W] to float32 [H, W, in_channels].
 
-    The channels are the last axis where that has `in_channels` entries, and else the first.
+    The channel axis is the last one if it has length `in_channels`, else the first.
 
     Args:
-        array: of bool, integers or floats.
-        in_channels: how many channels it must have.
-        first: whether its channels may be the first axis.
+        array: bool, integers or floats.
+        in_channels: required number of channels.
+        first: whether the channel axis may be the first one.
 
     Raises:
-        UnreadableImage: another number of channels, axes or type, or NaN or infinite values.
+        UnreadableImage: the array has another number of channels or axes or another dtype, or contains NaN or infinite
+            values.
     """
     _refuse_shape(array.shape)
     shape = f' (shape {list(array.shape)})' if first else ''
@@ -75,8 +76,8 @@ def channels_of_array(array: np.ndarray, in_channels: int, first: bool = True) -
         array = np.moveaxis(array, 0, 2)
     if (found := array.shape[2]) != in_channels:
         raise UnreadableImage(
-            f'{found} channel{"s" * (found > 1)}{shape}, and model.in_channels is {in_channels}',
-            f'set model.in_channels={found} if all images have as many, or save this one with {in_channels}',
+            f'{found} channel{"s" * (found > 1)}{shape}, but model.in_channels is {in_channels}',
+            f'set model.in_channels={found} if all images have this number, or save this one with {in_channels}',
         )
     if array.dtype.kind not in 'buif':
         raise UnreadableImage(f'numbers of type {array.dtype}', 'save bool, integers or floats')
@@ -85,7 +86,7 @@ def channels_of_array(array: np.ndarray, in_channels: int, first: bool = True) -
     if not (finite := np.isfinite(channels)).all():
         raise UnreadableImage(
             f'NaN or infinite values in {int((~finite).any(2).sum())} of its pixels',
-            'put a number in their place, such as by numpy.nan_to_num',
+            'replace them by numbers, for example with numpy.nan_to_num',
         )
     return channels
 
@@ -95,10 +96,10 @@ def channels_size(stream: BinaryIO, in_channels: int) -> tuple[int, int]:
 
     Args:
         stream: the file, seekable.
-        in_channels: tells [C, H, W] of an `.npy` file from [H, W, C], see `channels_of_array`.
+        in_channels: number of channels, to distinguish [C, H, W] from [H, W, C] in an `.npy` file.
 
     Raises:
-        UnreadableImage: the file is empty, or no header of a known kind is in it.
+        UnreadableImage: the file is empty, or has no header of a supported format.
     """
     kind = _kind(stream)
     if kind == 'TIFF':
@@ -140,7 +141,7 @@ def _refuse_shape(shape: tuple[int, ...]) -> None:
 
 
 def _channels_first(shape: tuple[int, ...], in_channels: int) -> bool:
-    """Whether an array is [C, H, W]: its first axis alone has `in_channels` entries."""
+    """Whether an array is [C, H, W]: its first axis has length `in_channels` and its last axis does not."""
     return len(shape) == 3 and shape[0] == in_channels != shape[2]
 
 
@@ -161,16 +162,16 @@ def _tiff_file(stream: BinaryIO) -> Iterator['tifffile.TiffFile']:
     try:
         import tifffile  # an optional dependency
     except ImportError as error:
-        raise UnreadableImage('TIFF files need tifffile to be read as they are stored', f'run {INSTALL}') from error
+        raise UnreadableImage('tifffile, which reads TIFF files unchanged, is missing', f'run {INSTALL}') from error
     with _library_errors('the TIFF file'), tifffile.TiffFile(stream, name='image') as file:
         yield file
 
 
 def _axes(series: 'tifffile.TiffPageSeries') -> dict[str, int]:
-    """Length of each axis by tifffile's letter, slowest axis first."""
+    """Length of each axis by tifffile's letter for it, slowest axis first."""
     axes = dict(zip(series.axes, series.shape, strict=True))
     if not {'Y', 'X'} <= axes.keys():
-        raise UnreadableImage(f'the TIFF file has the axes {series.axes}, which make no image')
+        raise UnreadableImage(f'the TIFF file has axes {series.axes} and therefore no image')
     return axes
 
 
@@ -181,12 +182,12 @@ def _tiff_orientation(file: 'tifffile.TiffFile') -> int:
 
 def _refuse_large(pixels: int, max_pixels: int | None) -> None:
     if max_pixels is not None and pixels > max_pixels:
-        raise UnreadableImage(f'{pixels} pixels, more than the {max_pixels} that fit', 'split it into smaller images')
+        raise UnreadableImage(f'{pixels} pixels, more than the limit of {max_pixels}', 'split it into smaller images')
 
 
 @contextmanager
 def _library_errors(what: str) -> Iterator[None]:
-    """Converts what a library raises about a file's content to UnreadableImage."""
+    """Converts exceptions of a library about a file's content to UnreadableImage."""
     try:
         yield
     except UnreadableImage:
@@ -197,4 +198,4 @@ def _library_errors(what: str) -> Iterator[None]:
         reason = str(error).partition('\n')[0] or type(error).__name__
         if 'imagecodecs' in reason:  # needed for most compressed files
             raise UnreadableImage(f'{what} is compressed', f'run {INSTALL}') from error
-        raise UnreadableImage(f'{what} is damaged or of a kind that is not read: {reason}') from error
+        raise UnreadableImage(f'{what} is damaged or not supported: {reason}') from error

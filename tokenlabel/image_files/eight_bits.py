@@ -1,13 +1,14 @@
-"""Conversion of any pixels to 8-bit RGB, with one rule for Pillow images and arrays.
+"""Converts pixels of any type to 8-bit RGB, with the same rules for Pillow images and arrays.
 
-- uint8 stays, and of 16 bits (uint16) the upper 8 count.
-- Other integers count as numbers of 8, 16 or 32 bits, the fewest that hold all of an image and at most those of their
-  type without the sign; then the upper 8 count.
-- Floats within [0, 1] are multiplied by 255, others have to lie within [0, 255]; they are rounded.
+- uint8 is unchanged. For uint16 the upper 8 bits are used.
+- Other integers are treated as 8, 16 or 32 bits wide: the smallest width that holds all values of the image, at most
+  that of their type without the sign. Then the upper 8 bits are used.
+- Floats in [0, 1] are multiplied by 255. Other floats must be in [0, 255]. The result is rounded.
 - False is 0 and True is 255.
-- Grey is repeated, palettes, CMYK, YCbCr, CIELAB and HSV become RGB, and what is transparent lies on white.
+- Grey is repeated. Palettes, CMYK, YCbCr, CIELAB and HSV are converted to RGB. Transparent pixels are blended with
+  white.
 
-So 0 becomes 0, the greatest number of a type becomes 255, and no two pixels change their order.
+0 thus becomes 0, the largest value of a type becomes 255, and the order of values is preserved.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,25 +20,25 @@ from tokenlabel.image_files.unreadable import UnreadableImage
 
 WHITE = 255
 BAND = 2**22  # pixels converted at a time, to limit memory
-NUMBERS = ('I', 'F', 'I;16', 'I;16L', 'I;16B', 'I;16N')  # Pillow's modes of grey with more than 8 bits
+NUMBERS = ('I', 'F', 'I;16', 'I;16L', 'I;16B', 'I;16N')  # Pillow's modes for grey with more than 8 bits
 PREMULTIPLIED = {'La': 'LA', 'RGBa': 'RGBA'}
 BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF files
-MIN_IS_WHITE, SIGNED = 0, 2  # values of the latter two
+MIN_IS_WHITE, SIGNED = 0, 2  # values of PHOTOMETRIC and SAMPLE_FORMAT
 
 
 def rgb_of_array(array: np.ndarray) -> np.ndarray:
     """Converts an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (with opacity) to uint8 [H, W, 3].
 
-    The order of the three colours stays.
+    The order of the colour channels is kept.
 
     Raises:
-        UnreadableImage: another shape or type, or values out of range.
+        UnreadableImage: the array has another shape or dtype, or values out of range.
     """
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
         raise UnreadableImage(
-            f'the shape {list(array.shape)}', 'give [H, W], [H, W, 3] or [H, W, 4], the channels last'
+            f'the shape {list(array.shape)}', 'give [H, W], [H, W, 3] or [H, W, 4], with the channels last'
         )
     if array.dtype.kind not in 'buif':
         raise UnreadableImage(f'numbers of type {array.dtype}', 'give bool, integers or floats')
@@ -99,10 +100,10 @@ def _band(picture: Image.Image, rows: slice, dtype: np.dtype) -> np.ndarray:
 
 
 def _bits(dtype: np.dtype, lowest: float, highest: float, depth: int | None = None) -> int:
-    """Number of bits of integer values; of floats, 1 if they lie in [0, 1] and 8 otherwise.
+    """Number of bits of integer values; for floats 1 if they are in [0, 1] and 8 otherwise.
 
     Raises:
-        UnreadableImage: values that no rule is for.
+        UnreadableImage: the values are out of range.
     """
     if dtype.kind == 'b':
         return 1
@@ -113,13 +114,13 @@ def _bits(dtype: np.dtype, lowest: float, highest: float, depth: int | None = No
         own = depth or 8 * dtype.itemsize - (dtype.kind == 'i')
         widths = (own,) if dtype in (np.uint8, np.uint16) else (min(8, own), min(16, own), min(32, own))
         fits, allowed = [width for width in widths if highest < 2**width], '0 to 255, or 0 to 65535 for 16 bits'
-    if not lowest >= 0 or not fits:  # also where there is a NaN
+    if not lowest >= 0 or not fits:  # `not ... >= 0`, so that NaN is refused too
         raise UnreadableImage(f'values from {lowest} to {highest}', f'scale them to {allowed}')
     return fits[0]
 
 
 def _eight_bits(numbers: np.ndarray, bits: int) -> np.ndarray:
-    """Scales values of that many bits, see `_bits`, to uint8."""
+    """Scales values with the given number of bits, see `_bits`, to uint8."""
     if numbers.dtype == np.uint8:
         return numbers
     if numbers.dtype.kind == 'f':
@@ -130,7 +131,7 @@ def _eight_bits(numbers: np.ndarray, bits: int) -> np.ndarray:
 
 
 def _on_white(pixels: np.ndarray) -> np.ndarray:
-    """Converts [H, W], or 1, 3 or 4 channels (the fourth is opacity), to uint8 [H, W, 1 or 3]."""
+    """Blends uint8 [H, W] or [H, W, 1, 3 or 4] (the fourth channel is opacity) with white, to [H, W, 1 or 3]."""
     if pixels.ndim == 2:
         return pixels[..., None]
     if pixels.shape[2] != 4:

@@ -1,6 +1,6 @@
-"""PNG files with every checksum verified, reduced to the chunks that pixels depend on.
+"""Verifies all checksums of PNG files and removes the chunks that pixels do not depend on.
 
-Pillow stops after the last row: it looks at no checksum of pixels, and what follows them may be damaged or missing.
+Pillow does not check the checksums of pixels and stops after the last row, so that the rest may be damaged or missing.
 """
 
 import io
@@ -11,23 +11,23 @@ from typing import BinaryIO
 from tokenlabel.image_files.unreadable import UnreadableImage
 
 SIGNATURE = b'\x89PNG\r\n\x1a\n'
-# Of others, such as texts and colour profiles, nothing here makes use; their contents may be bombs.
+# Other chunks, such as texts and colour profiles, are not used, and may be decompression bombs.
 KEPT = (b'IHDR', b'PLTE', b'tRNS', b'eXIf', b'IDAT', b'IEND')
-GREY, COLOR, GREY_AND_OPACITY = 0, 2, 4  # types of colour
+GREY, COLOR, GREY_AND_OPACITY = 0, 2, 4  # colour types in the header
 PIECE = 2**20  # bytes
 
 
 def verified_png(stream: BinaryIO, pixels: bool = True) -> io.BytesIO:
-    """The file without chunks that pixels do not depend on; of an animation, the picture for viewers without it.
+    """A copy of a PNG file with only the `KEPT` chunks. An animation is reduced to its default image.
 
-    Transparent grey levels and colours are given in 8 bits, as Pillow compares them with pixels.
+    Transparent grey levels and colours are converted to 8 bits, because Pillow compares them with 8-bit pixels.
 
     Args:
-        stream: the file, from its beginning.
-        pixels: False leaves out the pixels, without reading them.
+        stream: the file, seekable.
+        pixels: whether to include the pixels; if False, they are not read.
 
     Raises:
-        UnreadableImage: it is cut off, or a checksum is wrong.
+        UnreadableImage: the file is truncated, or a checksum is wrong.
     """
     kept = {kind: [] for kind in KEPT}
     stream.seek(len(SIGNATURE))
@@ -50,7 +50,7 @@ def verified_png(stream: BinaryIO, pixels: bool = True) -> io.BytesIO:
 
 
 def _content(stream: BinaryIO, size: int, kind: bytes, keep: bool) -> bytes:
-    """The chunk's bytes where they are kept, else b''."""
+    """Content of a chunk if `keep`, else b''. Verifies the checksum."""
     pieces, crc = [], zlib.crc32(kind)
     while size:
         piece = stream.read(min(size, PIECE))
@@ -64,7 +64,7 @@ def _content(stream: BinaryIO, size: int, kind: bytes, keep: bool) -> bytes:
     if len(stored) < 4:
         raise UnreadableImage('the PNG file is truncated')
     if stored != struct.pack('>I', crc):
-        raise UnreadableImage(f'the PNG file is damaged, the checksum of its part {kind.decode("latin-1")!r} is wrong')
+        raise UnreadableImage(f'the PNG file is damaged, the checksum of chunk {kind.decode("latin-1")!r} is wrong')
     return b''.join(pieces)
 
 
@@ -73,7 +73,7 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def _key_in_8_bits(key: bytes, depth: int, color: int) -> bytes:
-    """The transparent grey level or colour as Pillow scales pixels: grey of 2 and 4 bits up, colour of 16 bits down."""
+    """The transparent grey level or colour, scaled to 8 bits as Pillow scales the pixels."""
     numbers = [number for (number,) in struct.iter_unpack('>H', key[: len(key) // 2 * 2])]
     if color == GREY and depth in (2, 4):
         numbers = [number % 2**depth * 255 // (2**depth - 1) for number in numbers]

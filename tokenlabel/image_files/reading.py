@@ -1,8 +1,8 @@
-"""The image reader of all commands: files to upright 8-bit RGB.
+"""The image reader of all commands. It decodes files to upright 8-bit RGB.
 
-Annotation, pretraining, segmentation and its evaluation all read images here, and so see the same pixels. The rule for
-those is in `tokenlabel.image_files.eight_bits`. Orientation (EXIF) is applied, colour profiles are not, and of several
-pictures in a file the first is read.
+Annotation, pretraining, segmentation and evaluation use this reader, so that they get the same pixels. See
+`tokenlabel.image_files.eight_bits` for the conversion to 8 bits. The EXIF orientation is applied, colour profiles are
+not. If a file contains several images, the first one is read.
 """
 
 import logging
@@ -20,31 +20,31 @@ from tokenlabel.image_files import png
 from tokenlabel.image_files.eight_bits import rgb_of_picture
 from tokenlabel.image_files.unreadable import UnreadableImage
 
-# Recognised by content, not by name. Formats that start another program, as Pillow's EPS does, are left out.
+# Recognised by content, not by name. Formats for which Pillow starts another program, such as EPS, are left out.
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'PPM', 'JPEG2000')
 DEEP = ('PNG', 'PPM', 'JPEG2000')  # Pillow reduces 16-bit colours of these to 8 bits
 PNG_DEPTH = 24  # offset of the bit depth in a PNG file; the colour type follows
-LOSSY = ('JPEG', 'MPO', 'JPEG2000', 'WEBP')  # compression changes values that are not brightness
-# A small file may declare any size. This limit takes 1.6 GB and admits 23000 x 23000 pixels.
+LOSSY = ('JPEG', 'MPO', 'JPEG2000', 'WEBP')  # not suitable for masks, because compression changes class ids
+# A small file may declare any size. This limit corresponds to 23000 x 23000 pixels or 1.6 GB of RGB.
 MAX_PIXELS = 2**29
 ORIENTATION = 0x0112
 WIDTH, HEIGHT, BITS, SAMPLES, TILE_WIDTH, TILE_HEIGHT = 256, 257, 258, 277, 322, 323  # tags of TIFF files
-logging.getLogger('PIL').addHandler(logging.NullHandler())  # our errors contain what it logs about bad files
+logging.getLogger('PIL').addHandler(logging.NullHandler())  # UnreadableImage already contains what it logs
 AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 def open_image(stream: BinaryIO, max_pixels: int | None = MAX_PIXELS) -> Image.Image:
-    """An image, either a JPEG file not yet decoded or RGB pixels; `size` is that of the upright image.
+    """Opens an image: upright JPEG files are not decoded yet, all others are RGB. `size` is that of the upright image.
 
-    JPEG files may then be decoded at a fraction of their size, with Pillow's `draft`. `decode` and `rgb_pixels` take
-    what is returned while the stream is open.
+    The caller can decode a JPEG file at a fraction of its size with Pillow's `draft`. Pass the result to `decode` or
+    `rgb_pixels` while the stream is open.
 
     Args:
         stream: the file, seekable.
-        max_pixels: of larger ones not a pixel is decoded; None for no limit.
+        max_pixels: larger images are refused without decoding them; None for no limit.
 
     Raises:
-        UnreadableImage: the file is empty, damaged, of another kind or too large.
+        UnreadableImage: the file is empty, damaged, too large or of an unsupported format.
     """
     image = _opened(stream, max_pixels)
     if image.format == 'JPEG' and _orientation(image) == 1:
@@ -62,7 +62,7 @@ def decode(image: Image.Image) -> Image.Image:
 def rgb_pixels(image: Image.Image) -> np.ndarray:
     """Decodes the result of `open_image` to RGB pixels, uint8 [H, W, 3].
 
-    JPEG files of three colours are decoded by OpenCV, quicker and to the same pixels.
+    OpenCV decodes RGB JPEG files, because it is faster and gives the same pixels.
 
     Raises:
         UnreadableImage: the file is damaged.
@@ -74,7 +74,7 @@ def rgb_pixels(image: Image.Image) -> np.ndarray:
             pixels = cv2.imdecode(np.frombuffer(image.fp.read(), dtype=np.uint8), AS_STORED)
         except cv2.error:  # OpenCV has its own limit of pixels
             image.fp.seek(0)
-    if pixels is None:  # another format, or a damaged file, for which Pillow gives the reason
+    if pixels is None:  # another format, or a damaged file, whose error Pillow explains
         with _pillow():
             pixels = rgb_of_picture(image)
     return pixels
@@ -85,8 +85,8 @@ def read_pixels(stream: BinaryIO, max_pixels: int | None = MAX_PIXELS, remedy: s
 
     Args:
         stream: the file, seekable.
-        max_pixels: of larger ones not a pixel is decoded; None for no limit.
-        remedy: what to do about a larger one; None for what helps everywhere.
+        max_pixels: larger images are refused without decoding them; None for no limit.
+        remedy: what to do about a larger image, for the message; None for a general remedy.
 
     Raises:
         UnreadableImage: as `open_image`.
@@ -99,7 +99,7 @@ def pixels_of_picture(picture: Image.Image) -> np.ndarray:
     """The upright RGB pixels of a Pillow image of any mode, uint8 [H, W, 3].
 
     Raises:
-        UnreadableImage: it comes from a damaged file, or has values out of range.
+        UnreadableImage: its file is damaged, or its values are out of range.
     """
     with _pillow():
         return upright(rgb_of_picture(picture), _orientation(picture))
@@ -109,7 +109,7 @@ def image_size(stream: BinaryIO) -> tuple[int, int]:
     """Width and height in pixels of the upright image, from the file's header alone.
 
     Raises:
-        UnreadableImage: the file is empty, or no header of a known kind is in it.
+        UnreadableImage: the file is empty, or has no header of a supported format.
     """
     image = _opened(stream, None, pixels=False)
     if image.format == 'TIFF':
@@ -123,7 +123,7 @@ def read_numbers(stream: BinaryIO, max_pixels: int | None = MAX_PIXELS) -> tuple
     """The stored values of an image file, upright: [H, W] for one channel or palette indices, else [H, W, C].
 
     Returns:
-        The array, and by which lossy method the file is compressed; None for none.
+        The array, and the name of the file's lossy compression, or None.
 
     Raises:
         UnreadableImage: as `open_image`.
@@ -138,10 +138,10 @@ def read_numbers(stream: BinaryIO, max_pixels: int | None = MAX_PIXELS) -> tuple
 
 
 def read_all_bits(stream: BinaryIO, max_pixels: int | None = MAX_PIXELS) -> np.ndarray:
-    """As `read_numbers`, but palette indices become colours; 16-bit colours keep 16 bits.
+    """As `read_numbers`, but converts palette indices to colours and keeps all 16 bits of 16-bit colours.
 
     Returns:
-        Numbers [H, W] or [H, W, C] of the file's own type.
+        [H, W] or [H, W, C] with the dtype of the file.
 
     Raises:
         UnreadableImage: as `open_image`.
@@ -162,7 +162,7 @@ def stored_bits(stream: BinaryIO) -> int:
     """Bits per sample of a PNG or TIFF file, from its header; 8 for other formats.
 
     Raises:
-        UnreadableImage: the file is empty, or no header of a known kind is in it.
+        UnreadableImage: the file is empty, or has no header of a supported format.
     """
     image = _opened(stream, None, pixels=False)
     if image.format == 'TIFF':
@@ -198,7 +198,7 @@ def _opened(stream: BinaryIO, max_pixels: int | None, remedy: str | None = None,
             image = Image.open(stream, formats=FORMATS)
         except UnidentifiedImageError as error:
             raise _unknown(stream) from error
-        # the same wherever it is turned: text that is no EXIF may name an orientation too
+        # only EXIF counts, but Pillow would also read an orientation from these texts
         for name in ('xmp', 'XML:com.adobe.xmp'):
             image.info.pop(name, None)
         tile = (image.tag_v2.get(tag, 0) for tag in (TILE_WIDTH, TILE_HEIGHT)) if image.format == 'TIFF' else (0, 0)
@@ -206,7 +206,7 @@ def _opened(stream: BinaryIO, max_pixels: int | None, remedy: str | None = None,
     for width, height in sides:
         if max_pixels is not None and width * height > max_pixels:
             raise UnreadableImage(
-                f'{width} x {height} pixels, more than the {max_pixels} that fit',
+                f'{width} x {height} pixels, more than the limit of {max_pixels}',
                 remedy or 'split it into smaller images',
             )
     if 0 in image.size:
@@ -230,12 +230,12 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _deep_colours(image: Image.Image) -> np.ndarray | None:
-    """16-bit colours, uint16 [H, W, C], which Pillow would reduce to 8 bits; None for files of 8 bits."""
+    """16-bit colours, uint16 [H, W, C], which Pillow would reduce to 8 bits; None for 8-bit files."""
     image.fp.seek(0)
     data = image.fp.read()
     try:
         colours = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:  # Pillow gives the reason
+    except cv2.error:  # the caller reads the file with Pillow, which explains the error
         return None
     if colours is None or colours.dtype != np.uint16:
         image.fp.seek(0)
@@ -246,31 +246,31 @@ def _deep_colours(image: Image.Image) -> np.ndarray | None:
 
 
 def _grey_step(image: Image.Image) -> int:
-    """The factor by which Pillow scales 2-bit and 4-bit grey."""
+    """The factor by which Pillow scales 2-bit and 4-bit grey; 1 for other images."""
     arguments = image.tile[0][3] if image.mode == 'L' and image.tile else ''
     raw_mode = arguments if isinstance(arguments, str) else next(iter(arguments or ()), '')
     return {'L;2': 85, 'L;4': 17}.get(str(raw_mode)[:3], 1)
 
 
 def _unknown(stream: BinaryIO) -> UnreadableImage:
-    """Why Pillow does not recognise a file."""
+    """The error for a file that Pillow does not recognise."""
     try:
         stream.seek(0)
         tags = TiffImagePlugin.ImageFileDirectory_v2(stream.read(8))
         stream.seek(tags.next)
         tags.load(stream)
         channels, bits = tags[SAMPLES], tags[BITS][0]
-    except Exception:  # no TIFF file, or a damaged one
-        return UnreadableImage(f'it is damaged, or none of {", ".join(FORMATS)}')
+    except Exception:  # not a TIFF file, or a damaged one
+        return UnreadableImage(f'it is damaged, or not in one of the formats {", ".join(FORMATS)}')
     return UnreadableImage(
-        f'a TIFF file of {channels} channels of {bits} bits, of a layout that is not read',
+        f'a TIFF file of {channels} channels of {bits} bits, in a layout that is not supported',
         f'save it with 1, 3 or 4 channels of 8 bits, or segment it with model.in_channels={channels}',
     )
 
 
 @contextmanager
 def _pillow() -> Iterator[None]:
-    """Converts Pillow's errors to UnreadableImage; switches off its limit of pixels and its warnings."""
+    """Converts Pillow's errors to UnreadableImage. Disables its limit of pixels and its warnings."""
     with _no_limit, warnings.catch_warnings():
         warnings.simplefilter('ignore')
         try:
@@ -286,7 +286,7 @@ def _pillow() -> Iterator[None]:
 
 
 class _NoLimit:
-    """Switches off Pillow's limit of pixels, thread-safely, and restores it after the last thread."""
+    """Disables Pillow's limit of pixels for all threads, and restores it when the last thread leaves the block."""
 
     def __init__(self) -> None:
         self._lock, self._inside, self._limit = threading.Lock(), 0, None

@@ -1,4 +1,4 @@
-"""Why an image cannot be read, said once for all commands."""
+"""The exception for images that cannot be read, and the messages that all commands print for it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from tokenlabel.files.reading import explained
 
 
 class UnreadableImage(OSError):
-    """What is wrong with an image, in a few words.
+    """An image that cannot be read. The message is the reason in a few words, without the name of the file.
 
     Attributes:
         remedy: what to do.
@@ -21,13 +21,13 @@ class UnreadableImage(OSError):
 
 
 def because(error: OSError) -> str:
-    """`(reason): remedy`, to follow the name of a file that cannot be read."""
+    """Reason and remedy as `(reason): remedy`, to append to `FILE cannot be read`."""
     return f'({error}): {error.remedy}' if isinstance(error, UnreadableImage) else explained(error)
 
 
 @contextmanager
 def named(path: str | Path) -> Iterator[None]:
-    """Turns what is wrong with an image that is read inside into a `UserError` that names it."""
+    """Converts an error of reading an image within the block to a `UserError` that names the file."""
     try:
         yield
     except OSError as error:

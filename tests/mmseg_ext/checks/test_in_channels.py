@@ -132,6 +132,6 @@ def test_arrays_keep_their_channels():
     array = np.random.default_rng(0).integers(0, 65536, (5, 8, 9)).astype(np.uint16)
     np.testing.assert_array_equal(load(dict(img=array))['img'], np.moveaxis(array, 0, 2))
     with pytest.raises(
-        UserError, match=r'The image has 9 channels \(shape \[4, 8, 9\]\), and model.in_channels is 5: set'
+        UserError, match=r'The image has 9 channels \(shape \[4, 8, 9\]\), but model.in_channels is 5: set'
     ):
         load(dict(img=array[:4]))

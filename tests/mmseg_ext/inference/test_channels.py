@@ -75,7 +75,7 @@ def test_a_model_of_one_channel_takes_16_bits(tmp_path):
 @pytest.mark.parametrize(
     ('image', 'message'),
     [
-        (IMAGE[..., :3], r'the image has 3 channels \(shape \[60, 50, 3\]\), and model.in_channels is 13'),
+        (IMAGE[..., :3], r'the image has 3 channels \(shape \[60, 50, 3\]\), but model.in_channels is 13'),
         (np.where(IMAGE > 100, IMAGE, np.nan), 'NaN or infinite values'),
         (Image.fromarray(IMAGE[..., 0]), 'the image has 1 channel'),
         (7, 'an image is a path, a PIL image or a NumPy array'),
@@ -89,7 +89,7 @@ def test_other_images_are_refused_in_one_sentence(segmenter, image, message):
 def test_a_file_beyond_the_memory_limit_is_refused_before_it_is_decoded(segmenter, tmp_path):
     np.save(tmp_path / 'a.npy', IMAGE)
     segmenter.memory_limit = 12 * 13 * 60 * 50 - 1
-    with pytest.raises(UserError, match='3000 pixels, more than the 2999 that fit'):
+    with pytest.raises(UserError, match='3000 pixels, more than the limit of 2999'):
         segmenter(tmp_path / 'a.npy')
 
 
