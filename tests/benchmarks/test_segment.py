@@ -12,4 +12,4 @@ def test_batched_windows_are_compared_with_the_original_on_equal_results(run_her
     assert float(re.search(r'logits within (\S+) of the largest', done.stdout)[1]) < 1e-4
     assert 'the metrics are equal' in done.stdout
     assert 'times faster' in done.stdout
-    assert re.search(r'one image, 1 windows at once: at its peak \d+ MB against \d+ MB', done.stdout)
+    assert re.search(r'one image, 1 windows at once: peak memory \d+ MB against \d+ MB', done.stdout)

@@ -1,1 +1,1 @@
-"""Timed comparisons against the straightforward way, two in one run."""
+"""Benchmarks against a straightforward implementation; both are timed in the same run."""

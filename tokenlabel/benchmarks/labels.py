@@ -1,4 +1,4 @@
-"""Label maps: annotating, storing and reading them, against one file per image."""
+"""Benchmark of the label store: annotating images and reading label maps, compared with one file per image."""
 
 import argparse
 import multiprocessing
@@ -28,7 +28,7 @@ MEBIBYTE = 2**20
 
 
 def benchmark_labels(args: argparse.Namespace) -> None:
-    """Everything in a temporary folder, which goes at the end."""
+    """Times annotating, reading and opening in a temporary folder."""
     print(versions())
     with tempfile.TemporaryDirectory() as folder:
         benchmark_annotating(args, Path(folder))
@@ -37,7 +37,7 @@ def benchmark_labels(args: argparse.Namespace) -> None:
 
 
 def benchmark_annotating(args: argparse.Namespace, folder: Path) -> None:
-    """Images per second into a store, against one image at a time and a file for each."""
+    """Times annotation of batches into a label store, and of single images into one file per image."""
     images = folder / 'images'
     write_photographs(images, args.images)
     torch.manual_seed(0)
@@ -74,7 +74,7 @@ def benchmark_annotating(args: argparse.Namespace, folder: Path) -> None:
 
 
 def benchmark_reading(args: argparse.Namespace, folder: Path) -> None:
-    """Maps of 18 x 18 cells, top 5, read in random order from the page cache; bytes of each on disk."""
+    """Times reads of maps (18 x 18 cells, top 5) in random order from the page cache, and prints their size on disk."""
     rng = np.random.default_rng(0)
     keys = imagenet_like_keys(args.maps)
     scores = rng.normal(8, 3, (args.maps, 5, 18, 18)).astype(np.float16)
@@ -111,21 +111,21 @@ def benchmark_reading(args: argparse.Namespace, folder: Path) -> None:
 
 
 def benchmark_opening(args: argparse.Namespace, folder: Path) -> None:
-    """A store of ImageNet's size, its maps holes in the files: opened, and read at random places, by new workers."""
+    """Times opening and random reads of a store of ImageNet's size in new processes. Its maps are sparse files."""
     path = folder / 'large'
     writer = new_writer(path, imagenet_like_keys(args.entries), 18, args)
     for shard in range(num_shards(writer.meta)):
         for name in ARRAYS:
             dtype, shape = layout(writer.meta, name, shard)
             array = np.lib.format.open_memmap(path / file_name(name, shard), 'w+', dtype, shape)
-            if name == 'sizes':  # without one an image would have no map
+            if name == 'sizes':  # an image of size 0 would have no map
                 array[:] = 500
-                array.flush()  # or its pages would count as the workers' own
+                array.flush()  # otherwise its pages would count as private memory of the workers
     checksums = dict.fromkeys(file_names(writer.meta), '0' * 64)
     write_meta(path, writer.meta | {'complete': True, 'checksums': checksums})
 
     spawn = multiprocessing.get_context('spawn')
-    print(f'opening a store of {args.entries:,} images, and what memory a worker process gains by it:')
+    print(f'opening a store of {args.entries:,} images, and the memory that each worker process needs for it:')
     for worker in range(2):
         with spawn.Pool(1) as pool:
             opening, reading, private, resident = pool.apply(open_and_read, (path,))
@@ -134,7 +134,7 @@ def benchmark_opening(args: argparse.Namespace, folder: Path) -> None:
 
 
 def open_and_read(path: Path) -> tuple[float, float, int, int]:
-    """Seconds to open a store and to read 1000 maps; bytes of private and of resident memory that it took."""
+    """Seconds to open a store and to read 1000 maps, and the increase of private and resident memory in bytes."""
     private, resident = memory()
     begin = time.perf_counter()
     store = LabelStore(path)
@@ -147,7 +147,7 @@ def open_and_read(path: Path) -> tuple[float, float, int, int]:
 
 
 def memory() -> tuple[int, int]:
-    """Bytes of this process that are its own (dirtied), and all that it has mapped in."""
+    """Private dirty memory and resident memory (RSS) of this process in bytes."""
     lines = Path('/proc/self/smaps_rollup').read_text().splitlines()[1:]
     kibibytes = {line.split(':')[0]: int(line.split()[1]) for line in lines}
     return 1024 * kibibytes['Private_Dirty'], 1024 * kibibytes['Rss']
@@ -168,12 +168,12 @@ def new_writer(path: Path, keys: list[str], side: int, args: argparse.Namespace)
 
 
 def imagenet_like_keys(count: int) -> list[str]:
-    """Paths such as `n00000012/n00000012_34.JPEG`, 1281 of a class."""
+    """Paths such as `n00000012/n00000012_34.JPEG`, 1281 per class."""
     return [f'n{number // 1281:08d}/n{number // 1281:08d}_{number % 1281}.JPEG' for number in range(count)]
 
 
 def write_photographs(folder: Path, count: int) -> None:
-    """JPEG files of 500 x 375 pixels, smooth colours with some grain, about as large as ImageNet's."""
+    """Writes JPEG files of 500 x 375 pixels, smooth colours with noise, about as large as files of ImageNet."""
     rng = np.random.default_rng(0)
     for number in range(count):
         colours = Image.fromarray(rng.integers(0, 256, (8, 10, 3), np.uint8))

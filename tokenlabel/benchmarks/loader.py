@@ -1,7 +1,7 @@
-"""Image files to training batches: this loader against PIL, torchvision's transforms and float tensors.
+"""Benchmark of data loading from image files to training batches, compared with torchvision's transforms on PIL images.
 
-Both run in this process on one thread and are timed in seconds of its processor, so that other work on the machine
-hardly counts: the result is images per second and core, without waiting for disks and without handing batches over.
+Both run in this process on one thread. CPU time is measured, so that other load on the machine has little effect. The
+result is images per second and core, without disk latency and without the transfer of batches between processes.
 """
 
 import argparse
@@ -32,7 +32,7 @@ ERASING = 0.25
 
 
 def benchmark_loader(args: argparse.Namespace) -> None:
-    """The recipe's augmentation from files to collated batches, and what is left to the device."""
+    """Times the recipe's augmentation from files to collated batches, and the preprocessing that runs on the device."""
     print(versions())
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -49,7 +49,7 @@ def benchmark_loader(args: argparse.Namespace) -> None:
 
 
 def write_photographs(folder: Path, count: int, size: tuple[int, int]) -> float:
-    """Random parts of two photographs as JPEG files, in one class; returns their mean number of bytes."""
+    """Writes random crops of two photographs as JPEG files of one class; returns their mean size in bytes."""
     random.seed(0)
     photographs = [Image.fromarray(pixels) for pixels in load_sample_images().images]
     (folder / 'class').mkdir()
@@ -64,12 +64,12 @@ def write_photographs(folder: Path, count: int, size: tuple[int, int]) -> float:
 
 
 def usual_transform(size: int, augment: str | None) -> Callable[[Image.Image], torch.Tensor]:
-    """The same augmentation, normalisation and random erasing, all image by image."""
+    """The same augmentation, normalisation and random erasing, applied to each image separately."""
     policy = []
     if augment:
         policy = [rand_augment_transform(augment, {'translate_const': int(size * 0.45)})]
         for op in policy[0].ops:
-            if op.aug_fn is posterize:  # current Pillow refuses to keep no bits
+            if op.aug_fn is posterize:  # current Pillow refuses to keep 0 bits
                 op.aug_fn = lambda image, bits, **options: posterize(image, max(1, bits))
     return Compose(
         [
@@ -84,15 +84,15 @@ def usual_transform(size: int, augment: str | None) -> Callable[[Image.Image], t
 
 
 def loader(dataset: Dataset, args: argparse.Namespace) -> DataLoader:
-    """Batches in order, by PyTorch's own loader and collate, in this process."""
+    """A PyTorch DataLoader without shuffling and without workers."""
     return DataLoader(dataset, args.batch)
 
 
 def compare(what: str, ours: DataLoader, usual: DataLoader, args: argparse.Namespace) -> None:
-    """Prints milliseconds per run, the ratio and images per second and core."""
+    """Prints milliseconds per run, the speed-up, and images per second and core."""
 
     def run(batches: DataLoader) -> float:
-        random.seed(0)  # of the crops; ours are seeded sample by sample
+        random.seed(0)  # for torchvision's crops; ours are seeded per sample
         torch.manual_seed(0)
         begin = time.process_time()
         for _ in batches:
@@ -107,7 +107,7 @@ def compare(what: str, ours: DataLoader, usual: DataLoader, args: argparse.Names
 
 
 def report_device(batches: DataLoader, args: argparse.Namespace) -> None:
-    """Prints what the data preprocessor takes for one batch on the device."""
+    """Prints the time of the data preprocessor for one batch on the device."""
     batch = next(iter(batches))
     preprocessor = ImagePreprocessor(erasing=ERASING).to(args.device)
     times = [seconds(lambda: preprocessor(batch, training=True), args.device) for _ in range(args.runs + 1)]

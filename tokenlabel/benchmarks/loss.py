@@ -1,4 +1,4 @@
-"""Token targets and their loss: sparse against dense, from score maps to the gradient of the logits."""
+"""Benchmark of sparse token targets and their loss, compared with dense ones."""
 
 import argparse
 import itertools
@@ -27,10 +27,10 @@ MEGABYTE = 10**6
 
 
 def benchmark_loss(args: argparse.Namespace) -> None:
-    """Targets, loss and gradient of one batch of random crops, from score maps to gradients of the logits."""
+    """Times targets, loss and gradient of one batch of random crops, from score maps to gradients of the logits."""
     print(versions())
     torch.manual_seed(0)
-    random.seed(0)  # of the crops
+    random.seed(0)  # for the crops
     device, batch, num_classes, grid = args.device, args.batch, args.classes, (args.grid, args.grid)
     scores = (5 + 3 * torch.randn(batch, args.k, args.cells, args.cells, device=device)).half()
     classes = torch.rand(batch, num_classes, args.cells, args.cells, device=device).topk(args.k, 1).indices
@@ -58,7 +58,7 @@ def benchmark_loss(args: argparse.Namespace) -> None:
         return cls_loss - (token_target * tokens.float().log_softmax(-1)).sum(-1).mean()
 
     def step(loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], tuple[float, Tensor]]:
-        # what a network hands over: logits of its own, which are no leaves
+        # as the outputs of a network, the logits are not leaf tensors
         logits = [x.clone().requires_grad_().view_as(x) for x in drawn]
 
         def run() -> tuple[float, Tensor]:
@@ -74,7 +74,7 @@ def benchmark_loss(args: argparse.Namespace) -> None:
     def compare(what: str, *losses: Callable[[Tensor, Tensor], Tensor]) -> None:
         report(what, [tuple(seconds(step(loss), device) for loss in losses) for _ in range(args.runs)])
         peaks = [peak_memory(step(loss), device) / MEGABYTE for loss in losses]
-        print(f'  at its peak {peaks[0]:.0f} MB beside the logits against {peaks[1]:.0f} MB', end=', ')
+        print(f'  peak memory beside the logits {peaks[0]:.0f} MB against {peaks[1]:.0f} MB', end=', ')
         print(f'{peaks[1] / peaks[0]:.1f} times less')
 
     compare('targets, loss and gradient', sparse, dense)
@@ -86,13 +86,13 @@ def benchmark_loss(args: argparse.Namespace) -> None:
 
 
 def peak_memory(run: Callable[[], object], device: str) -> int:
-    """Bytes of tensors that are alive at once during a run, beyond those there before."""
+    """Peak memory of tensors during a run in bytes, without the tensors that existed before."""
     if device.startswith('cuda'):
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         run()
         return torch.cuda.max_memory_allocated() - before
-    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # the profiler tells of each start and stop
+    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # otherwise the profiler logs each start and stop
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         run()
     with tempfile.TemporaryDirectory() as folder:
@@ -103,6 +103,6 @@ def peak_memory(run: Callable[[], object], device: str) -> int:
 
 
 def smoothed_softmax(scores: Tensor) -> Tensor:
-    """The release's smoothing after a softmax over the classes."""
+    """Softmax over the classes, with label smoothing as in the release."""
     num_classes = scores.shape[-1]
     return scores.softmax(-1) * (1 - SMOOTHING + SMOOTHING / num_classes) + SMOOTHING / num_classes

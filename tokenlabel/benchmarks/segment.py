@@ -1,4 +1,4 @@
-"""Evaluating a segmentation model: batched windows and a streaming metric against MMSegmentation's own."""
+"""Benchmark of segmentation evaluation: batched windows and a streaming metric, compared with MMSegmentation."""
 
 import argparse
 import copy
@@ -25,7 +25,7 @@ from tokenlabel.engine.config.run_config import load_config
 
 
 def benchmark_segment(args: argparse.Namespace) -> None:
-    """Predictions and their metric, from images on the host to the numbers, with the same weights both ways."""
+    """Times prediction and metric of both implementations with the same weights, from images on the host to scores."""
     print(versions())
     MMLogger.get_instance('benchmark', log_level='ERROR')
     config = load_config(args.config, {})
@@ -50,12 +50,12 @@ def benchmark_segment(args: argparse.Namespace) -> None:
     for at_once in dict.fromkeys((1, args.windows_per_batch)):
         ours.test_cfg.windows_per_batch = at_once
         peaks = [peak_memory(partial(step, model, first), args.device) / MEGABYTE for model in (ours, original)]
-        print(f'one image, {at_once} windows at once: at its peak {peaks[0]:.0f} MB against {peaks[1]:.0f} MB', end='')
+        print(f'one image, {at_once} windows at once: peak memory {peaks[0]:.0f} MB against {peaks[1]:.0f} MB', end='')
         print(' beside the weights')
 
 
 def models(config: Config, args: argparse.Namespace) -> tuple[nn.Module, nn.Module]:
-    """MMSegmentation's segmentor and ours, sharing their weights, drawn at random."""
+    """MMSegmentation's segmentor and ours, which share random weights."""
     init_default_scope('mmseg')
     settings = copy.deepcopy(config.model)
     settings.pop('auxiliary_head', None)
@@ -74,7 +74,7 @@ def models(config: Config, args: argparse.Namespace) -> tuple[nn.Module, nn.Modu
 
 
 def samples(args: argparse.Namespace) -> list[tuple[torch.Tensor, SegDataSample]]:
-    """Noise as images and labels, as a loader gives them."""
+    """Random images and labels in the format of a DataLoader."""
     size = (args.height, args.width)
     generator = torch.Generator().manual_seed(0)
     return [
@@ -97,7 +97,7 @@ def step(model: nn.Module, images: list[tuple[torch.Tensor, SegDataSample]]) -> 
 
 
 def evaluated(model: nn.Module, batch: int, kind: type[IoUMetric], images: list) -> dict:
-    """The metric of all images."""
+    """Predicts all images in batches and computes the metric."""
     metric = kind(prefix='benchmark')
     metric.dataset_meta = dict(classes=[str(index) for index in range(model.num_classes)])
     for begin in range(0, len(images), batch):
@@ -107,7 +107,7 @@ def evaluated(model: nn.Module, batch: int, kind: type[IoUMetric], images: list)
 
 
 def compare_results(ours: nn.Module, original: nn.Module, images: list, args: argparse.Namespace) -> None:
-    """Says how far logits, labels and the metric's numbers are apart."""
+    """Prints how much the logits, labels and metrics of both implementations differ."""
     ours.test_cfg.keep_logits = True
     one, other = (step(model, images[:1])[0] for model in (ours, original))
     ours.test_cfg.keep_logits = False
@@ -124,7 +124,7 @@ def compare_results(ours: nn.Module, original: nn.Module, images: list, args: ar
 
 
 def cpu_seconds(run: Callable[[], object], device: str) -> float:
-    """Processor time of one run on one thread, which other processes on the machine do not lengthen much."""
+    """CPU time of one run on one thread, on which other load on the machine has little effect."""
     begin = time.process_time()
     run()
     return time.process_time() - begin

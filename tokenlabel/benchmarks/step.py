@@ -1,4 +1,4 @@
-"""A whole training step on a batch that is on the device: this project's against the straightforward one."""
+"""Benchmark of a training step on a batch on the device, compared with a straightforward implementation."""
 
 import argparse
 import copy
@@ -21,15 +21,15 @@ from tokenlabel.models.token_logits import TokenLogits
 
 LR, WEIGHT_DECAY, MOMENTUM = 1e-3, 0.05, 8e-5
 CELLS, K = 18, 5
-# Dense bfloat16 products on tensor cores, per second, from the makers' data sheets.
+# Peak bfloat16 FLOP/s of tensor cores without sparsity, from NVIDIA's data sheets.
 PEAKS = {'H100 PCIe': 756e12, 'H100': 989e12, 'H200': 989e12, 'GH200': 989e12, 'A100': 312e12, 'L40S': 362e12}
 
 
 def benchmark_step(args: argparse.Namespace) -> None:
-    """Forward, targets, loss, backward, optimizer and average of the weights, over and over on one batch."""
+    """Times forward, targets, loss, backward, optimizer step and EMA update, repeated on one batch."""
     print(versions())
     torch.manual_seed(0)
-    random.seed(0)  # of the crops
+    random.seed(0)  # for the crops
     batch, boxes = batch_on(args.device, args.batch, args.img_size, args.classes)
     ours = Ours(args)
     plain = Straightforward(args, copy.deepcopy(ours.classifier.model), boxes)
@@ -56,13 +56,13 @@ def benchmark_step(args: argparse.Namespace) -> None:
 
 
 def seeded(way: 'Ours | Straightforward', batch: Batch) -> Tensor:
-    """The loss of a step that draws the same random numbers both ways, unless the network is compiled."""
+    """Loss of a step. Both implementations draw the same random numbers, unless the network is compiled."""
     torch.manual_seed(1)
     return way.step(batch)
 
 
 class Ours:
-    """The classifier of the configs, with its OptimWrapper and its average."""
+    """The classifier of the configs, with its OptimWrapper and EMA."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         cuda = args.device.startswith('cuda')
@@ -85,7 +85,7 @@ class Ours:
         return losses['loss']
 
     def supervision(self, batch: Batch):
-        """Targets, losses and the gradient of the logits alone, to be called."""
+        """A function that computes targets, loss and the gradient of the logits, without the network."""
         with self.wrapper.optim_context(self.classifier):
             data = self.classifier.data_preprocessor(batch, training=True)['batch']
             cls, tokens, *rest = self.classifier(data)
@@ -94,7 +94,7 @@ class Ours:
 
 
 class Straightforward:
-    """The same network on dense targets by RoIAlign; one kernel after another for each weight."""
+    """The same network with dense targets by RoIAlign, and one kernel per weight in optimizer and EMA."""
 
     def __init__(self, args: argparse.Namespace, network: nn.Module, boxes: Tensor) -> None:
         self.network, self.boxes = network.to(memory_format=torch.contiguous_format), boxes
@@ -135,13 +135,13 @@ class Straightforward:
 
 
 def network_arguments(args: argparse.Namespace) -> dict:
-    """Of `timm.create_model`."""
+    """Arguments of `timm.create_model`."""
     size = {'img_size': args.img_size, 'num_classes': args.classes}
     return {'model_name': args.model, 'drop_path_rate': args.drop_path, 'mix_token': True} | size
 
 
 def batch_on(device: str, num_images: int, size: int, num_classes: int) -> tuple[Batch, Tensor]:
-    """A batch of noise with label maps and Views of crops as on ImageNet; the crops as boxes in [0, 1]."""
+    """A random batch with label maps and Views of ImageNet-like crops, and the crops as boxes [N, 4] in [0, 1]."""
     image = Image.new('RGB', (500, 375))
     crops = [RandomResizedCropAndInterpolation.get_params(image, (0.08, 1), (3 / 4, 4 / 3)) for _ in range(num_images)]
     top, left, height, width = (torch.tensor(crops).double() / torch.tensor([375.0, 500, 375, 500])).unbind(1)
@@ -158,7 +158,7 @@ def batch_on(device: str, num_images: int, size: int, num_classes: int) -> tuple
 
 
 def forward_flops(args: argparse.Namespace) -> float:
-    """Of one image, a multiplication and an addition being two; counted without computing."""
+    """FLOPs of the forward pass of one image, two per multiply-add; counted on the meta device."""
     network = timm.create_model(args.model, **{k: v for k, v in network_arguments(args).items() if k != 'model_name'})
     with FlopCounterMode(display=False) as counter:
         network.to('meta').train()(torch.empty(2, 3, args.img_size, args.img_size, device='meta'))
@@ -166,6 +166,6 @@ def forward_flops(args: argparse.Namespace) -> float:
 
 
 def peak_of(device: str) -> float | None:
-    """Operations per second in bfloat16, None where they are not known."""
+    """Peak bfloat16 FLOP/s of a device; None if unknown."""
     name = torch.cuda.get_device_name(device) if device.startswith('cuda') else ''
     return next((peak for part, peak in PEAKS.items() if part in name), None)

@@ -1,4 +1,4 @@
-"""Timing two ways of the same thing in turn, and saying how they compare."""
+"""Timing of two implementations in turn, and a report of the speed-up."""
 
 import platform
 import statistics
@@ -9,7 +9,7 @@ import torch
 
 
 def seconds(run: Callable[[], object], device: str) -> float:
-    """Wall-clock time of one run, the device's queue emptied before and after."""
+    """Wall-clock time of one run in seconds. Synchronises the device before and after."""
     synchronize = torch.cuda.synchronize if device.startswith('cuda') else lambda: None
     synchronize()
     begin = time.perf_counter()
@@ -19,7 +19,7 @@ def seconds(run: Callable[[], object], device: str) -> float:
 
 
 def report(what: str, pairs: list[tuple[float, float]]) -> None:
-    """Medians of both ways and of the ratio pair by pair."""
+    """Prints the median times of both implementations, and median, minimum and maximum of the speed-up per pair."""
     ours, other = (1000 * statistics.median(column) for column in zip(*pairs, strict=True))
     ratios = sorted(slow / fast for fast, slow in pairs)
     print(f'{what}: {ours:.1f} ms against {other:.1f} ms, {statistics.median(ratios):.1f} times faster', end=' ')
@@ -27,6 +27,6 @@ def report(what: str, pairs: list[tuple[float, float]]) -> None:
 
 
 def versions() -> str:
-    """Machine, Python and torch of this run."""
+    """Device and versions of Python and PyTorch."""
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else f'{torch.get_num_threads()} CPU threads'
     return f'{where}, Python {platform.python_version()}, torch {torch.__version__}'
