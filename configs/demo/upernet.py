@@ -18,8 +18,8 @@ model = dict(
     auxiliary_head=dict(in_channels=embed_dim, channels=32),
     test_cfg=dict(_delete_=True, mode='whole'),
 )
-# UperNet's deep head starts slowly: it learns fast on tokens that hardly move. On scenes of bare digits one rate of 1e-3
-# for all left it at the background after 400 steps.
+# UperNet's deep head starts slowly: it learns fast on tokens that hardly move. On scenes of bare digits one rate of
+# 1e-3 for all left it at the background after 400 steps.
 optim_wrapper = dict(
     optimizer=dict(lr=1e-2),
     paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.01))),

@@ -3,7 +3,7 @@
 Everything comes with scikit-learn, so nothing is downloaded: the 1797 handwritten digits of `load_digits` (8x8) and the
 two photographs of `load_sample_images`. A scene holds one to three signs, discs and squares, of distinct classes on a
 random crop. The digit is the class. The hue of the sign agrees with it nine times in ten, which lets small networks
-learn within a few hundred steps. The whole sign belongs to its class, so that regions are larger than a token, as in real
+learn within a few hundred steps. The whole sign belongs to its class, so regions are larger than a token, as in real
 scenes. The image label is the sign with the largest visible area, and every pixel has a label. Training and validation
 share neither digits nor photo regions: the last fifth of the digits and the right half of each photo validate.
 
