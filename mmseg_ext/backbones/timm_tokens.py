@@ -1,4 +1,4 @@
-"""Any backbone of timm for segmentation: maps of a plain transformer's tokens, or the levels of a pyramid."""
+"""Any timm model as a segmentation backbone: token maps of a plain transformer, or feature levels of a pyramid."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from tokenlabel.argument_checks import Natural, Rate, Size, checked
 from tokenlabel.errors import UserError
 
 PYRAMID_STRIDES = (4, 8, 16, 32)
-# How timm's families take the size of their input, the most flexible first.
+# Arguments by which timm's model families take their input size, the most flexible first.
 SIZE_ARGUMENTS = (
     lambda size: dict(img_size=size, dynamic_img_size=True),  # plain transformers
     lambda size: dict(img_size=size, strict_img_size=False),  # Swin
@@ -30,45 +30,46 @@ SIZE_ARGUMENTS = (
 
 @MODELS.register_module()
 class TimmTokens(BaseModule):
-    """A model of timm without its classifier, as pretraining with token labels leaves it (`TokenLabelModel`).
+    """A timm model without its classifier. It can load the weights of a `TokenLabelModel`.
 
-    A plain transformer (DeiT, EVA, BEiT, CaiT, MLP-Mixer...) gives four maps at its patch's stride, for a
-    `TokenPyramid`. A pyramid (Swin, ConvNeXt, ResNet, MaxViT, Hiera...) gives its levels of stride 4, 8, 16 and 32; the
-    heads take these without a neck.
+    A plain transformer (DeiT, EVA, BEiT, CaiT, MLP-Mixer...) returns four maps at the stride of its patch, for a
+    `TokenPyramid`. A pyramid (Swin, ConvNeXt, ResNet, MaxViT, Hiera...) returns its levels of stride 4, 8, 16 and 32,
+    which heads take without a neck.
 
-    Inputs may have any size and aspect where the architecture can: they are padded with zeros (the mean colour) at
-    right and bottom to multiples of `size_divisor`, and the maps are cut to `ceil(H / stride) x ceil(W / stride)`. An
-    architecture whose size is fixed (MLP-Mixer, CaiT, BEiT, Hiera) pads up to `img_size` and refuses larger inputs;
-    test it in windows of that size.
+    Inputs may have any size and aspect ratio if the architecture supports it. They are padded with zeros (the mean
+    colour) on the right and bottom to multiples of `size_divisor`, and the maps are cropped to
+    `ceil(H / stride) x ceil(W / stride)`. An architecture with a fixed input size (MLP-Mixer, CaiT, BEiT, Hiera) pads
+    to `img_size` and refuses larger inputs; use sliding-window inference with windows of that size.
 
-    Every trainable parameter takes part in the output: blocks after the last chosen one and the head are removed, and
-    what the maps do not depend on beside them is frozen.
+    Every trainable parameter contributes to the output: the head and the blocks after the last selected one are
+    removed, and other parameters that the maps do not depend on are frozen.
 
     Args:
         model_name: Architecture, as in `timm.create_model`.
-        img_size: Height and width that position embeddings and windows are made for, in pixels.
-        out_indices: Blocks (plain) or levels (pyramid, timm's numbers) to return, ascending from 0. None takes four
-            blocks at even distances, the last one among them, or the levels of stride 4, 8, 16 and 32.
-        out_norm: Normalise each map over its channels, as Swin and ConvNeXt are segmented with; pyramids with
-            BatchNorm and the token pyramid have no need of it.
-        drop_path_rate: Stochastic depth of the last block, in [0, 1); it grows linearly from 0.
+        img_size: Height and width in pixels for which position embeddings and windows are created.
+        out_indices: Blocks (plain) or levels (pyramid, in timm's numbering) to return, ascending from 0. None selects
+            four evenly spaced blocks including the last, or the levels of stride 4, 8, 16 and 32.
+        out_norm: Apply LayerNorm over the channels of each map, as is usual for Swin and ConvNeXt. Pyramids with
+            BatchNorm and `TokenPyramid` do not need it.
+        drop_path_rate: Stochastic depth rate of the last block, in [0, 1); it grows linearly from 0 at the first.
         frozen_stages: -1 trains everything; n >= 0 freezes the stem, the embeddings and the first n blocks (plain) or
             stages (pyramid).
-        with_cp: Recompute activations in the backward pass to save memory. The running averages of BatchNorm
-            inside recomputed blocks are then updated twice a step.
-        pretrained: True takes timm's weights; a path or URL is short for
+        with_cp: Recompute activations in the backward pass to save memory. Running statistics of BatchNorm in
+            recomputed blocks are then updated twice per step.
+        pretrained: True loads timm's weights; a path or URL is short for
             `init_cfg=dict(type='Pretrained', checkpoint=pretrained)`.
-        init_cfg: How to initialise. `Pretrained` takes a pretraining checkpoint of ours, a file in timm's names or a
-            segmentation model with this backbone; its key `ema=False` takes raw instead of EMA weights.
-        **arguments: Everything else that the architecture takes.
+        init_cfg: Initialisation config of MMEngine. `Pretrained` loads a pretraining checkpoint of this project, a file
+            with timm's parameter names, or a segmentation model with this backbone; with `ema=False` raw instead of EMA
+            weights.
+        **arguments: Other arguments of the architecture.
 
     Attributes:
-        channels: Width of each map.
-        strides: Pixels per cell of each map.
-        size_divisor: Height and width that inputs are padded to multiples of.
+        channels: Number of channels of each map.
+        strides: Stride of each map in pixels.
+        size_divisor: Inputs are padded to multiples of this height and width.
 
     Raises:
-        UserError: The architecture does not exist or gives no maps, or an argument does not fit it.
+        UserError: The architecture does not exist or does not return maps, or does not support an argument.
     """
 
     @checked
@@ -87,7 +88,7 @@ class TimmTokens(BaseModule):
     ) -> None:
         super().__init__()
         if pretrained and init_cfg:
-            raise UserError('TimmTokens is given both pretrained and init_cfg: keep one of them')
+            raise UserError('TimmTokens got both pretrained and init_cfg: keep one of them')
         self.init_cfg = dict(type='Pretrained', checkpoint=pretrained) if isinstance(pretrained, str) else init_cfg
         self.timm_weights = pretrained is True
         self.model_name, self.img_size, self.frozen_stages = model_name, to_2tuple(img_size), frozen_stages
@@ -111,10 +112,10 @@ class TimmTokens(BaseModule):
         self._register_load_state_dict_pre_hook(self._fit_before_loading)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images [B, 3, H, W] -> a map [B, channels, ceil(H / stride), ceil(W / stride)] for each of `out_indices`.
+        """Images [B, 3, H, W] to a map [B, channels, ceil(H / stride), ceil(W / stride)] for each of `out_indices`.
 
         Raises:
-            UserError: The architecture's size is fixed and the images are larger.
+            UserError: The architecture has a fixed input size and the images are larger.
         """
         size = tuple(images.shape[-2:])
         if self.fixed_size and any(side > own for side, own in zip(size, self.img_size, strict=True)):
@@ -131,10 +132,10 @@ class TimmTokens(BaseModule):
         return tuple(maps)
 
     def init_weights(self) -> None:
-        """Initialises as `pretrained` or `init_cfg` say; without them the weights of construction stay.
+        """Initialises the weights according to `pretrained` or `init_cfg`; without them they stay unchanged.
 
         Raises:
-            UserError: The checkpoint is missing, cannot be read, or does not fit.
+            UserError: The checkpoint is missing, cannot be read, or does not match the model.
         """
         if self.timm_weights:
             load_timm_release(self.model, self.model_name, self.arguments)
@@ -145,14 +146,14 @@ class TimmTokens(BaseModule):
             initialize(self, self.init_cfg)
 
     def train(self, mode: bool = True) -> 'TimmTokens':
-        """Training or evaluation mode; what is frozen stays in evaluation mode."""
+        """Sets training or evaluation mode; frozen modules stay in evaluation mode."""
         super().train(mode)
         if self.frozen_stages >= 0:
             evaluate_frozen(self.model)
         return self
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], float]:
-        """The layer of a parameter by its name, for timm's layer decay; norms of the maps are with the last one.
+        """A function from a parameter's name to its layer, for layer decay; `out_norms` belong to the last layer.
 
         Raises:
             UserError: timm does not number the layers of this architecture.
@@ -164,24 +165,24 @@ class TimmTokens(BaseModule):
         return lambda name: groups.get(name.removeprefix('model.'), last)
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters that the architecture wants no weight decay for."""
+        """Names of the parameters that the architecture excludes from weight decay."""
         return {f'model.{name}' for name in getattr(self.model, 'no_weight_decay', set)()}
 
     def _look_at_shapes(self) -> None:
-        """Finds out widths and strides of the maps and which inputs the model takes; removes what is not used."""
+        """Determines channels, strides and `size_divisor`. Removes unused modules and freezes unused parameters."""
         try:
             shapes = map_shapes(self.model, self._indices, self._in_chans, self.img_size)
         except Exception as error:  # models of timm fail in many ways
             raise UserError(
-                f'{self.model_name} cannot take images of {self.img_size[0]}x{self.img_size[1]} ({_line(error)}): '
-                'set img_size to a size that it can'
+                f'{self.model_name} does not support images of {self.img_size[0]}x{self.img_size[1]} ({_line(error)}): '
+                'set img_size to a size that it supports'
             ) from error
         self.channels = tuple(shape[0] for shape in shapes)
         height, width = self.img_size
         if any(height % rows or width % columns or height * columns != width * rows for _, rows, columns in shapes):
             raise UserError(
-                f'the maps of {self.model_name} leave out the border of images (its convolutions have no padding): '
-                'choose another model'
+                f'the maps of {self.model_name} do not cover the border of images, because its convolutions have no '
+                'padding: choose another model'
             )
         self.strides = tuple(height // rows for _, rows, _ in shapes)
         unused = unused_parameters(self.model, self._indices, self._in_chans, self.img_size)
@@ -199,7 +200,7 @@ class TimmTokens(BaseModule):
             self.size_divisor = self.img_size
 
     def _takes_multiples(self, step: tuple[int, int]) -> bool:
-        """Whether the model takes images of any whole number of steps each way."""
+        """Whether the model accepts images whose height and width are any multiples of `step`."""
         sizes = [(2 * step[0], step[1]), (self.img_size[0] + step[0], self.img_size[1] + 2 * step[1])]
         try:
             maps = [map_shapes(self.model, self._indices, self._in_chans, size) for size in sizes]
@@ -218,7 +219,7 @@ class TimmTokens(BaseModule):
             raise UserError(f'{self.model_name} has no gradient checkpointing in timm: set with_cp=False') from error
 
     def _fit_before_loading(self, state_dict: dict, prefix: str, *_) -> None:
-        """Lets a segmentation model trained with another crop load: what depends on the size is resampled."""
+        """Resamples the size-dependent weights of a checkpoint that was trained with another crop size."""
         prefix = f'{prefix}model.'
         own = self.model.state_dict()
         state = {name: state_dict[prefix + name] for name in own if prefix + name in state_dict}
@@ -228,7 +229,7 @@ class TimmTokens(BaseModule):
 
 
 def _create(model_name: str, size: tuple[int, int], arguments: dict) -> tuple[nn.Module, dict]:
-    """The model, and all arguments it was made with."""
+    """Creates the model; returns it with all arguments of `timm.create_model`."""
     if not timm.is_model(architecture_of(model_name)):
         raise UserError(f'timm has no model {model_name!r}: see timm.list_models()')
     refusal = None
@@ -240,7 +241,7 @@ def _create(model_name: str, size: tuple[int, int], arguments: dict) -> tuple[nn
             refusal = error
         except (AssertionError, RuntimeError, ValueError) as error:
             raise UserError(
-                f'{model_name} cannot be made for images of {size[0]}x{size[1]} ({_line(error)}): change img_size'
+                f'{model_name} cannot be created for images of {size[0]}x{size[1]} ({_line(error)}): change img_size'
             ) from error
     raise UserError(f'{model_name} does not take the arguments of TimmTokens: {_line(refusal)}') from refusal
 
@@ -248,12 +249,12 @@ def _create(model_name: str, size: tuple[int, int], arguments: dict) -> tuple[nn
 def _levels(model: nn.Module, model_name: str) -> list[dict]:
     levels = getattr(model, 'feature_info', None)
     if not levels or not hasattr(model, 'forward_intermediates') or not hasattr(model, 'prune_intermediate_layers'):
-        raise UserError(f'{model_name} gives no intermediate maps in timm (forward_intermediates): choose another one')
+        raise UserError(f'{model_name} does not support forward_intermediates in timm: choose another model')
     return list(levels)
 
 
 def _even(reductions: Sequence[int]) -> tuple[int, ...]:
-    """Four blocks at even distances where all have one stride; else the last level of each stride of a pyramid."""
+    """Four evenly spaced blocks if all have the same stride, else the last level of each stride of a pyramid."""
     if len(set(reductions)) == 1:
         quarters = min(4, len(reductions))
         return tuple(len(reductions) * (i + 1) // quarters - 1 for i in range(quarters))

@@ -87,33 +87,35 @@ class SplitReport:
         """Warnings, one sentence each."""
         said = [*self.faults[:NUM_NAMED]]
         if len(self.faults) > NUM_NAMED:
-            said.append(f'{len(self.faults) - NUM_NAMED} more masks cannot be read as they should.')
+            said.append(f'{len(self.faults) - NUM_NAMED} more masks are unusable.')
         if self.shift is not None:
             said.append(
-                f'Masks lie shifted: moved {self.shift}, those of {self.shift.agreeing} of {self.shift.num_images} '
-                'images fit the edges in them better.'
+                f'Masks seem shifted: moved {self.shift}, the masks of {self.shift.agreeing} of '
+                f'{self.shift.num_images} images fit the edges in the images better.'
             )
         if self.deep:
             said.append(
-                f'{len(self.deep)} images are of more than 8 bits, such as {Path(self.deep[0]).name}, and the upper 8 '
-                'are read: model.in_channels=1 (3 for colour) reads them all.'
+                f'{len(self.deep)} images have more than 8 bits, such as {Path(self.deep[0]).name}, but only the upper '
+                '8 are used: set model.in_channels=1 (3 for colour) to use them all.'
             )
         occurring = np.flatnonzero(self.images)
         if len(occurring) == 1 and len(self.classes) > 1:
-            said.append(f'Every mask holds {self.classes[occurring[0]]} alone.')
+            said.append(f'All masks contain only {self.classes[occurring[0]]}.')
         absent = [name for name, count in zip(self.classes, self.images, strict=True) if not count]
         if absent:
-            said.append(f'In no mask: {", ".join(absent)}.')
+            said.append(f'Classes in no mask: {", ".join(absent)}.')
         if self.split == 'train':
             rare = [name for name, count in zip(self.classes, self.images, strict=True) if 0 < count < FEW_IMAGES]
             if rare:
-                said.append(f'In fewer than {FEW_IMAGES} images, too few to learn from: {", ".join(rare)}.')
+                said.append(f'Classes in fewer than {FEW_IMAGES} images, too few to learn from: {", ".join(rare)}.')
         share = self.pixels[-1] / max(self.pixels.sum(), 1)
         if share > 0.5:
             said.append(f'{100 * share:.0f} % of the pixels are ignored.')
         if self.shared:
             named = ', '.join(Path(path).name for path in self.shared[:NUM_NAMED])
-            said.append(f'{len(self.shared)} images are also trained on, such as {named}: scores on them say little.')
+            said.append(
+                f'{len(self.shared)} images are also in the training split, such as {named}: scores on them say little.'
+            )
         return said
 
 
@@ -121,7 +123,7 @@ def data_report(config: Config) -> list[SplitReport]:
     """Reads the images and masks of a config.
 
     Args:
-        config: A segmentation config whose `custom_imports` are done.
+        config: A segmentation config; its `custom_imports` must be imported already.
 
     Raises:
         UserError: As `settle_num_classes` and `settle_in_channels`, or none of its folders exists.
@@ -139,7 +141,7 @@ def data_report(config: Config) -> list[SplitReport]:
             if isinstance(built, BaseSegDataset) and built.data_list:
                 reports.append(_read(split, built, in_channels_of(config)))
     if not reports:
-        raise UserError('None of the folders that the config names is here: put the data there, or correct the places.')
+        raise UserError('None of the data folders in the config exists: put the data there, or correct the paths.')
     trained = [report for report in reports if report.split == 'train']
     for report in reports:
         if report.split != 'train':
@@ -173,7 +175,7 @@ def as_markdown(reports: Sequence[SplitReport]) -> str:
         if report.statistics is not None:
             lines += [f'{report.in_channels} channels. For `model.data_preprocessor`:', '', '```python']
             lines += [*as_lines(*report.statistics), '```', '']
-        lines += [f'- **Look at this.** {remark}' for remark in report.remarks] + [''] * bool(report.remarks)
+        lines += [f'- **Warning.** {remark}' for remark in report.remarks] + [''] * bool(report.remarks)
         lines += ['| class | colour | pixels, % | images |', '|---|---|---:|---:|']
         total = max(int(report.pixels.sum()), 1)
         for name, colour, pixels, images in zip(
@@ -269,7 +271,7 @@ def _counted(image: str, mask: str, classes: MaskClasses, num_classes: int, in_c
 
 
 def _shared(trained: Sequence[tuple[str, str]], evaluated: Sequence[tuple[str, str]]) -> list[str]:
-    """Images of the second list whose files are also in the first, byte for byte."""
+    """Images of `evaluated` whose files are identical to a file of `trained`."""
     sizes = {Path(image).stat().st_size for image, _ in trained}
     candidates = [image for image, _ in evaluated if Path(image).stat().st_size in sizes]
     if not candidates:

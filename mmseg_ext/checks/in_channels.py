@@ -15,11 +15,11 @@ from tokenlabel.files.folder_walk import IMAGE_SUFFIXES
 from tokenlabel.image_files.channels import STORED_SUFFIXES
 
 MOST_CHANNELS = 128  # the most that OpenCV resizes
-RGB_ONLY = ('AdjustGamma', 'CLAHE', 'RGB2Gray', 'RandomGrayscale')  # transforms of 8-bit pictures
+RGB_ONLY = ('AdjustGamma', 'CLAHE', 'RGB2Gray', 'RandomGrayscale')  # transforms for 8-bit images only
 PIPELINES = ('train_pipeline', 'test_pipeline', 'tta_pipeline')
-MEASURED_IMAGES = 200  # images, evenly spread, from which mean and std are measured
-COMPARED_IMAGES = 8  # images whose means are compared with the config's before a run
-FAR = 10  # allowed distance of a channel's mean from the config's, in standard deviations
+MEASURED_IMAGES = 200  # evenly spread images from which mean and std are measured
+COMPARED_IMAGES = 8  # images whose mean is compared with the config's before a run
+FAR = 10  # largest allowed difference of a channel's mean from the config's, in standard deviations
 
 
 def in_channels_of(config: Config) -> int | None:
@@ -28,23 +28,23 @@ def in_channels_of(config: Config) -> int | None:
 
 
 def settle_in_channels(config: Config) -> None:
-    """Passes `model.in_channels` on to loaders, backbone and preprocessor; does nothing without it.
+    """Applies `model.in_channels` to the loading transforms, backbone and preprocessor; does nothing without it.
 
-    Images are then read as they are stored, `.npy` files among them, `RandomIntensity` takes the place of
-    `PhotoMetricDistortion`, and no colours change places.
+    Images, including `.npy` files, are then read unchanged. `RandomIntensity` replaces `PhotoMetricDistortion`, and the
+    preprocessor does not swap red and blue.
 
     Args:
         config: A segmentation config, changed in place.
 
     Raises:
-        UserError: It is not a number from 1 to 128, or a transform works on 8-bit pictures only.
+        UserError: `in_channels` is not a whole number from 1 to 128, or a transform only supports 8-bit images.
     """
     model, place = model_of(config)
     in_channels = model.get('in_channels')
     if in_channels is None:
         return
     if not isinstance(in_channels, int) or not 1 <= in_channels <= MOST_CHANNELS:
-        raise UserError(f'{place}.in_channels is {in_channels!r}: set how many channels images have, 1 to 128.')
+        raise UserError(f'{place}.in_channels is {in_channels!r}: set it to the number of channels, 1 to 128.')
     model['backbone'] = with_in_channels(model['backbone'], in_channels)
     (model.get('data_preprocessor') or {}).update(bgr_to_rgb=False, rgb_to_bgr=False)
     datasets = [pair for split in SPLITS for pair in datasets_of(config, split)]
@@ -57,7 +57,7 @@ def settle_in_channels(config: Config) -> None:
     for pipeline, where in pipelines:
         for step, at in list(steps_of(pipeline, where)):
             if step['type'] in RGB_ONLY:
-                raise UserError(f'{at} is {step["type"]}, which works on 8-bit pictures: leave it out.')
+                raise UserError(f'{at} is {step["type"]}, which only supports 8-bit images: remove it.')
             if step['type'] in ('LoadImageFromFile', 'LoadImageFromNDArray'):
                 step['in_channels'] = in_channels
             if step['type'] == 'PhotoMetricDistortion':
@@ -66,8 +66,8 @@ def settle_in_channels(config: Config) -> None:
                 replaced = True
     if replaced:
         rank_zero_log(
-            f'{place}.in_channels is {in_channels}: RandomIntensity takes the place of PhotoMetricDistortion, which '
-            'works on 8-bit RGB.',
+            f'{place}.in_channels is {in_channels}: RandomIntensity replaces PhotoMetricDistortion, which is for '
+            '8-bit RGB.',
             logging.INFO,
         )
 
@@ -77,10 +77,10 @@ def check_statistics(config: Config, files: Sequence[str] = ()) -> None:
 
     Args:
         config: A segmentation config.
-        files: Images, of which some are looked at.
+        files: Images; the means of a few of them are compared with the config's.
 
     Raises:
-        UserError: They do not.
+        UserError: They have another number of values, or a channel's mean is far from the config's.
     """
     model, place = model_of(config)
     if (in_channels := model.get('in_channels')) is None:
@@ -91,7 +91,7 @@ def check_statistics(config: Config, files: Sequence[str] = ()) -> None:
         numbers = preprocessor.get(key) or ()
         if len(numbers) != in_channels:
             raise UserError(
-                f'{place}.data_preprocessor.{key} has {len(numbers)} numbers and images have {in_channels} channels '
+                f'{place}.data_preprocessor.{key} has {len(numbers)} numbers but images have {in_channels} channels '
                 f'(model.in_channels): {remedy}'
             )
     if not files:
@@ -100,7 +100,7 @@ def check_statistics(config: Config, files: Sequence[str] = ()) -> None:
     for number, (own, mean, std) in enumerate(zip(measured, preprocessor['mean'], preprocessor['std'], strict=True)):
         if abs(own - mean) > FAR * std:
             raise UserError(
-                f'{place}.data_preprocessor.mean says {mean:g} (std {std:g}) of channel {number}, whose mean in the '
+                f'{place}.data_preprocessor.mean is {mean:g} (std {std:g}) for channel {number}, but the mean in the '
                 f'images is {own:g}: {remedy}'
             )
 
@@ -108,11 +108,11 @@ def check_statistics(config: Config, files: Sequence[str] = ()) -> None:
 def measured_statistics(files: Sequence[str], in_channels: int) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel over all pixels of images.
 
-    A channel that is the same everywhere has a std of 1, so that normalising it makes no infinite numbers.
+    A constant channel gets a std of 1, so that normalisation does not divide by zero.
 
     Args:
         files: Images.
-        in_channels: How many channels they have.
+        in_channels: Number of channels.
 
     Raises:
         UserError: As `read_image`.

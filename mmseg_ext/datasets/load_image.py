@@ -1,4 +1,4 @@
-"""MMSegmentation's image loading transforms, under their usual names, on the image reader of this project."""
+"""Replacements of the image loading transforms of MMCV and MMSegmentation that use this project's image reader."""
 
 import cv2
 import mmcv.transforms
@@ -18,19 +18,20 @@ BACKENDS = ('cv2', 'pillow', 'turbojpeg')
 
 @TRANSFORMS.register_module(force=True)
 class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
-    """MMCV's `LoadImageFromFile` with the image reader that annotation, pretraining and `Segmenter` use too.
+    """MMCV's `LoadImageFromFile` with the image reader that annotation, pretraining and `Segmenter` also use.
 
     Args:
-        to_float32: return float32 instead of uint8; the values are the same.
-        color_type: 'color' for [H, W, 3] in the order blue, green, red; 'grayscale' for [H, W].
+        to_float32: return float32 instead of uint8, with the same values.
+        color_type: 'color' for BGR [H, W, 3]; 'grayscale' for [H, W].
         imdecode_backend: accepted for configs of MMSegmentation; every value selects the same reader.
-        ignore_empty: return None for a file that cannot be read; the dataset then takes another image.
+        ignore_empty: return None for a file that cannot be read; the dataset then loads another image.
         in_channels: return the stored values unchanged, float32 [H, W, in_channels] in the file's channel order, or
-            [H, W] if there is one channel; the arguments above have no effect then. Set by `model.in_channels`.
+            [H, W] if there is one channel. `to_float32` and `color_type` then have no effect. Set by
+            `model.in_channels`.
         backend_args: MMEngine file backend.
 
     Raises:
-        UserError: the reader does not support the value of an argument.
+        UserError: the reader does not support `color_type` or `imdecode_backend`.
     """
 
     def __init__(
@@ -47,13 +48,11 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
         self.in_channels = in_channels
         if color_type not in COLOR_TYPES:
             raise UserError(
-                f'LoadImageFromFile has color_type={color_type!r}: images become upright and of 8 bits, so choose one '
-                f'of {", ".join(COLOR_TYPES)}.'
+                f'LoadImageFromFile does not support color_type={color_type!r}, only upright 8-bit images: '
+                f'choose one of {", ".join(COLOR_TYPES)}.'
             )
         if imdecode_backend not in BACKENDS:
-            raise UserError(
-                f'LoadImageFromFile has imdecode_backend={imdecode_backend!r}: images have one reader, so leave it out.'
-            )
+            raise UserError(f'LoadImageFromFile does not support imdecode_backend={imdecode_backend!r}: leave it out.')
 
     def transform(self, results: dict) -> dict | None:
         """Adds `img`, `img_shape` and `ori_shape`.
@@ -76,13 +75,13 @@ class LoadImageFromFile(mmcv.transforms.LoadImageFromFile):
 
 @TRANSFORMS.register_module(force=True)
 class LoadImageFromNDArray(mmseg.datasets.LoadImageFromNDArray):
-    """MMSegmentation's `LoadImageFromNDArray`, for arrays of any dtype: they are converted to 8 bits as files are.
+    """MMSegmentation's `LoadImageFromNDArray` for arrays of any dtype, which are converted to 8 bits as files are.
 
     Channels are BGR for [H, W, 3] and BGR with opacity for [H, W, 4].
 
     Args:
-        in_channels: as in `LoadImageFromFile`: values stay unchanged.
-        **kwargs: as mmseg's.
+        in_channels: as in `LoadImageFromFile`: return the values unchanged.
+        **kwargs: other arguments of MMSegmentation's `LoadImageFromNDArray`.
     """
 
     def __init__(self, in_channels: int | None = None, **kwargs) -> None:
@@ -93,7 +92,7 @@ class LoadImageFromNDArray(mmseg.datasets.LoadImageFromNDArray):
         """Adds `img`, `img_path`, `img_shape` and `ori_shape`.
 
         Raises:
-            UserError: the array has another shape, or values out of range.
+            UserError: the array has an unsupported shape, or values out of range.
         """
         try:
             array = np.asarray(results['img'])

@@ -50,7 +50,7 @@ def test_images_of_many_channels_and_16_bits_train_test_and_segment(channels, wr
     )
     done = run_here('train', config, '--work-dir', tmp_path / 'run')
     assert done.returncode == 0, done.stdout + done.stderr
-    assert 'RandomIntensity takes the place of PhotoMetricDistortion' in done.stdout + done.stderr
+    assert 'RandomIntensity replaces PhotoMetricDistortion' in done.stdout + done.stderr
     checkpoint = tmp_path / 'run/iter_2.pth'
     weights = torch.load(checkpoint, weights_only=False)['state_dict']
     assert weights['backbone.patch_embed.conv1.weight'].shape[1] == channels
@@ -77,7 +77,7 @@ def test_colour_of_16_bits_is_kept_and_evaluation_and_segment_agree(run_here, tm
     write_folders(tmp_path / 'data', 3, (write_tiff, write_npy))
     config = write_config(tmp_path, "model['in_channels'] = 3")
     refused = run_here('train', config, '--work-dir', tmp_path / 'run')  # with mean and std of 8-bit RGB
-    assert refused.returncode == 2 and 'data_preprocessor.mean says 123.675 (std 58.395) of channel 0' in refused.stderr
+    assert refused.returncode == 2 and 'data_preprocessor.mean is 123.675 (std 58.395) for channel 0' in refused.stderr
     lines = statistics_of(run_here('inspect', config, '--work-dir', tmp_path / 'look').stdout)
     config = write_config(tmp_path, f"model['in_channels'] = 3\nmodel['data_preprocessor'].update(\n{lines}\n)")
     done = run_here('train', config, '--work-dir', tmp_path / 'dry', '--dry-run')
@@ -124,5 +124,6 @@ def test_16_bits_that_are_read_as_8_are_pointed_at(run_here, tmp_path):
     done = run_here('inspect', config, '--work-dir', tmp_path)
     assert done.returncode == 0
     assert (
-        '3 images are of more than 8 bits, such as 0.png, and the upper 8 are read: model.in_channels=1' in done.stdout
+        '3 images have more than 8 bits, such as 0.png, but only the upper 8 are used: set model.in_channels=1'
+        in done.stdout
     )

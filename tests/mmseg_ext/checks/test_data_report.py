@@ -63,22 +63,22 @@ def test_pixels_and_images_of_each_class_are_counted(data):
 
 def test_what_to_look_at_is_said(data):
     train, val = data_report(config(data))
-    assert train.remarks == ['In fewer than 3 images, too few to learn from: door.']
-    assert val.remarks == ['In no mask: door.']
+    assert train.remarks == ['Classes in fewer than 3 images, too few to learn from: door.']
+    assert val.remarks == ['Classes in no mask: door.']
 
 
 def test_images_that_are_also_trained_on_are_named(data):
     shutil.copy(data / 'images/train/2.png', data / 'images/val/copy.png')
     shutil.copy(data / 'masks/train/2.png', data / 'masks/val/copy.png')
-    assert '1 images are also trained on, such as copy.png' in data_report(config(data))[1].remarks[1]
+    assert '1 images are also in the training split, such as copy.png' in data_report(config(data))[1].remarks[1]
 
 
 def test_masks_of_one_class_and_ignored_pixels_are_said(tmp_path):
     write(tmp_path, 'train', 'a', [[0, 255, 255]])
     assert data_report(config(tmp_path))[0].remarks == [
-        'Every mask holds wall alone.',
-        'In no mask: floor, door.',
-        'In fewer than 3 images, too few to learn from: wall.',
+        'All masks contain only wall.',
+        'Classes in no mask: floor, door.',
+        'Classes in fewer than 3 images, too few to learn from: wall.',
         '67 % of the pixels are ignored.',
     ]
 
@@ -101,7 +101,7 @@ def test_masks_in_colour_are_counted_and_drawn_in_their_colours(tmp_path):
 
 
 def test_folders_that_are_not_here_are_said(tmp_path):
-    with pytest.raises(UserError, match='None of the folders that the config names is here'):
+    with pytest.raises(UserError, match='None of the data folders in the config exists'):
         data_report(config(tmp_path))
 
 

@@ -47,7 +47,7 @@ def test_one_line_settles_loaders_backbone_order_and_augmentation():
 
 @pytest.mark.parametrize('value', [0, 129, 'three', 2.0])
 def test_a_number_of_channels_that_cannot_be_is_refused(value):
-    with pytest.raises(UserError, match=r'model\.in_channels is .*: set how many channels images have'):
+    with pytest.raises(UserError, match=r'model\.in_channels is .*: set it to the number of channels'):
         settle_in_channels(custom(in_channels=value))
 
 
@@ -55,7 +55,9 @@ def test_a_number_of_channels_that_cannot_be_is_refused(value):
 def test_transforms_of_8_bit_pictures_are_refused(kind):
     config = custom(in_channels=5)
     config.train_dataloader.dataset.pipeline.insert(2, dict(type=kind))
-    with pytest.raises(UserError, match=rf'train_dataloader\.dataset\.pipeline\.2 is {kind}, which works on 8-bit'):
+    with pytest.raises(
+        UserError, match=rf'train_dataloader\.dataset\.pipeline\.2 is {kind}, which only supports 8-bit'
+    ):
         settle_in_channels(config)
 
 
@@ -66,7 +68,7 @@ def test_mean_and_std_have_as_many_numbers_as_channels(key):
     check_statistics(config)
     for wrong in ([1.0] * 3, None):
         config.model.data_preprocessor[key] = wrong
-        message = rf'data_preprocessor\.{key} has \d numbers and images have 5 channels .*`tokenlabel inspect`'
+        message = rf'data_preprocessor\.{key} has \d numbers but images have 5 channels .*`tokenlabel inspect`'
         with pytest.raises(UserError, match=message):
             check_statistics(config)
 
@@ -77,7 +79,7 @@ def test_mean_and_std_of_other_images_are_refused(tmp_path):
         np.save(file, np.random.default_rng(number).integers(9000, 11000, (8, 8, 3)).astype(np.uint16))
     config = custom(in_channels=3)  # whose mean and std are those of 8-bit RGB
     with pytest.raises(
-        UserError, match=r'mean says 123\.675 \(std 58\.395\) of channel 0, whose mean in the images is'
+        UserError, match=r'mean is 123\.675 \(std 58\.395\) for channel 0, but the mean in the images is'
     ):
         check_statistics(config, files)
     mean, std = measured_statistics(files, 3)

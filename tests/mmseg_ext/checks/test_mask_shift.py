@@ -93,7 +93,7 @@ def test_the_report_says_where_masks_have_to_go(tmp_path):
             write_picture(tmp_path / f'masks/{split}/{seed}.png', moved(mask, 0, 6) if split == 'train' else mask)
     train, val = data_report(config(tmp_path, [*'abcde']))
     assert train.remarks == [
-        'Masks lie shifted: moved 6 pixels left, those of 10 of 10 images fit the edges in them better.'
+        'Masks seem shifted: moved 6 pixels left, the masks of 10 of 10 images fit the edges in the images better.'
     ]
     assert val.remarks == []
 

@@ -50,7 +50,7 @@ def test_an_image_that_cannot_be_read_is_none_where_it_may_be(path):
     [dict(color_type='unchanged'), dict(color_type='color_ignore_orientation'), dict(imdecode_backend='tifffile')],
 )
 def test_what_the_one_reader_does_not_give_is_refused(argument):
-    with pytest.raises(UserError, match=rf'^LoadImageFromFile has {next(iter(argument))}='):
+    with pytest.raises(UserError, match=rf'^LoadImageFromFile does not support {next(iter(argument))}='):
         TRANSFORMS.build(dict(type='LoadImageFromFile', **argument))
 
 

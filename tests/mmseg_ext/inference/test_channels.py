@@ -96,5 +96,5 @@ def test_a_file_beyond_the_memory_limit_is_refused_before_it_is_decoded(segmente
 def test_a_mean_of_rgb_is_refused():
     rgb = config(13)
     rgb.model.data_preprocessor.mean = [1.0] * 3
-    with pytest.raises(UserError, match='mean has 3 numbers and images have 13 channels'):
+    with pytest.raises(UserError, match='mean has 3 numbers but images have 13 channels'):
         Segmenter(rgb, 'none.pth', device='cpu')
