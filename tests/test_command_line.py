@@ -53,7 +53,7 @@ def test_a_command_that_is_none_is_one_sentence(capsys, arguments, said):
 def test_a_command_without_arguments_is_one_sentence(capsys, name):
     assert run_command(name) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert 'required' in line and line.endswith('--help tells of all options.')
+    assert 'required' in line and line.endswith('--help lists all options.')
 
 
 # Those of `annotate` and `train` begin in the tests of their launchers.

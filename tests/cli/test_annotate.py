@@ -79,7 +79,7 @@ def test_a_finished_store_is_done(images, weights, tmp_path, capsys):
     before = contents(tmp_path / 'store')
     capsys.readouterr()
     assert run(*command_line(images, tmp_path / 'store', weights)) == 0
-    assert 'is done: it holds the maps of all 12 images' in capsys.readouterr().out
+    assert 'is complete: it contains the maps of all 12 images' in capsys.readouterr().out
     assert contents(tmp_path / 'store') == before
 
 
@@ -193,10 +193,10 @@ def test_unreadable_images_can_be_left_out_and_are_named_and_counted(images, wei
     said = capsys.readouterr()
     for path in ('cat/3.jpg', 'dog/7.jpg'):
         assert f'skipped {copy / path} (' in said.err
-    assert '12 maps of 2x2 cells, best 2 of 3 classes; 2 of them could not be read and have none' in said.out
+    assert '12 maps of 2x2 cells, best 2 of 3 classes; 2 of them could not be read and have no map' in said.out
     assert LabelStore(tmp_path / 'store').meta['skipped'] == ['cat/3.jpg', 'dog/7.jpg']
     assert run(*line) == 0
-    assert 'all 12 images; 2 of them could not be read and have none' in capsys.readouterr().out
+    assert 'all 12 images; 2 of them could not be read and have no map' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_two_processes_make_the_store_that_one_makes(run_tool, images, weights, 
     done = run_tool('tools/annotate.sh', '2', *more, PORT=free_port())
     assert done.returncode == 0, done.stdout + done.stderr
     # the first process may find that the other one has done it all
-    assert done.stdout.count('12 maps of 2x2 cells') + done.stdout.count('it holds the maps of all 12 images') == 1
+    assert done.stdout.count('12 maps of 2x2 cells') + done.stdout.count('it contains the maps of all 12 images') == 1
     run(*command_line(images, tmp_path / 'one', weights))
     assert contents(tmp_path / 'two') == contents(tmp_path / 'one')
 

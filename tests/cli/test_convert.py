@@ -268,7 +268,7 @@ def test_a_config_resamples_the_position_embedding_and_names_the_architecture(co
     ('network', 'complaint'),
     [
         ("model_name='lvvit_s', num_classes=7", 'head.weight of 5 classes'),
-        ("model_name='lvvit_t', num_classes=5", 'holds weights of lvvit_s and config.py trains lvvit_t'),
+        ("model_name='lvvit_t', num_classes=5", 'contains weights of lvvit_s but config.py trains lvvit_t'),
     ],
 )
 def test_a_config_of_another_model_is_refused(convert, network, complaint):

@@ -42,7 +42,7 @@ def test_info_of_no_store_is_one_sentence(tmp_path, capsys):
 
 def test_verify_finds_a_sound_store_sound(label_store, images, capsys):
     assert run('verify', label_store, '--images', images) == 0
-    assert 'is sound' in capsys.readouterr().out
+    assert 'is intact' in capsys.readouterr().out
 
 
 def test_verify_prints_problems_and_fails(label_store, scenes, capsys):
@@ -78,8 +78,8 @@ def test_verify_says_that_the_record_of_an_earlier_version_has_no_checksum(label
     store = shutil.copytree(label_store, tmp_path / 'store')
     (store / 'meta.json').write_text(json.dumps(LabelStore(label_store).meta))
     assert run('verify', store) == 0
-    assert 'is sound.' in (said := capsys.readouterr().out)
-    assert 'meta.json has no checksum of its own, as an earlier version wrote it.' in said
+    assert 'is intact.' in (said := capsys.readouterr().out)
+    assert 'meta.json has no checksum of itself, because an earlier version wrote it.' in said
 
 
 def test_a_name_that_is_no_utf_8_is_printed_as_it_can_be(tmp_path, capsys):
@@ -159,7 +159,7 @@ def checked(tmp_path_factory) -> dict[str, Path]:
 @pytest.mark.parametrize(
     ('options', 'status', 'told'),
     [
-        (['--view', 'squash'], 0, 'is as it is recorded: whole image, upright.'),
+        (['--view', 'squash'], 0, 'has the geometry in its metadata: whole image, upright.'),
         (['--view', 'squash', '--transposed'], 1, 'import them again with --view squash and without --transposed.'),
         (['--view', 'center-crop'], 1, 'import them again with --view squash and without --transposed.'),
     ],

@@ -119,7 +119,7 @@ def test_a_process_that_is_killed_is_named_with_its_signal(run_tool, tmp_path):
     arguments = ['--nproc_per_node=2', f'--master_port={free_port()}', script]
     done = run_tool('tools/torchrun.py', *arguments)
     assert done.returncode == 137
-    assert done.stderr.strip().splitlines()[-1].startswith('error: process 1 was ended by SIGKILL')
+    assert done.stderr.strip().splitlines()[-1].startswith('error: process 1 was killed by SIGKILL')
 
 
 # Tells that it listens, and ends when it has heard SIGUSR1, leaving a file each time.

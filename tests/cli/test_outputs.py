@@ -90,7 +90,7 @@ def test_a_video_does_not_replace_itself(model, video, tmp_path, capsys):
     film = video.rename(tmp_path / 'v.mp4')
     before = film.read_bytes()
     assert run_command('segment', film, '--out', tmp_path, *model) == 2
-    assert 'would replace the video itself' in sentence(capsys)
+    assert 'would overwrite the video itself' in sentence(capsys)
     assert film.read_bytes() == before
 
 

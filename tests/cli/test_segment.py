@@ -102,13 +102,13 @@ def test_images_of_any_name_are_segmented(model, images, tmp_path):
 def test_a_pipe_instead_of_an_image_is_not_waited_for(model, tmp_path, capsys):
     os.mkfifo(tmp_path / 'x.jpg')
     assert run(tmp_path / 'x.jpg', '--out', tmp_path / 'out', *model) == 2
-    assert 'x.jpg is no regular file' in capsys.readouterr().err
+    assert 'x.jpg is not a regular file' in capsys.readouterr().err
 
 
 def test_a_video_whose_name_is_no_utf_8_is_refused(model, tmp_path, capsys):
     (tmp_path / 'caf\udce9.mp4').write_bytes(b'')
     assert run(tmp_path / 'caf\udce9.mp4', '--out', tmp_path / 'out', *model) == 2
-    assert 'has a name that is no UTF-8' in capsys.readouterr().err
+    assert 'has a name that is not UTF-8' in capsys.readouterr().err
 
 
 def test_one_image_and_some_classes(model, images, tmp_path):
@@ -136,12 +136,12 @@ def test_a_video(model, tmp_path):
 @pytest.mark.parametrize(
     ('make', 'more', 'sentence'),
     [
-        (None, (), 'error: there is no '),
-        ('empty', (), 'holds no images'),
-        ('broken.mp4', (), 'is damaged or no video'),
-        ('a.jpg', ('--alpha', '1.5'), 'argument --alpha: 1.5 does not lie between 0 and 1'),
-        ('a.jpg', ('--classes', 'lake'), '--classes: the model knows no lake, but digit 0, digit 1'),
-        ('a.jpg', ('--memory-limit', 'lots'), "'lots' is no size: write 800M, 4G or none"),
+        (None, (), 'does not exist: give an image'),
+        ('empty', (), 'has no images'),
+        ('broken.mp4', (), 'is damaged or not a video'),
+        ('a.jpg', ('--alpha', '1.5'), 'argument --alpha: 1.5 is not between 0 and 1'),
+        ('a.jpg', ('--classes', 'lake'), '--classes: the model has no class lake, choose from digit 0, digit 1'),
+        ('a.jpg', ('--memory-limit', 'lots'), "'lots' is not a size: give a size such as 800M or 4G, or none"),
         ('a.jpg', ('--max-side', '0'), 'argument --max-side: 0 is not from 1 on'),
     ],
 )

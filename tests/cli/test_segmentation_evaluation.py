@@ -160,8 +160,8 @@ def test_a_report_needs_a_confusion_matrix_and_segmentation(refused, write_confi
     other = write_config(metric='CityscapesMetric')
     assert 'without a confusion matrix' in refused(other, tmp_path / 'none.pth', '--report')
     pretraining = ROOT / 'configs/demo/pretrain.py'
-    assert '--report is of segmentation models' in refused(pretraining, tmp_path / 'none.pth', '--report')
-    assert '--real scores classifiers' in refused(write_config(), tmp_path / 'none.pth', '--real')
+    assert '--report is only for segmentation' in refused(pretraining, tmp_path / 'none.pth', '--report')
+    assert '--real is only for ImageNet classifiers' in refused(write_config(), tmp_path / 'none.pth', '--real')
 
 
 def test_a_checkpoint_of_other_classes_or_another_head_is_told(refused, write_config, write_checkpoint, tmp_path):

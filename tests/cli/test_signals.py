@@ -71,7 +71,7 @@ def test_annotate_says_how_far_it_is_and_resumes_to_the_same_bytes(
         child.signal(number, group=group)
         assert child.wait() == status, child.errors
     line = last_line(child.errors)
-    assert line.startswith(f'{stopped}: ') and line.endswith(' of 8 images are done, the same command resumes.')
+    assert line.startswith(f'{stopped}: ') and line.endswith(' of 8 images are done, run the same command to resume.')
     assert temporary_files(tmp_path) == []
     for store in ('store', 'straight'):
         assert run_command('annotate', images, tmp_path / store, *options[:-3], 0, '--device', 'cpu') == 0
@@ -100,7 +100,9 @@ def test_segment_says_how_many_images_are_done_and_keeps_them(images, tmp_path, 
     child.wait_until((tmp_path / 'works').exists)
     child.signal(number)
     assert child.wait() == status, child.errors
-    assert last_line(child.errors) == f'{stopped}: 3 of 8 images are in {out}, without areas.csv; run it again.'
+    assert (
+        last_line(child.errors) == f'{stopped}: 3 of 8 images are in {out}, without areas.csv; run the command again.'
+    )
     assert temporary_files(out) == [] and not (out / 'areas.csv').exists()
     assert len(list((out / 'labels').rglob('*.png'))) == 3
 

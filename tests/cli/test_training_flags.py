@@ -50,13 +50,17 @@ def test_a_flag_stands_for_entries_of_the_config(config, flags, expected):
 @pytest.mark.parametrize(
     ('config', 'flags', 'said'),
     [
-        ('upernet_lvvit', ['--epochs', '3'], 'counts its length in iterations: give --iterations'),
-        ('pretrain_lvvit_s', ['--iterations', '3'], 'counts its length in epochs: give --epochs'),
-        ('upernet_lvvit', ['--labels', 'x'], 'reads no label store'),
-        ('upernet_lvvit', ['--model', 'lvvit_m'], 'choose a config of another model'),
-        ('custom', ['--data', 'x'], 'without a root'),
-        ('pretrain_lvvit_s', ['--epochs', '3', '--cfg-options', 'train_cfg.max_epochs=4'], 'give one of them'),
-        ('pretrain_lvvit_s', ['--lr', '0.1', '--cfg-options', "optim_wrapper={'type': 'OptimWrapper'}"], 'one of them'),
+        ('upernet_lvvit', ['--epochs', '3'], 'sets its length in iterations: give --iterations'),
+        ('pretrain_lvvit_s', ['--iterations', '3'], 'sets its length in epochs: give --epochs'),
+        ('upernet_lvvit', ['--labels', 'x'], 'uses no label store'),
+        ('upernet_lvvit', ['--model', 'lvvit_m'], 'choose the config of another model'),
+        ('custom', ['--data', 'x'], 'neither root nor data_root'),
+        ('pretrain_lvvit_s', ['--epochs', '3', '--cfg-options', 'train_cfg.max_epochs=4'], 'give only one of them'),
+        (
+            'pretrain_lvvit_s',
+            ['--lr', '0.1', '--cfg-options', "optim_wrapper={'type': 'OptimWrapper'}"],
+            'only one of them',
+        ),
     ],
 )
 def test_a_flag_without_a_place_or_given_twice_is_one_sentence(config, flags, said):

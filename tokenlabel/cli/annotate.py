@@ -1,10 +1,10 @@
-"""Write the score maps of a machine annotator for a set of images into a label store.
+"""Annotate images with a classifier and write its score maps to a label store.
 
     tokenlabel annotate data/imagenet/train data/imagenet_labels --annotator dm_nfnet_f6
     tools/annotate.sh 8 data/imagenet/train data/imagenet_labels --annotator dm_nfnet_f6    # on 8 GPUs
 
-The annotator's best scores and their classes are kept at every location of its feature map. After a stop at any moment
-the same command resumes, in as many processes as are started.
+The store keeps the best scores and their classes for every location of the annotator's feature map. If the command is
+stopped, run it again to resume, with any number of processes.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from tokenlabel.processes.signals import when_stopped
 @reports_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
-    with when_stopped(lambda: 'nothing is lost, the same command resumes.'):
+    with when_stopped(lambda: 'nothing is lost, run the same command to resume.'):
         return run(args)
 
 
@@ -53,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.img_size and 'img_size' not in args.model_kwargs and annotator.size != annotator.native_size:
         say(
             rank == 0,
-            f'{args.annotator} sees {annotator.size} pixels instead of {annotator.native_size}, which its cells do not '
-            'divide.',
+            f'{args.annotator} gets images of {annotator.size} pixels, because its stride does not divide '
+            f'{annotator.native_size}.',
         )
     view = annotator_view(annotator, args.view, args.crop_pct)
     dense = annotator.dense.to(device)
@@ -79,12 +79,12 @@ def run(args: argparse.Namespace) -> int:
     )
     total, leader = len(writer.keys), rank == 0
     if writer.complete:
-        say(leader, f'{args.store} is done: it holds the maps of all {total} images{without(writer)}.')
+        say(leader, f'{args.store} is complete: it contains the maps of all {total} images{without(writer)}.')
         return 0
     console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
     try:
         with (
-            when_stopped(lambda: f'{writer.num_done} of {total} images are done, the same command resumes.'),
+            when_stopped(lambda: f'{writer.num_done} of {total} images are done, run the same command to resume.'),
             writer,
             AnnotationBar(writer, console, shown=leader) as bar,
         ):
@@ -113,15 +113,15 @@ def run(args: argparse.Namespace) -> int:
     except Exception as error:
         if is_out_of_memory(error):
             raise UserError(
-                f'{device} has no memory for batches of {writer.meta["batch_size"]} images: remove {args.store} and '
-                'choose a smaller --batch-size.'
+                f'{device} has too little memory for batches of {writer.meta["batch_size"]} images: '
+                f'remove {args.store} and choose a smaller --batch-size.'
             ) from error
         if args.compile and type(error).__module__.startswith(COMPILERS):
             reason = str(error).splitlines()[0]
-            raise UserError(f'{args.annotator} cannot be compiled here ({reason}): leave out --compile.') from error
+            raise UserError(f'{args.annotator} cannot be compiled ({reason}): leave out --compile.') from error
         raise
     if writer.num_done < total:
-        say(leader, f'{args.store}: {writer.num_done} of {total} maps are done, other processes have the rest.')
+        say(leader, f'{args.store}: {writer.num_done} of {total} maps are done, other processes write the rest.')
         return 0
     writer.finalise()
     maps = f'{total} maps of {side}x{side} cells, best {k} of {dense.num_classes} classes'
@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-COMPILERS = ('torch._dynamo', 'torch._inductor')  # where errors of compiling come from
+COMPILERS = ('torch._dynamo', 'torch._inductor')  # modules that raise the errors of torch.compile
 
 
 def parser() -> argparse.ArgumentParser:
@@ -137,44 +137,48 @@ def parser() -> argparse.ArgumentParser:
     parser = Parser(prog='tokenlabel annotate', description=__doc__)
     parser.add_argument('images', help='folder, .tar, wds/SHARDS or hfds/DATASET')
     parser.add_argument('store', type=Path, help='folder to write the label store to; an unfinished one is resumed')
-    parser.add_argument('--split', default='train', help='of a data set that has several (default: train)')
+    parser.add_argument('--split', default='train', help='split of the data set, if it has several (default: train)')
 
     group = parser.add_argument_group('annotator')
     add_annotator_arguments(group)
-    group.add_argument('--class-names', type=Path, metavar='FILE', help="names of the annotator's classes, one a line")
+    group.add_argument(
+        '--class-names', type=Path, metavar='FILE', help="names of the annotator's classes, one per line"
+    )
 
     group = parser.add_argument_group('maps')
     group.add_argument(
         '--view',
         choices=list(RULES),
         default=Squash.name,
-        help='what the annotator sees: the image squeezed to a square, its middle square, or all of it with its aspect '
-        'kept (default: squash)',
+        help='input of the annotator: the whole image resized to a square, its centre crop, or the whole image padded '
+        'to a square (default: squash)',
     )
     group.add_argument(
-        '--crop-pct', type=share, help='of the center crop: share of the shorter side (default: as timm evaluates)'
+        '--crop-pct', type=share, help='centre crop as a share of the shorter side (default: as timm evaluates)'
     )
-    group.add_argument('--k', type=positive, help='scores kept per location (default: 5, or all)')
-    group.add_argument('--tta', choices=['flip'], help='mean over the image and its mirror image; takes twice the time')
+    group.add_argument('--k', type=positive, help='scores kept per location (default: 5, or all if there are fewer)')
+    group.add_argument(
+        '--tta', choices=['flip'], help='average over the image and its mirror image; takes twice as long'
+    )
 
     group = parser.add_argument_group('run')
     group.add_argument('--on-error', choices=['stop', 'skip'], default='stop', help='unreadable images (default: stop)')
-    group.add_argument('--batch-size', type=batch_size, help='default: 64, or what the store was begun with')
+    group.add_argument('--batch-size', type=batch_size, help='default: 64, or that of the unfinished store')
     add_workers(group, 'processes that decode images')
     group.add_argument('--precision', choices=sorted(PRECISIONS), help='default: bf16 on cuda, fp32 on cpu')
     group.add_argument(
         '--channels-last',
         action=argparse.BooleanOptionalAction,
-        help='memory format of convolutions (default: for models with feature maps)',
+        help='use the channels-last memory format (default: for models with feature maps)',
     )
     group.add_argument(
-        '--compile', action='store_true', help='compile the model: minutes at first, faster from then on'
+        '--compile', action='store_true', help='compile the model: takes minutes to start, then runs faster'
     )
     return parser
 
 
 def accuracy(tally: Tally, names: Sequence[str] | None) -> str:
-    """Top-1 of the annotator on the images that this process annotated, and its weakest classes."""
+    """A line with the top-1 accuracy of the annotator on the images of this process, and its weakest classes."""
     if not tally.labelled:
         return ''
     readable = readable_names(names or list(map(str, range(max(tally.labelled) + 1))))
@@ -183,23 +187,23 @@ def accuracy(tally: Tally, names: Sequence[str] | None) -> str:
 
 
 def own_device(device: torch.device, local_rank: int) -> torch.device:
-    """The GPU of this process, unless the user names a device."""
+    """The GPU of this process by its local rank, unless `device` is a CPU or has an index."""
     if device.type != 'cuda':
         return device
     index = local_rank if device.index is None else device.index
     if index >= torch.cuda.device_count():
-        raise UserError(f'There are {torch.cuda.device_count()} GPUs here: start no more processes than that.')
+        raise UserError(f'There are only {torch.cuda.device_count()} GPUs: start no more processes than that.')
     torch.cuda.set_device(index)
     return torch.device('cuda', index)
 
 
 def without(writer: LabelWriter) -> str:
-    """A remark on images without a map, or nothing."""
+    """The number of skipped images as the end of a sentence; empty if there are none."""
     skipped = len(writer.meta['skipped'])
-    return f'; {skipped} of them could not be read and have none' if skipped else ''
+    return f'; {skipped} of them could not be read and have no map' if skipped else ''
 
 
 def say(leader: bool, line: str) -> None:
-    """Prints a line in one of the processes only."""
+    """Prints a line if `leader`, which is true on rank 0 only."""
     if leader:
         print(line)

@@ -1,10 +1,10 @@
-"""Time this project against the straightforward implementation, both in one run.
+"""Compare the speed of this project with a straightforward implementation in the same run.
 
-tokenlabel benchmark labels     # writing and reading label maps: label store against one file per image
-tokenlabel benchmark loader     # image files to training batches: this loader against torchvision's transforms
-tokenlabel benchmark loss       # token targets and their loss: sparse against dense
-tokenlabel benchmark segment    # evaluating a segmentation model: batched windows against MMSegmentation's own
-tokenlabel benchmark step       # a training step, compiled or not, against the plainest one
+tokenlabel benchmark labels     # write and read label maps: label store against one file per image
+tokenlabel benchmark loader     # load training batches: this loader against torchvision's transforms
+tokenlabel benchmark loss       # token targets and loss: sparse against dense
+tokenlabel benchmark segment    # evaluate a segmentation model: batched windows against MMSegmentation
+tokenlabel benchmark step       # a training step, compiled or not, against a straightforward one
 """
 
 import argparse
@@ -39,37 +39,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_segment_arguments(commands.add_parser('segment'))
     add_step_arguments(commands.add_parser('step'))
     args = parser.parse_args(arguments)
-    # here, as each needs other packages
+    # imported here, because each benchmark needs other packages
     module = importlib.import_module(f'tokenlabel.benchmarks.{args.what}')
     getattr(module, f'benchmark_{args.what}')(args)
     return 0
 
 
 def add_labels_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `labels`; the defaults are ImageNet's sizes and a small annotator."""
+    """Arguments of `labels`; the defaults are the size of ImageNet and a small annotator."""
     cuda = torch.cuda.is_available()
     parser.add_argument('--device', type=device_name, default='cuda' if cuda else 'cpu')
-    parser.add_argument('--annotator', default='dm_nfnet_f0' if cuda else 'resnet18', help='built with random weights')
+    parser.add_argument(
+        '--annotator', default='dm_nfnet_f0' if cuda else 'resnet18', help='created with random weights'
+    )
     parser.add_argument('--img-size', type=side, default=576 if cuda else 224)
-    parser.add_argument('--images', type=positive, default=2048 if cuda else 192, help='annotated in each way')
+    parser.add_argument('--images', type=positive, default=2048 if cuda else 192, help='images to annotate per run')
     parser.add_argument('--precision', choices=sorted(PRECISIONS), default='bf16')
     parser.add_argument('--batch-size', type=batch_size, default=64)
     add_workers(parser, 'processes that decode images')
-    parser.add_argument('--maps', type=positive, default=4000, help='maps to read, from a store and from single files')
-    parser.add_argument('--entries', type=positive, default=1_281_167, help='images of the store that is opened')
+    parser.add_argument('--maps', type=positive, default=4000, help='maps to read from a store and from single files')
+    parser.add_argument('--entries', type=positive, default=1_281_167, help='images of the large store to open')
     parser.add_argument('--runs', type=positive, default=3, help='timed pairs')
 
 
 def add_loader_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `loader`."""
-    parser.add_argument('--width', type=side, default=500, help='of the files in pixels')
-    parser.add_argument('--height', type=side, default=375, help='of the files in pixels')
+    parser.add_argument('--width', type=side, default=500, help='width of the image files in pixels')
+    parser.add_argument('--height', type=side, default=375, help='height of the image files in pixels')
     parser.add_argument('--images', type=positive, default=256, help='images per run')
     parser.add_argument('--batch', type=batch_size, default=64)
     parser.add_argument('--img-size', type=side, default=224)
     parser.add_argument('--auto-augment', default='rand-m9-mstd0.5-inc1')
     parser.add_argument(
-        '--device', type=device_name, default='cuda' if torch.cuda.is_available() else 'cpu', help='of the batches'
+        '--device',
+        type=device_name,
+        default='cuda' if torch.cuda.is_available() else 'cpu',
+        help='device that preprocesses the batches',
     )
     parser.add_argument('--runs', type=positive, default=5, help='timed pairs after one warm-up')
 
@@ -82,7 +87,9 @@ def add_loss_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--grid', type=positive, default=14, help='tokens per side')
     parser.add_argument('--cells', type=positive, default=18, help='cells of a score map per side')
     parser.add_argument('--k', type=positive, default=5, help='scores per cell')
-    parser.add_argument('--dtype', choices=['float32', 'bfloat16', 'float16'], default='float32', help='of the logits')
+    parser.add_argument(
+        '--dtype', choices=['float32', 'bfloat16', 'float16'], default='float32', help='dtype of the logits'
+    )
     parser.add_argument('--runs', type=positive, default=5, help='timed pairs after one warm-up')
 
 
@@ -90,14 +97,14 @@ def add_segment_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `segment`."""
     cuda = torch.cuda.is_available()
     parser.add_argument('--device', type=device_name, default='cuda' if cuda else 'cpu')
-    parser.add_argument('--config', type=Path, default=Path('upernet_lvvit'), help='whose model and test_cfg are taken')
-    parser.add_argument('--height', type=side, default=512, help='of an image, in pixels')
+    parser.add_argument('--config', type=Path, default=Path('upernet_lvvit'), help='config of model and test_cfg')
+    parser.add_argument('--height', type=side, default=512, help='height of the images in pixels')
     parser.add_argument('--width', type=side, default=683)
     parser.add_argument('--classes', type=positive, default=150)
-    parser.add_argument('--images', type=positive, default=16 if cuda else 1, help='in a run')
-    parser.add_argument('--batch', type=batch_size, default=8 if cuda else 1, help='images per batch, ours')
-    parser.add_argument('--windows-per-batch', type=positive, default=16 if cuda else 1, help='ours')
-    parser.add_argument('--precision', choices=['bfloat16', 'float16'], help='ours; float32 without')
+    parser.add_argument('--images', type=positive, default=16 if cuda else 1, help='images per run')
+    parser.add_argument('--batch', type=batch_size, default=8 if cuda else 1, help='images per batch of this project')
+    parser.add_argument('--windows-per-batch', type=positive, default=16 if cuda else 1, help='of this project')
+    parser.add_argument('--precision', choices=['bfloat16', 'float16'], help='of this project (default: float32)')
     parser.add_argument('--runs', type=positive, default=10 if cuda else 5, help='timed pairs after one warm-up')
 
 
@@ -105,14 +112,16 @@ def add_step_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `step`."""
     cuda = torch.cuda.is_available()
     parser.add_argument('--device', type=device_name, default='cuda' if cuda else 'cpu')
-    parser.add_argument('--model', default='lvvit_s', help='an LV-ViT')
+    parser.add_argument('--model', default='lvvit_s', help='name of an LV-ViT')
     parser.add_argument('--batch', type=batch_size, default=128 if cuda else 4)
     parser.add_argument('--img-size', type=side, default=224)
     parser.add_argument('--classes', type=positive, default=1000)
     parser.add_argument('--drop-path', type=fraction, default=0.1)
     parser.add_argument('--runs', type=positive, default=20 if cuda else 5, help='timed pairs after two warm-ups')
-    parser.add_argument('--compile', nargs='?', const='inductor', default=False, help='our network; a backend of torch')
-    parser.add_argument('--grad-checkpointing', action='store_true', help='our network')
     parser.add_argument(
-        '--peak-tflops', type=positive_real, help="of the device in bfloat16; known for NVIDIA's larger ones"
+        '--compile', nargs='?', const='inductor', default=False, help="compile this project's network with this backend"
+    )
+    parser.add_argument('--grad-checkpointing', action='store_true', help="in this project's network")
+    parser.add_argument(
+        '--peak-tflops', type=positive_real, help='bfloat16 peak of the device (default: that of known NVIDIA GPUs)'
     )

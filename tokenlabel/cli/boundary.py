@@ -18,7 +18,7 @@ BUG = (
     'error: this is a bug of tokenlabel, not of your input: please report it with the command, the traceback above and '
     'the versions that `pip list` prints, at the issue tracker of the project.'
 )
-CLOSED_OUTPUT = 141  # as shells name a process that SIGPIPE has ended
+CLOSED_OUTPUT = 141  # 128 + SIGPIPE, as shells report it
 
 
 def reports_errors(main: Callable[P, int | None]) -> Callable[P, int]:
@@ -43,7 +43,7 @@ def reports_errors(main: Callable[P, int | None]) -> Callable[P, int]:
                 status = main(*args, **kwargs)
                 sys.stdout.flush()
             return status or 0
-        except SystemExit as end:  # of --help, and of a run that a signal ended
+        except SystemExit as end:  # raised by --help, and by a run that a signal stopped
             return end.code or 0
         except UserError as error:
             if speaks_first():
@@ -71,5 +71,5 @@ def reports_errors(main: Callable[P, int | None]) -> Callable[P, int]:
 
 
 def sentence_of(error: UserError) -> str:
-    """The message of an error. An error from a loader's worker contains a traceback, with the message at its end."""
+    """The message of an error. An error of a DataLoader worker contains a traceback, with the message at its end."""
     return str(error).strip().split('UserError: ')[-1]

@@ -1,10 +1,10 @@
-"""Show what a segmentation config's images and masks hold, before anything is trained on them.
+"""Report the contents of a segmentation config's images and masks before training.
 
     tokenlabel inspect configs/mine.py
     tokenlabel inspect upernet_lvvit --data data/ade/ADEChallengeData2016 --out ade
 
-Writes `data.md` (images, sizes, pixels and images per class, what is ignored, what to look at) and `data.png` (images
-with their masks in the colours of the classes).
+Writes `data.md` (image sizes, pixels and images per class, ignored pixels, warnings) and `data.png` (images with their
+masks in the colours of the classes).
 """
 
 import argparse
@@ -21,8 +21,8 @@ from tokenlabel.files.output_checks import check_output_folder
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = Parser(prog='tokenlabel inspect', description=__doc__)
-    parser.add_argument('config', type=Path, help='config file, or the name of a shipped one')
-    parser.add_argument('--out', type=Path, help='folder to write to (the work dir)')
+    parser.add_argument('config', type=Path, help='config file, or name of a shipped config')
+    parser.add_argument('--out', type=Path, help='folder to write to (default: the work dir)')
     add_test_flags(parser)
     add_run_arguments(parser)
     return parser.parse_args(arguments)
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args.cfg_options = test_options(args)
     config = load_run_config(args)
     if config.get('default_scope') != 'mmseg':
-        raise UserError(f'{args.config} trains a classifier, and masks are of segmentation: give such a config.')
+        raise UserError(f'{args.config} trains a classifier, which has no masks: give a segmentation config.')
     from mmseg_ext.checks.data_report import as_markdown, write_data_report
 
     folder = args.out or Path(config.work_dir)

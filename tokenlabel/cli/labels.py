@@ -5,7 +5,7 @@
     tokenlabel labels view data/labels cat/7.jpg --images data/train --out labels.png --crop 0.5,0,0.5,0.5
     tokenlabel labels import-release label_top5_train_nfnet.zip data/imagenet_labels --images data/imagenet/train
 
-`tokenlabel labels COMMAND --help` has the options of each.
+`tokenlabel labels COMMAND --help` lists the options of a command.
 """
 
 import argparse
@@ -45,7 +45,7 @@ from tokenlabel.transforms.view import View
 @reports_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
-    with when_stopped(lambda: 'the same command resumes.') if args.run in RESUMED else nullcontext():
+    with when_stopped(lambda: 'run the same command to resume.') if args.run in RESUMED else nullcontext():
         return args.run(args)
 
 
@@ -67,15 +67,15 @@ def verify(args: argparse.Namespace) -> int:
     for problem in problems:
         print(problem)
     if not problems:
-        print(f'{args.store} is sound.')
+        print(f'{args.store} is intact.')
         if lacks_checksum(args.store):
-            print(f'{args.store / "meta.json"} has no checksum of its own, as an earlier version wrote it.')
+            print(f'{args.store / "meta.json"} has no checksum of itself, because an earlier version wrote it.')
     return int(bool(problems))
 
 
 def view(args: argparse.Namespace) -> int:
-    """Draw label maps over their images: the best class of each cell, its confidence in opacity, and the token targets
-    that a crop of the image gets in training."""
+    """Draw label maps over their images: the best class of each cell with its confidence as opacity, and the token
+    targets of a crop of the image."""
     check_output_file(args.out, FIGURE_SUFFIXES)
     store, reader = LabelStore(args.store), images_of(args)
     places = {key: index for index, key in enumerate(image_keys(reader))}
@@ -83,8 +83,8 @@ def view(args: argparse.Namespace) -> int:
     missing = [key for key, row in zip(args.keys, rows, strict=True) if row < 0 or key not in places]
     if missing:
         raise UserError(
-            f'{missing[0]} is not in both {args.store} and {args.images}, or was skipped: images are named as in the '
-            f'store, for example {store.keys[0]}.'
+            f'{missing[0]} has no map in {args.store} or is not in {args.images}: name images as in the store, for '
+            f'example {store.keys[0]}.'
         )
     images = [open_rgb(reader, places[key]) for key in args.keys]
     maps = [store[int(row)] for row in rows]
@@ -99,7 +99,7 @@ def view(args: argparse.Namespace) -> int:
 
 
 def crop_targets(label_map: LabelMap, crop: Sequence[float], grid: int, num_classes: int) -> Tensor:
-    """Targets [grid, grid, C] of the tokens of a crop (left, top, width, height) in fractions of the image."""
+    """Token targets [grid, grid, C] of a crop (left, top, width, height) in fractions of the image."""
     scores, classes = torch.from_numpy(label_map.scores), torch.from_numpy(label_map.classes.astype(np.int32))
     view, map_view = View.crop(*crop).tensor(), label_map.view.tensor()
     maps = (part[None] for part in (scores, classes, view))
@@ -108,7 +108,7 @@ def crop_targets(label_map: LabelMap, crop: Sequence[float], grid: int, num_clas
 
 
 def import_release(args: argparse.Namespace) -> int:
-    """Convert the score maps of the 2021 release, `class/image.pt` in a folder, tar or zip, into a store."""
+    """Convert the score maps of the 2021 release (`class/image.pt` in a folder, tar or zip) to a store."""
     rule = CenterCrop(args.size, args.crop_pct) if args.view == CenterCrop.name else Squash(args.size)
     options = {'num_classes': args.num_classes, 'transposed': args.transposed, 'workers': args.workers}
     with progress('Importing') as advance:
@@ -130,8 +130,8 @@ def export_release(args: argparse.Namespace) -> int:
 
 
 def check_geometry(args: argparse.Namespace) -> int:
-    """Annotate some images anew to find out whether a store's maps are upright or transposed, and of the whole image or
-    its centre crop; exit status 1 if that is not known, or if the store's record says otherwise."""
+    """Annotate some images again to determine whether a store's maps are upright or transposed, and cover the whole
+    image or its centre crop; exit status 1 if this cannot be determined or contradicts the store's metadata."""
     store = LabelStore(args.store)
     reader = open_images(args.images, args.split)
     annotator = annotator_of(args, store.view_rule.size)
@@ -142,7 +142,7 @@ def check_geometry(args: argparse.Namespace) -> int:
         check = geometry_check.check_geometry(store, reader, annotator, on_image=advance, **options)
     print(check.table())
     wrong = check.reason or geometry_check.contradiction(store, check.geometry)
-    print(wrong or f'{args.store} is as it is recorded: {check.geometry}.')
+    print(wrong or f'{args.store} has the geometry in its metadata: {check.geometry}.')
     return int(bool(wrong))
 
 
@@ -155,7 +155,7 @@ def merge(args: argparse.Namespace) -> int:
 
 
 def subset(args: argparse.Namespace) -> int:
-    """Write a store with part of the images of another."""
+    """Write a store with some of the images of another."""
     store = LabelStore(args.store)
     if args.keys:
         keys = [line for line in read_lines(args.keys, 'The list of keys', 'surrogateescape') if line]
@@ -174,14 +174,14 @@ def images_of(args: argparse.Namespace) -> Any:
     return open_images(args.images, args.split) if args.images else None
 
 
-# What a stopped command leaves is completed by the same command.
+# Commands that resume if they are run again after a stop.
 RESUMED = (import_release, export_release, merge, subset)
-MAX_GRID = 256  # tokens each way, of which every one is drawn
+MAX_GRID = 256  # tokens per side; each is drawn
 
 
 @contextmanager
 def progress(title: str, total: int | None = None) -> Iterator[Callable[..., None]]:
-    """Progress bar on stderr; yields a function to call after each step, or with (steps done, total steps)."""
+    """Progress bar on stderr. Yields a function to call after each step, or with (number of steps, total steps)."""
     console = Console(stderr=True)
     with progress_bar(console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=total, images_per_step=0)
@@ -192,7 +192,7 @@ def add_images(command: argparse.ArgumentParser, what: str, group: Any = None, *
     """Adds the arguments for images of any layout; --images goes into `group`, if given."""
     help = f'{what}: folder, tar, wds/SHARDS or hfds/DATASET'
     (group or command).add_argument('--images', help=help, **options)
-    command.add_argument('--split', default='train', help='of a dataset that has several (default: train)')
+    command.add_argument('--split', default='train', help='split of the data set, if it has several (default: train)')
 
 
 def parser() -> argparse.ArgumentParser:
@@ -206,38 +206,44 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    for run, help in ((info, 'to know the classes of the images'), (verify, 'to know which maps there should be')):
+    for run, help in ((info, 'for their class labels'), (verify, 'to check that each has a map')):
         command = add(run)
         command.add_argument('store', type=Path)
         add_images(command, f'the annotated images, {help}')
 
     command = add(view)
     command.add_argument('store', type=Path)
-    command.add_argument('keys', nargs='+', metavar='IMAGE', help='named as in the store, such as n01440764/x_1.JPEG')
+    command.add_argument('keys', nargs='+', metavar='IMAGE', help='name in the store, such as n01440764/x_1.JPEG')
     add_images(command, 'the annotated images', required=True)
     command.add_argument('--out', type=Path, required=True, metavar='FILE', help='picture to write, .png, .pdf...')
-    what = 'crop to show the targets of, in fractions of the image (default: all of it)'
+    what = 'crop whose token targets are drawn, in fractions of the image (default: the whole image)'
     command.add_argument('--crop', type=crop, default=(0.0, 0.0, 1.0, 1.0), metavar='LEFT,TOP,WIDTH,HEIGHT', help=what)
     command.add_argument(
-        '--grid', type=whole(1, MAX_GRID), default=14, help='tokens of the crop each way (default: 14)'
+        '--grid', type=whole(1, MAX_GRID), default=14, help='tokens per side of the crop (default: 14)'
     )
 
     command = add(import_release)
     command.add_argument('source', type=Path, help='folder, tar or zip of the maps')
     command.add_argument('store', type=Path, help='folder to write the label store to; an unfinished one is resumed')
-    add_images(command, 'the images that the maps were made for')
+    add_images(command, 'the annotated images')
     rules = [CenterCrop.name, Squash.name]
-    what = 'what the maps cover: the centre crop that the release was made on, or the whole image, as its trainer reads'
-    command.add_argument('--view', choices=rules, default=rules[0], help=f'{what} them (default: {rules[0]})')
-    command.add_argument('--size', type=side, default=576, help="of the annotator's input in pixels (default: 576)")
-    command.add_argument('--crop-pct', type=share, default=1.0, help='of the centre crop (default: 1.0)')
-    command.add_argument('--transposed', action='store_true', help='rows and columns of the maps are exchanged')
-    command.add_argument('--num-classes', type=positive, default=1000, help='of the annotator (default: 1000)')
-    add_workers(command, 'processes that read')
+    what = (
+        'area that the maps cover: the centre crop, on which the release was made, or the whole image, as its trainer'
+    )
+    command.add_argument('--view', choices=rules, default=rules[0], help=f'{what} assumes (default: {rules[0]})')
+    command.add_argument('--size', type=side, default=576, help='input size of the annotator in pixels (default: 576)')
+    command.add_argument(
+        '--crop-pct', type=share, default=1.0, help='centre crop as a share of the shorter side (default: 1.0)'
+    )
+    command.add_argument(
+        '--transposed', action='store_true', help='the maps are transposed: exchange their rows and columns'
+    )
+    command.add_argument('--num-classes', type=positive, default=1000, help='classes of the annotator (default: 1000)')
+    add_workers(command, 'processes that read maps')
 
     command = add(export_release)
     command.add_argument('store', type=Path)
-    command.add_argument('folder', type=Path, help='to write the files to; what is there already is left')
+    command.add_argument('folder', type=Path, help='folder to write to; existing files are kept')
 
     command = add(merge)
     command.add_argument('out', type=Path, help='folder to write the store to; an unfinished one is resumed')
@@ -247,15 +253,17 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument('store', type=Path)
     command.add_argument('out', type=Path, help='folder to write the store to; an unfinished one is resumed')
     which = command.add_mutually_exclusive_group(required=True)
-    which.add_argument('--keys', type=Path, metavar='FILE', help='the images whose keys it lists, one per line')
-    which.add_argument('--classes', metavar='NAME,...', help='the images in class folders of these names')
-    add_images(command, 'these images', group=which)
+    which.add_argument('--keys', type=Path, metavar='FILE', help='keep the images whose keys FILE lists, one per line')
+    which.add_argument('--classes', metavar='NAME,...', help='keep the images in class folders with these names')
+    add_images(command, 'keep these images', group=which)
 
     command = add(check_geometry)
     command.add_argument('store', type=Path)
-    command.add_argument('images', help='its images: folder, tar, wds/SHARDS or hfds/DATASET')
-    command.add_argument('--split', default='train', help='of a dataset that has several (default: train)')
+    command.add_argument('images', help='the annotated images: folder, tar, wds/SHARDS or hfds/DATASET')
+    command.add_argument('--split', default='train', help='split of the data set, if it has several (default: train)')
     add_annotator_arguments(command, size="the store's")
-    command.add_argument('--crop-pct', type=share, help="of the centre crop (default: the store's, else 1.0)")
+    command.add_argument(
+        '--crop-pct', type=share, help="centre crop as a share of the shorter side (default: the store's, else 1.0)"
+    )
     command.add_argument('--samples', type=positive, default=64, help='images to annotate (default: 64)')
     return parser

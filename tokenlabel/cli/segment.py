@@ -4,10 +4,10 @@
         --checkpoint work_dirs/upernet_lvvit/iter_160000.pth --out segmented
     tokenlabel segment walk.mp4 --config fpn_lvvit --checkpoint fpn.pth --out segmented --classes person car
 
-For images it writes OUT/overlays (classes in colour, with a legend), OUT/labels (class numbers as grey PNGs of 8 or 16
-bits, as large as the image) and OUT/areas.csv (the area of each class in each image); for a video OUT/NAME.mp4 and
-OUT/NAME.csv. Folders are searched with all folders in them, and the output keeps their structure. An image that cannot
-be read is reported, the others are segmented, and the exit status is 1.
+For images the command writes OUT/overlays (classes in colour, with a legend), OUT/labels (class ids as 8- or 16-bit
+grey PNGs of the size of the image) and OUT/areas.csv (area of each class in each image). For a video it writes
+OUT/NAME.mp4 and OUT/NAME.csv. Folders are searched recursively, and the output keeps their structure. An image that
+cannot be read is reported and skipped; the exit status is then 1.
 """
 
 import argparse
@@ -40,10 +40,10 @@ from tokenlabel.processes.progress import progress_bar
 from tokenlabel.processes.signals import when_stopped
 
 VIDEO_SUFFIXES = frozenset(['.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.wmv', '.flv', '.ts'])
-# Classes in the legend of a video, the largest of each frame.
+# Number of classes in the legend of a video: the largest of each frame.
 VIDEO_LEGEND = 12
 FALLBACK_FPS = 25.0
-# Folders below OUT.
+# Subfolders of OUT.
 KINDS = ('overlays', 'labels')
 
 
@@ -51,7 +51,7 @@ KINDS = ('overlays', 'labels')
 def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     if not args.source.exists():
-        raise UserError(f'there is no {args.source}: give an image, a folder of images or a video')
+        raise UserError(f'{args.source} does not exist: give an image, a folder of images or a video')
     is_video = args.source.is_file() and args.source.suffix.lower() in VIDEO_SUFFIXES
     check_outputs(args, is_video)
     config = load_config(args.config, args.cfg_options)
@@ -60,21 +60,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     segmenter = Segmenter(config, args.checkpoint, args.device, args.memory_limit)
     if unknown := set(args.classes or ()) - set(segmenter.class_names):
         known = ', '.join(segmenter.class_names)
-        raise UserError(f'--classes: the model knows no {", ".join(sorted(unknown))}, but {known}')
+        raise UserError(f'--classes: the model has no class {", ".join(sorted(unknown))}, choose from {known}')
     console = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
     return segment_video(segmenter, args, console) if is_video else segment_images(segmenter, images, args, console)
 
 
 def check_outputs(args: argparse.Namespace, is_video: bool) -> None:
-    """Tries every place that will be written to.
+    """Checks that all output files can be written.
 
     Raises:
-        UserError: one cannot be.
+        UserError: one of them cannot be written, or would overwrite the video.
     """
     if is_video:
         target = args.out / f'{args.source.stem}.mp4'
         if target.resolve() == args.source.resolve():
-            raise UserError(f'--out {args.out} would replace the video itself: choose another folder')
+            raise UserError(f'--out {args.out} would overwrite the video itself: choose another folder')
         for path in (target, target.with_suffix('.csv')):
             check_output_file(path)
         return
@@ -88,7 +88,9 @@ def segment_images(segmenter: Segmenter, images: Sequence[Path], args: argparse.
     root = args.source if args.source.is_dir() else args.source.parent
     broken = done = 0
     with (
-        when_stopped(lambda: f'{done} of {len(images)} images are in {args.out}, without areas.csv; run it again.'),
+        when_stopped(
+            lambda: f'{done} of {len(images)} images are in {args.out}, without areas.csv; run the command again.'
+        ),
         table_of(args.out / 'areas.csv', ['image', 'label', 'class', 'pixels', 'share']) as rows,
         progress_bar(console) as bar,
     ):
@@ -117,13 +119,13 @@ def segment_video(segmenter: Segmenter, args: argparse.Namespace, console: Conso
     """Writes a video of overlays and the areas in every frame; returns the exit status."""
     for path in (args.source, args.out):
         if printable(str(path)) != str(path):  # OpenCV crashes
-            raise UserError(f'{path} has a name that is no UTF-8, which videos must have: rename it')
+            raise UserError(f'{path} has a name that is not UTF-8, which is not supported for videos: rename it')
     video = mmcv.VideoReader(str(args.source))
     fps = video.fps if video.opened and 0 < video.fps < 1000 else FALLBACK_FPS
     legend_rows = min(len(args.classes or segmenter.class_names), VIDEO_LEGEND)
     done, target = 0, args.out / f'{args.source.stem}.mp4'
     with (
-        when_stopped(lambda: f'{done} frames were segmented, and nothing of them is kept.'),
+        when_stopped(lambda: f'{done} frames were segmented, but no output is kept.'),
         unfinished(target) as film,
         table_of(target.with_suffix('.csv'), ['frame', 'seconds', 'label', 'class', 'pixels', 'share']) as rows,
         progress_bar(console) as bar,
@@ -140,17 +142,17 @@ def segment_video(segmenter: Segmenter, args: argparse.Namespace, console: Conso
             done += 1
             bar.advance(task)
         if not done:
-            raise UserError(f'{args.source} is damaged or no video: no frame of it can be read')
+            raise UserError(f'{args.source} is damaged or not a video, because no frame can be read: give another file')
         writer.finish()
     print(f'{target}: {done} frames segmented.')
     return 0
 
 
 class Film:
-    """A new MPEG-4 video.
+    """Writes an MPEG-4 video. All frames must have the size of the first one.
 
     Args:
-        path: of the file; its frames' size is that of the first.
+        path: the file.
         fps: frames per second.
     """
 
@@ -163,30 +165,31 @@ class Film:
         """Adds a frame, RGB uint8 [H, W, 3] with even sides.
 
         Raises:
-            UserError: a video cannot be so large.
+            UserError: the frame is too large for a video.
         """
         height, width = picture.shape[:2]
         if self._writer is None:
             self._writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*'mp4v'), self.fps, (width, height))
             if not self._writer.isOpened():
                 raise UserError(
-                    f'{self.path.parent} takes no video of {width}x{height} pixels: give a smaller --max-side'
+                    f'a video of {width}x{height} pixels cannot be written to {self.path.parent}: give a smaller '
+                    '--max-side'
                 )
         self._writer.write(np.ascontiguousarray(picture[..., ::-1]))
         self._count += 1
 
     def finish(self) -> None:
-        """Ends the file. OpenCV says nothing of a full disk, so the file is looked at: all frames have to be there.
+        """Closes the file and checks that it contains all frames, because OpenCV does not report a full disk.
 
         Raises:
-            OSError: they are not.
+            OSError: frames are missing.
         """
         self.close()
         film = cv2.VideoCapture(str(self.path))
         try:
             film.set(cv2.CAP_PROP_POS_FRAMES, self._count - 1)
             if film.get(cv2.CAP_PROP_FRAME_COUNT) != self._count or not film.read()[0]:
-                raise OSError(errno.EIO, 'not all frames have reached the disk', str(self.path))
+                raise OSError(errno.EIO, 'not all frames were written', str(self.path))
         finally:
             film.release()
 
@@ -197,24 +200,24 @@ class Film:
 
 
 def find_images(source: Path, out: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """The image itself, or all images in a folder and the folders in it, but for those in `out` and hidden ones.
+    """The image itself, or all images in a folder and its subfolders, except hidden images and results in `out`.
 
     Args:
-        source: of them.
-        out: where the results go.
-        suffixes: how names of images may end.
+        source: an image or a folder.
+        out: folder of the results.
+        suffixes: suffixes of image files in a folder.
 
     Raises:
-        UserError: there are none.
+        UserError: there are no images.
     """
     if not source.is_dir():
         if not source.is_file():
-            raise UserError(f'{source} is no regular file: give an image, a folder of images or a video')
+            raise UserError(f'{source} is not a regular file: give an image, a folder of images or a video')
         return [source]
     found = find_files(source, suffixes, without=[out / kind for kind in KINDS])
     if not found.names:
-        passed = f'; passed over are {found.skipped}' if found.skipped else ''
-        raise UserError(f'{source} holds no images: their names end with {", ".join(suffixes)}{passed}')
+        passed = f'; skipped {found.skipped}' if found.skipped else ''
+        raise UserError(f'{source} has no images, whose names must end with {", ".join(suffixes)}{passed}')
     report_skipped(source, len(found.names), found.skipped)
     return [source / name for name in found.names]
 
@@ -225,13 +228,13 @@ def names_of(images: Sequence[Path], root: Path) -> list[Path]:
 
 
 def row(area: ClassArea) -> list:
-    """Column names of the tables of areas."""
+    """A row of the table of areas, without its first columns."""
     return [area.label, area.name, area.pixels, f'{area.share:.6f}']
 
 
 @contextmanager
 def table_of(path: Path, columns: Sequence[str]) -> Iterator[Any]:
-    """Yields a CSV writer; the file appears, complete, if the block succeeds."""
+    """Yields a CSV writer. The file is written atomically, and only if the block succeeds."""
     with unfinished(path) as temporary, open(temporary, 'w', newline='', encoding='utf-8') as file:
         rows = csv.writer(file)
         rows.writerow(columns)
@@ -243,8 +246,8 @@ def parser() -> argparse.ArgumentParser:
     parser = Parser(prog='tokenlabel segment', description=__doc__)
     parser.add_argument('source', type=Path, metavar='IMAGE|FOLDER|VIDEO', help='what to segment')
     parser.add_argument('--config', type=Path, required=True, help='config that the model was trained with')
-    parser.add_argument('--checkpoint', required=True, help='its weights: path or URL, ours or a released one')
-    parser.add_argument('--out', type=Path, required=True, metavar='FOLDER', help='where the results go')
+    parser.add_argument('--checkpoint', required=True, help='path or URL of weights of this project or the release')
+    parser.add_argument('--out', type=Path, required=True, metavar='FOLDER', help='folder to write the results to')
     parser.add_argument('--device', type=device, help='cpu, cuda or cuda:N (default: the GPU if there is one)')
     parser.add_argument('--classes', nargs='+', metavar='NAME', help='paint and measure only these (default: all)')
     parser.add_argument('--alpha', type=fraction, default=0.5, help='opacity of the colours, 0 to 1 (default: 0.5)')
@@ -253,15 +256,15 @@ def parser() -> argparse.ArgumentParser:
         type=positive,
         default=4096,
         metavar='PIXELS',
-        help='longer side of overlays at most (default: 4096)',
+        help='limit of the longer side of overlays (default: 4096)',
     )
     parser.add_argument(
         '--memory-limit',
         type=size_in_bytes,
         default='4G',
         metavar='SIZE',
-        help='of one image beyond the weights, such as 800M; huge images are done by tiles. none: in one piece always '
-        '(default: 4G)',
+        help='memory for one image in addition to the weights, such as 800M; larger images are segmented in tiles. '
+        'none: never use tiles (default: 4G)',
     )
     parser.add_argument(
         '--cfg-options', nargs='+', action=ConfigOptions, help='config entries to change: a.b=1 c.d=[2,3]'

@@ -42,14 +42,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         nargs='?',
         const='',
         metavar='FOLDER',
-        help='write classes, confusion matrix and worst images there (segmentation; without a folder WORK_DIR/report)',
+        help='write class scores, confusion matrix and worst images to FOLDER (segmentation; default: WORK_DIR/report)',
     )
     parser.add_argument(
         '--real',
         nargs='?',
         const='timm',
         metavar='FILE',
-        help='score the reassessed labels of ImageNet as well (real/top1): those of timm, or of this real.json',
+        help='also evaluate on the ImageNet-ReaL labels (real/top1) of timm, or of this real.json',
     )
     add_test_flags(parser)
     add_run_arguments(parser)
@@ -62,16 +62,16 @@ def use_test_time_augmentation(config: Config, path: Path) -> None:
         raise UserError(f'Config {path} has no tta_model and tta_pipeline: leave out --tta, or add them.')
     config.test_dataloader.dataset.pipeline = config.tta_pipeline
     if config.tta_model.type == 'SegTTAModel' and config.model.type == 'BatchedEncoderDecoder':
-        config.model.setdefault('test_cfg', ConfigDict()).keep_logits = True  # which that one averages
+        config.model.setdefault('test_cfg', ConfigDict()).keep_logits = True  # SegTTAModel averages the logits
     config.model = ConfigDict(**config.tta_model, module=config.model)
 
 
 def score_real_labels(runner: Runner, file: str | None) -> None:
-    """Adds ImageNet-ReaL to the metrics."""
+    """Adds accuracy on the ImageNet-ReaL labels to the metrics."""
     model = getattr(runner.model, 'module', runner.model)
     dataset = runner.test_loop.dataloader.dataset
     if not isinstance(model, TokenLabelClassifier) or not isinstance(dataset, LabeledImages):
-        raise UserError('--real scores classifiers of ImageNet: leave it out.')
+        raise UserError('--real is only for ImageNet classifiers: leave it out.')
     right_classes = real_labels(dataset, model.class_names, model.num_classes, file)
     runner.test_loop.evaluator.metrics.append(ReassessedTopK(right_classes))
 
@@ -91,7 +91,7 @@ def evaluate_classifier(config: Config, args: argparse.Namespace) -> dict[str, f
 
 def evaluate_segmentor(config: Config, args: argparse.Namespace) -> dict[str, float]:
     """Evaluates a segmentation model, and writes the report if requested."""
-    # here, as pretraining does without MMSegmentation
+    # imported here, because pretraining does not need MMSegmentation
     from mmseg_ext.checkpoints.evaluated_weights import load_trained_weights
     from mmseg_ext.checks.class_weight import settle_class_weight
     from mmseg_ext.checks.datasets import check_datasets
@@ -115,16 +115,16 @@ def evaluate_segmentor(config: Config, args: argparse.Namespace) -> dict[str, fl
 
 
 def scores_of(runner: Runner) -> dict[str, float]:
-    """The scores of the test by name."""
+    """Runs the test loop; returns the scores by name."""
     with folder_errors(runner.work_dir):
         return {name: float(value) for name, value in runner.test().items()}
 
 
 def check_outputs(config: Config, args: argparse.Namespace) -> None:
-    """Tries every place that will be written to, before the test takes its time.
+    """Checks before the test that all output files can be written.
 
     Raises:
-        UserError: one cannot be.
+        UserError: one of them cannot be written.
     """
     check_output_folder(config.work_dir)
     if args.out:
@@ -140,15 +140,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_arguments(arguments)
     args.cfg_options = test_options(args)
     config = load_run_config(args)
-    # weights that training would start from are about to be replaced
+    # initial weights of the training are not needed, because the checkpoint replaces them
     config.load_from, config.resume, config.initial_weights = None, False, None
     if args.tta:
         use_test_time_augmentation(config, args.config)
     segmentation = config.get('default_scope') == 'mmseg'
     if args.report is not None and not segmentation:
-        raise UserError(f'--report is of segmentation models, and {args.config} has none: leave it out.')
+        raise UserError(f'--report is only for segmentation, but {args.config} trains a classifier: leave it out.')
     if args.real and segmentation:
-        raise UserError('--real scores classifiers of ImageNet: leave it out.')
+        raise UserError('--real is only for ImageNet classifiers: leave it out.')
     if launched_place(args.launcher).rank == 0:
         check_outputs(config, args)
     with when_stopped(lambda: 'no scores were written.'), explains_errors(args.config, config):

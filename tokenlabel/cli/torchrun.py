@@ -1,9 +1,10 @@
 """Runs torchrun so that the message of a failed process is the last line of the output.
 
-torchrun itself would add a traceback and a report without the reason. The exit status is that of the process that
-failed first: 2 after bad input, 128 + n after signal n. A signal (SIGUSR1 too, if torch has `--signals-to-handle`) is
-passed on to the processes, which then have 30 s to end; the exit status is 128 + n. A second signal ends everything at
-once. The processes also end if this one is killed. If several fail, the first error is printed.
+torchrun itself would print a traceback and a report without the reason. If several processes fail, only the first error
+is printed. The exit status is that of the process that failed first: 2 after bad input, 128 + n after signal n.
+
+Signals (including SIGUSR1, if torch has `--signals-to-handle`) are passed on to the processes, which then have 30 s to
+end; the exit status is 128 + n. A second signal ends all processes at once. They also end if this process is killed.
 """
 
 import logging
@@ -24,7 +25,7 @@ from tokenlabel.processes.launcher import LAUNCHER, SHARED_FOLDER
 
 
 def main() -> int:
-    for name in ('agent.server.api', 'multiprocessing.api'):  # the processes say what is to be said
+    for name in ('agent.server.api', 'multiprocessing.api'):  # the processes report errors themselves
         logging.getLogger(f'torch.distributed.elastic.{name}').setLevel(logging.CRITICAL)
     os.environ.setdefault('PET_SIGNALS_TO_HANDLE', 'SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1')
     os.environ[LAUNCHER] = str(os.getpid())
@@ -42,22 +43,22 @@ def main() -> int:
 
 
 def end_processes(handler: Callable, number: int, frame: FrameType | None) -> None:
-    """Torch's signal handler, which waits for the processes; a second Ctrl-C does not wait."""
+    """Calls torch's signal handler, which waits for the processes; a second Ctrl-C ends this process at once."""
     if number == signal.SIGINT:
         signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
     handler(number, frame)
 
 
 def status_of(error: ChildFailedError) -> int:
-    """The exit status after failed processes; prints the reason if they could not, as after a kill."""
+    """The exit status after failed processes. Prints an error for a process that could not, because it was killed."""
     said = {failure.exitcode for failure in error.failures.values()} & {2, 128 + signal.SIGINT}
-    if said:  # bad input, or Ctrl-C; that other processes lost this one is no news
+    if said:  # bad input or Ctrl-C, which the process has reported; errors of the others are consequences
         return min(said)
     rank, failure = error.get_first_failure()
     if failure.exitcode < 0:
         name = signal.Signals(-failure.exitcode).name
         reason = ' (the machine may have run out of memory)' if name == 'SIGKILL' else ''
-        print(f'error: process {rank} was ended by {name}{reason}; --resume continues.', file=sys.stderr)
+        print(f'error: process {rank} was killed by {name}{reason}; use --resume to continue.', file=sys.stderr)
         return 128 - failure.exitcode
     print(f'error: process {rank} failed; its traceback is above.', file=sys.stderr)
     return failure.exitcode

@@ -1,12 +1,12 @@
-"""Train what a config describes: pretraining with token labels, or a segmentation model.
+"""Train a classifier with token labels, or a segmentation model, as a config describes.
 
     tokenlabel train pretrain_lvvit_s --dry-run
     tokenlabel train pretrain_lvvit_s --epochs 100 --data data/imagenet --labels data/imagenet_labels
     tokenlabel train upernet_lvvit --work-dir runs/upernet --cfg-options train_dataloader.batch_size=4
     tokenlabel train upernet_lvvit --work-dir runs/upernet --resume
 
-A config is a file, or the name of one that comes with the project. `tools/pretrain.sh` and `tools/dist_train.sh` start
-one process per GPU.
+A config is a file, or the name of a shipped config. `tools/pretrain.sh` and `tools/dist_train.sh` start one process per
+GPU.
 """
 
 import argparse
@@ -29,12 +29,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         '--resume',
         nargs='?',
         const='auto',
-        help='resume from this checkpoint, or from the newest in the work dir when none is named',
+        help='resume from this checkpoint (default: the newest one in the work dir)',
     )
     parser.add_argument(
         '--dry-run',
         action='store_true',
-        help='train nothing: print length, learning rate, parameter groups and memory for WORLD_SIZE processes (1)',
+        help='do not train; print length, learning rate, parameter groups and memory for WORLD_SIZE processes '
+        '(default: 1)',
     )
     add_training_flags(parser)
     add_run_arguments(parser)
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     processes = int(os.environ.get('WORLD_SIZE', os.environ.get('SLURM_NTASKS', 1) if args.launcher == 'slurm' else 1))
     with explains_errors(args.config, config):
         if config.get('default_scope') == 'mmseg':
-            # here, as pretraining does without MMSegmentation
+            # imported here, because pretraining does not need MMSegmentation
             from mmseg_ext.checks.before_training import prepare_training
 
             prepare_training(config, processes, args.dry_run)

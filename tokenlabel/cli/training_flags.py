@@ -1,4 +1,4 @@
-"""Short flags for what people change most. Each stands for entries of the config, as `--cfg-options` would set them."""
+"""Short flags for the config entries that are changed most often. Each is equivalent to a `--cfg-options` entry."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -11,34 +11,36 @@ from tokenlabel.cli.parser import batch_size, positive, positive_real, whole
 from tokenlabel.engine.config.run_config import load_config
 from tokenlabel.errors import UserError
 
-LOADERS = {'train': 'train', 'val': 'val', 'test': 'val'}  # and the folder of each below --data
+LOADERS = {'train': 'train', 'val': 'val', 'test': 'val'}  # dataloader -> its folder below --data
 OF_TRAINING = ('epochs', 'iterations', 'batch_size', 'lr', 'data', 'labels', 'model', 'seed')
 
 
 def add_training_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of `train`."""
+    """Adds the flags of `train`."""
     length = parser.add_mutually_exclusive_group()
-    length.add_argument('--epochs', type=positive, metavar='N', help='length of pretraining; schedules follow')
-    length.add_argument('--iterations', type=positive, metavar='N', help='length in iterations; schedules follow')
+    length.add_argument('--epochs', type=positive, metavar='N', help='length in epochs; schedules are adapted')
+    length.add_argument('--iterations', type=positive, metavar='N', help='length in iterations; schedules are adapted')
     parser.add_argument('--batch-size', type=batch_size, metavar='N', help='images per process')
-    parser.add_argument('--lr', type=positive_real, help='learning rate, for the batch that the config is written for')
-    parser.add_argument('--data', type=Path, metavar='DIR', help='folder of the images: DIR/train and DIR/val, or root')
+    parser.add_argument('--lr', type=positive_real, help="learning rate at the config's original batch size")
+    parser.add_argument(
+        '--data', type=Path, metavar='DIR', help='data folder: DIR/train and DIR/val (pretraining), or data_root'
+    )
     parser.add_argument('--labels', type=Path, metavar='STORE', help='label store of the training images')
-    parser.add_argument('--model', metavar='NAME', help='network to pretrain, any name that timm knows')
-    parser.add_argument('--seed', type=whole(0, 2**32 - 1), metavar='N', help='of all random numbers')
+    parser.add_argument('--model', metavar='NAME', help='network to pretrain, a model name of timm')
+    parser.add_argument('--seed', type=whole(0, 2**32 - 1), metavar='N', help='random seed')
 
 
 def add_test_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of `test`."""
+    """Adds the flags of `test`."""
     parser.add_argument('--batch-size', type=batch_size, metavar='N', help='images per process')
-    parser.add_argument('--data', type=Path, metavar='DIR', help='folder of the images: DIR/val, or root')
+    parser.add_argument('--data', type=Path, metavar='DIR', help='data folder: DIR/val (pretraining), or data_root')
 
 
 def training_options(args: argparse.Namespace) -> dict[str, Any]:
-    """`--cfg-options` with what the flags of `train` stand for.
+    """`--cfg-options`, extended by the entries of the flags of `train`.
 
     Raises:
-        UserError: the config has no place for a flag, or `--cfg-options` sets the same entry.
+        UserError: a flag does not apply to the config, or `--cfg-options` sets the same entry.
     """
     flags = {name: value for name in OF_TRAINING if (value := getattr(args, name)) is not None}
     if not flags:
@@ -51,7 +53,7 @@ def training_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def test_options(args: argparse.Namespace) -> dict[str, Any]:
-    """`--cfg-options` with what the flags of `test` stand for.
+    """`--cfg-options`, extended by the entries of the flags of `test`.
 
     Raises:
         UserError: as `training_options`.
@@ -70,7 +72,7 @@ def _joined(options: dict[str, Any], flags: Sequence[str] | Mapping, others: dic
             other for other in others or {} if f'{other}.'.startswith(f'{key}.') or key.startswith(f'{other}.')
         ]:
             shown = ', '.join(f'--{name.replace("_", "-")}' for name in flags)
-            raise UserError(f'--cfg-options {twice[0]} sets what one of {shown} sets ({key}): give one of them.')
+            raise UserError(f'--cfg-options {twice[0]} and one of {shown} both set {key}: give only one of them.')
     return options | (others or {})
 
 
@@ -80,13 +82,13 @@ def _is_segmentation(config: Config) -> bool:
 
 def _epochs(config: Config, value: int) -> dict[str, Any]:
     if not (config.get('train_cfg') or {}).get('max_epochs'):
-        raise UserError(f'{config.filename} counts its length in iterations: give --iterations instead of --epochs.')
+        raise UserError(f'{config.filename} sets its length in iterations: give --iterations instead of --epochs.')
     return {'train_cfg.max_epochs': value}
 
 
 def _iterations(config: Config, value: int) -> dict[str, Any]:
     if not (config.get('train_cfg') or {}).get('max_iters'):
-        raise UserError(f'{config.filename} counts its length in epochs: give --epochs instead of --iterations.')
+        raise UserError(f'{config.filename} sets its length in epochs: give --epochs instead of --iterations.')
     return {'train_cfg.max_iters': value}
 
 
@@ -109,7 +111,7 @@ def _data(config: Config, value: Path, loaders: Sequence[str] = tuple(LOADERS)) 
             options[f'{place}.root'] = str(value / LOADERS[loader])
         elif dataset:
             raise UserError(
-                f'{config.filename} names its images in {place}, without a root: set them in the config instead of '
+                f'{config.filename} has neither root nor data_root in {place}: set the images in the config instead of '
                 'giving --data.'
             )
     return options
@@ -118,14 +120,14 @@ def _data(config: Config, value: Path, loaders: Sequence[str] = tuple(LOADERS)) 
 def _labels(config: Config, value: Path) -> dict[str, Any]:
     dataset = (config.get('train_dataloader') or {}).get('dataset') or {}
     if dataset.get('label_store') is None:
-        raise UserError(f'{config.filename} reads no label store: choose a config that does, or leave out --labels.')
+        raise UserError(f'{config.filename} uses no label store: choose a config that does, or leave out --labels.')
     return {'train_dataloader.dataset.label_store': str(value)}
 
 
 def _model(config: Config, value: str) -> dict[str, Any]:
     if 'network' not in (config.get('model') or {}):
         raise UserError(
-            f'The heads of {config.filename} are made for its backbone: choose a config of another model, such as '
+            f'The heads of {config.filename} only match its own backbone: choose the config of another model, such as '
             'upernet_lvvit_m, instead of giving --model.'
         )
     return {'model.network.model_name': value}
