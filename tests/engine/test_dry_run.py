@@ -66,7 +66,7 @@ def test_with_data_its_images_are_counted_and_checked(scenes, label_store):
     }
     said = lines_of(describe(config_of('demo/pretrain', **options), 1))
     assert said['data'] == [f'40 images in {scenes}/imagenet/train']
-    assert said['length'] == ['1,400 iterations, 700.0 epochs']
+    assert said['length'] == ['800 iterations, 400.0 epochs']
     with pytest.raises(UserError, match='No label store at nowhere'):
         describe(config_of('demo/pretrain', **(options | {'train_dataloader.dataset.label_store': 'nowhere'})), 1)
 
@@ -105,7 +105,7 @@ def test_the_rates_are_those_that_a_run_has(make_runner):
         train_step(*args, **kwargs),
     )[1]
     runner.train()
-    assert learning_rates(runner.cfg.param_scheduler, 2e-3, TrainingLength(0, 0, 8)) == pytest.approx(rates)
+    assert learning_rates(runner.cfg.param_scheduler, runner.cfg.base_lr, TrainingLength(0, 0, 8)) == pytest.approx(rates)
 
 
 def test_schedules_in_epochs_are_drawn_with_few_iterations_in_each():

@@ -45,12 +45,12 @@ def steps_and_rate(runner) -> tuple[int, float]:
 
 def test_kept_a_step_reads_the_recipe_s_batch_at_the_recipe_s_rate(make_runner):
     runner = make_runner(iterations=0, **options(True))
-    assert steps_and_rate(runner) == (10, 2e-3)
+    assert steps_and_rate(runner) == (10, 1e-3)
     assert runner.iter == 20
 
 
 def test_not_kept_the_rate_follows_the_batch(make_runner):
-    assert steps_and_rate(make_runner(iterations=0, **options(False))) == (20, 1e-3)
+    assert steps_and_rate(make_runner(iterations=0, **options(False))) == (20, 5e-4)
 
 
 @pytest.mark.parametrize(('processes', 'batch_size', 'counts'), [(8, 128, 1), (1, 128, 8), (4, 64, 4), (3, 1, None)])
