@@ -105,7 +105,9 @@ def test_the_rates_are_those_that_a_run_has(make_runner):
         train_step(*args, **kwargs),
     )[1]
     runner.train()
-    assert learning_rates(runner.cfg.param_scheduler, runner.cfg.base_lr, TrainingLength(0, 0, 8)) == pytest.approx(rates)
+    assert learning_rates(runner.cfg.param_scheduler, runner.cfg.base_lr, TrainingLength(0, 0, 8)) == pytest.approx(
+        rates
+    )
 
 
 def test_schedules_in_epochs_are_drawn_with_few_iterations_in_each():
