@@ -134,7 +134,7 @@ def _percent(share: float) -> str:
 def _save(picture: Image.Image, path: str | Path, suffixes: Sequence[str]) -> None:
     path = Path(path)
     if path.suffix.lower() not in suffixes:
-        raise UserError(f'{path} is no kind of picture for this: end its name with {" or ".join(suffixes)}')
+        raise UserError(f'{path} does not have the suffix of a picture: end its name with {" or ".join(suffixes)}.')
     data = io.BytesIO()
     picture.save(data, format=Image.registered_extensions()[path.suffix.lower()], compress_level=3)
     write_atomically(path, data.getvalue())

@@ -18,7 +18,7 @@ from tokenlabel.errors import UserError
 SHIPPED = sorted(
     path.relative_to(CONFIGS).with_suffix('').as_posix()
     for path in CONFIGS.rglob('*.py')
-    if '_base_' not in path.parts and path.stem not in ('scenes_segmentation', 'small_images')
+    if '_base_' not in path.parts and path.stem not in ('scenes_segmentation', 'small_images', 'camvid')
 )
 
 
