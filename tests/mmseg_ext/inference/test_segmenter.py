@@ -363,7 +363,7 @@ def test_an_unknown_class_and_an_impossible_opacity_are_said(segmentation):
         segmentation.areas(['lake'])
     with pytest.raises(UserError, match='alpha is 2'):
         segmentation.overlay(alpha=2)
-    with pytest.raises(UserError, match='is no kind of picture'):
+    with pytest.raises(UserError, match='does not have the suffix of a picture'):
         segmentation.save_labels('labels.txt')
 
 
