@@ -186,7 +186,7 @@ def test_a_key_that_looks_like_one_is_taken(store, key):
 
 @pytest.mark.parametrize('key', ['/etc/x.jpg', '../x.jpg', 'a/../x.jpg', './x.jpg', 'a\0.jpg', '\ud800.jpg'])
 def test_a_store_is_not_begun_with_such_keys(tmp_path, key):
-    with pytest.raises(UserError, match='The image list contains'):
+    with pytest.raises(UserError, match='The image list (contains|names)'):
         open_writer(tmp_path / 'store', ['a.jpg', key])
     assert not (tmp_path / 'store').exists()
 
