@@ -1,6 +1,6 @@
 """The demo's LV-ViT, four blocks of width 96 on 8 x 8 tokens, pretrained on the digit scenes with token labels.
 
-MixToken is off: 800 steps are too few to make up for its cost. The weights start as timm's `jax` initialisation has
+MixToken is left to longer trainings. The weights start as timm's `jax` initialisation has
 them, with which the loss leaves its first plateau sooner.
 
 Run by `tokenlabel demo`, or by hand once scenes and labels are there:
