@@ -82,7 +82,7 @@ class Row:
         self.stages = Stages(work_dir, budget, say=lambda line: None, threads=1)
         self.runs = Runs(self.stages)
         self.name = name
-        self.folder = f'comparison/{name.replace(" ", "_").replace(",", "").replace(chr(39), "")}'
+        self.folder = f'comparison/{folder_name(name)}'
 
     def tune(self) -> dict[str, float]:
         """The better learning rate of each head, with a seed that is not reported."""
@@ -114,6 +114,11 @@ class Row:
         settings = [SEGMENTATION_RATES[head][rate], f'randomness.seed={seed}', *NO_VALIDATION]
         key = {'options': settings, 'pretrained': pretrained}
         return self.runs.cached(run, key, lambda: self.stages.segment(head, pretrained, run, settings))['mIoU']
+
+
+def folder_name(row: str) -> str:
+    """The name of a row as the name of a folder."""
+    return row.replace(' ', '_').replace(',', '').replace("'", '')
 
 
 class Runs:

@@ -49,7 +49,8 @@ def annotate_photographs(stages: Stages) -> Path:
             save_file(state, part)
         for source in sources:
             _square(open_image(source)).save(images / f'{source.stem}.png')
-    stages.annotate_images(images, weights, ANNOTATOR, SIDE)
+    annotator = ['--annotator', ANNOTATOR, '--checkpoint', weights, '--img-size', SIDE, '--workers', 0]
+    stages.annotate_photographs(images, annotator)
     store = LabelStore(stages.labels)
     names = [f'{source.stem}.png' for source in sources]
     maps = [store[int(row)] for row in store.indices(names)]

@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from tokenlabel.demo.comparison import Runs, spread
+from tokenlabel.demo.comparison import NO_VALIDATION, Runs, folder_name, spread
 from tokenlabel.demo.stages import Budget, Stages, concurrent_runs, length
 from tokenlabel.files.writing import write_atomically
 
@@ -28,7 +28,6 @@ HEADS = {
     'fpn': 'Semantic FPN, mIoU %',
     'upernet': 'UperNet, mIoU %',
 }
-NO_VALIDATION = [f'val_{part}=None' for part in ('dataloader', 'cfg', 'evaluator')]
 
 
 class Cell(NamedTuple):
@@ -57,7 +56,7 @@ def compare_photographs(
         num_jobs: rows at a time, each on one thread.
         epochs: lengths of pretraining, keys of `LENGTHS`.
     """
-    labels = Stages(work_dir, budget).annotate_folder(IMAGES, [*annotator, '--k', SCORES_PER_CELL])
+    labels = Stages(work_dir, budget).annotate_photographs(IMAGES, [*annotator, '--k', SCORES_PER_CELL])
     results: list[dict] = []
 
     def run(cell: Cell) -> None:
@@ -85,8 +84,9 @@ def planned_cells(num_seeds: int, epochs: tuple[int, ...]) -> list[Cell]:
 
 def scores(stages: Stages, labels: Path, cell: Cell) -> dict[str, float]:
     """`top1` among the ten classes where there is pretraining, and the mIoU of each head, in percent."""
-    folder = f'seed{cell.seed}/{cell.epochs}_epochs/' + cell.row.replace(' ', '_').replace(',', '').replace("'", '')
-    seeded = [f'randomness.seed={cell.seed}', *NO_VALIDATION, 'train_dataloader.num_workers=1']
+    folder = f'seed{cell.seed}/{cell.epochs}_epochs/{folder_name(cell.row)}'
+    common = [f'randomness.seed={cell.seed}', *NO_VALIDATION]
+    common += [f'{loader}_dataloader.num_workers=1' for loader in ('train', 'test')]
     result, initial = {}, ['model.backbone.init_cfg=None']
 
     def cached(name: str, config: str, options: list[str]) -> dict:
@@ -95,12 +95,12 @@ def scores(stages: Stages, labels: Path, cell: Cell) -> dict[str, float]:
         return Runs(stages, [config]).cached(run, settings, lambda: stages.train_and_test(run, config, options))
 
     if cell.epochs:
-        options = [*ROWS[cell.row], f'train_dataloader.dataset.label_store={labels}', *seeded]
-        options += ['test_dataloader.num_workers=1', *length(stages.budget.pretrain_iterations)]
+        options = [*ROWS[cell.row], f'train_dataloader.dataset.label_store={labels}', *common]
+        options += length(stages.budget.pretrain_iterations)
         result['top1'] = cached('pretrain', LENGTHS[cell.epochs], options)['top1']
         initial = [f'model.backbone.init_cfg.checkpoint={stages.checkpoint(f"{folder}/pretrain")}']
     for head in HEADS:
-        options = [*initial, *seeded, 'test_dataloader.num_workers=1', *length(stages.budget.segmentation_iterations)]
+        options = [*initial, *common, *length(stages.budget.segmentation_iterations)]
         result[head] = cached(head, f'camvid/{head}', options)['mIoU']
     return result
 

@@ -88,13 +88,13 @@ class Stages:
         arguments += ['--checkpoint', self.checkpoint('annotator'), '--img-size', 64, '--batch-size', 100]
         self._run('annotate', [*arguments, '--workers', 1])
 
-    def annotate_images(self, images: Path, weights: Path, annotator: str, size: int) -> None:
-        """The score maps of other images by another annotator, in place of the demo's."""
-        arguments = ['annotate', images, self.labels, '--annotator', annotator, '--checkpoint', weights]
-        self._run('annotate', [*arguments, '--img-size', size, '--workers', 0])
+    def annotate_photographs(self, images: Path, annotator: Sequence) -> Path:
+        """The score maps of other images, in place of the demo's; returns the store, which a repeated call completes.
 
-    def annotate_folder(self, images: Path, annotator: Sequence) -> Path:
-        """The score maps of a folder of photographs; returns the store, which a repeated call completes."""
+        Args:
+            images: folder of the images.
+            annotator: arguments of `tokenlabel annotate` after images and store.
+        """
         self._run('annotate', ['annotate', images, self.labels, *annotator])
         return self.labels
 
@@ -147,6 +147,7 @@ class Stages:
         self.labels.rmdir()
 
     def train_and_test(self, run: str, config: str, options: Sequence[str]) -> dict:
+        """Trains a config into the folder `run` of the work dir and tests its last checkpoint; returns the metrics."""
         folder = self.work_dir / run
         changes = ['--cfg-options', *options] if options else []
         work_dir = self._elsewhere(['--work-dir', str(folder)])

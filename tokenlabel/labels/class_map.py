@@ -63,8 +63,7 @@ def _by_name(from_classes: Classes, to_classes: Classes | None) -> NDArray[np.in
             f'class_map={BY_NAME!r}: the annotator has no class {unknown[0]} ({len(unknown)} of {len(to_classes)} '
             'image classes are missing): give a file that says which class is which.'
         )
-    numbers = {name: number for number, name in enumerate(to_classes)}
-    return np.array([numbers.get(name, -1) for name in from_classes])
+    return match_classes(from_classes, len(from_classes), to_classes, len(to_classes))
 
 
 def match_classes(
