@@ -3,9 +3,10 @@
 Not run by itself: `fpn.py`, `upernet.py` and `linear.py` beside it add the head.
 """
 
-_base_ = ['../_base_/datasets/folders.py', '../_base_/segmentation_runtime.py']
+_base_ = ['../_base_/datasets/folders.py', '../_base_/schedules/short.py', '../_base_/segmentation_runtime.py']
 
-labels = dict(
+data = dict(
+    data_root='data/camvid',
     classes=[
         'sky',
         'building',
@@ -21,7 +22,6 @@ labels = dict(
     ],
     ignore=[11],  # not labelled
 )
-data_root = 'data/camvid'
 crop_size = (240, 320)
 scale = (320, 240)
 
@@ -57,8 +57,7 @@ train_dataloader = dict(
     batch_size=8,
     num_workers=2,
     dataset=dict(
-        **labels,
-        data_root=data_root,
+        **data,
         data_prefix=dict(img_path='images/train', seg_map_path='masks/train'),
         pipeline=train_pipeline,
     ),
@@ -67,27 +66,11 @@ val_dataloader = dict(
     batch_size=4,
     num_workers=2,
     dataset=dict(
-        **labels,
-        data_root=data_root,
+        **data,
         data_prefix=dict(img_path='images/val', seg_map_path='masks/val'),
         pipeline=test_pipeline,
     ),
 )
 test_dataloader = val_dataloader
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=400, val_interval=400)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-optim_wrapper = dict(
-    type='SkippingOptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01, fused=True),
-    paramwise_cfg=dict(
-        norm_decay_mult=0.0,
-        bias_decay_mult=0.0,
-        custom_keys={'pos_embed': dict(decay_mult=0.0), 'cls_token': dict(decay_mult=0.0)},
-    ),
-)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-3, begin=0, end=50, by_epoch=False),
-    dict(type='PolyLR', power=1.0, eta_min=0.0, begin=50, by_epoch=False),
-]
+train_cfg = dict(max_iters=400, val_interval=400)

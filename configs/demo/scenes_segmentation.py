@@ -3,7 +3,7 @@
 Not run by itself: `upernet.py` and `fpn.py` beside it add the head.
 """
 
-_base_ = ['../_base_/segmentation_runtime.py']
+_base_ = ['../_base_/schedules/short.py', '../_base_/segmentation_runtime.py']
 
 # The network of pretrain.py.
 backbone = dict(
@@ -56,20 +56,5 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='StreamingIoU', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=200, val_interval=10**9)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-optim_wrapper = dict(
-    type='SkippingOptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01, fused=True),
-    paramwise_cfg=dict(
-        norm_decay_mult=0.0,
-        bias_decay_mult=0.0,
-        custom_keys={'pos_embed': dict(decay_mult=0.0), 'cls_token': dict(decay_mult=0.0)},
-    ),
-)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-3, begin=0, end=50, by_epoch=False),
-    dict(type='PolyLR', power=1.0, eta_min=0.0, begin=50, by_epoch=False),
-]
+train_cfg = dict(max_iters=200, val_interval=10**9)
 default_hooks = dict(checkpoint=dict(interval=-1, save_best=None))
