@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from tokenlabel.errors import UserError
+from tokenlabel.files.output_checks import check_suffix
 from tokenlabel.files.writing import write_atomically
 from tokenlabel.pictures.overlay import Legend, painted, short
 
@@ -133,8 +134,7 @@ def _percent(share: float) -> str:
 
 def _save(picture: Image.Image, path: str | Path, suffixes: Sequence[str]) -> None:
     path = Path(path)
-    if path.suffix.lower() not in suffixes:
-        raise UserError(f'{path} does not have the suffix of a picture: end its name with {" or ".join(suffixes)}.')
+    check_suffix(path, suffixes)
     data = io.BytesIO()
     picture.save(data, format=Image.registered_extensions()[path.suffix.lower()], compress_level=3)
     write_atomically(path, data.getvalue())

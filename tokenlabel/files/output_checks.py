@@ -23,8 +23,8 @@ def check_output_file(path: str | Path, suffixes: Collection[str] = ()) -> None:
         UserError: `path` is a folder or a device, has another suffix, or cannot be written.
     """
     path = Path(path)
-    if suffixes and path.suffix.lower() not in suffixes:
-        raise UserError(f'{path} does not have the suffix of a picture: end its name with {_listed(suffixes)}.')
+    if suffixes:
+        check_suffix(path, suffixes)
     if os.path.isdir(path):
         raise UserError(f'{path} is a folder: give the name of a file to write.')
     if os.path.exists(path) and not os.path.isfile(path):
@@ -33,6 +33,12 @@ def check_output_file(path: str | Path, suffixes: Collection[str] = ()) -> None:
         if os.path.isfile(path) and not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
         _try_folder(path.parent, path.name)
+
+
+def check_suffix(path: Path, suffixes: Collection[str]) -> None:
+    """Raises `UserError` unless the suffix of a picture is one of `suffixes`, in lower case."""
+    if path.suffix.lower() not in suffixes:
+        raise UserError(f'{path} does not have the suffix of a picture: end its name with {_listed(suffixes)}.')
 
 
 def check_output_folder(path: str | Path) -> None:
@@ -69,4 +75,4 @@ def _try_folder(folder: Path, name: str = '') -> None:
 
 def _listed(suffixes: Collection[str]) -> str:
     *others, last = suffixes
-    return f'{", ".join(others)} or {last}'
+    return f'{", ".join(others)} or {last}' if others else last

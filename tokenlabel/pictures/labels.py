@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from tokenlabel.errors import UserError
+from tokenlabel.files.output_checks import check_suffix
 from tokenlabel.files.writing import write_atomically
 from tokenlabel.pictures.names import readable_names
 
@@ -185,8 +186,7 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 160) -> Path:
         UserError: the suffix is none of `FIGURE_SUFFIXES`, the picture would be too large, or as `write_atomically`.
     """
     path = Path(path)
-    if path.suffix.lower() not in FIGURE_SUFFIXES:
-        raise UserError(f'{path} is no kind of picture: end its name with {", ".join(FIGURE_SUFFIXES)}.')
+    check_suffix(path, FIGURE_SUFFIXES)
     picture = io.BytesIO()
     try:
         figure.savefig(picture, dpi=dpi, facecolor=PAPER, format=path.suffix.lower().removeprefix('.'))
