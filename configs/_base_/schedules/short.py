@@ -1,4 +1,4 @@
-"""A few hundred steps of a small segmentation model: AdamW at 1e-3, 50 steps of warm-up, linear decay."""
+"""A few hundred steps of a small segmentation model: AdamW at 1e-3, 40 steps of warm-up, linear decay."""
 
 train_cfg = dict(type='IterBasedTrainLoop')
 val_cfg = dict(type='ValLoop')
@@ -13,6 +13,6 @@ optim_wrapper = dict(
     ),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-3, begin=0, end=50, by_epoch=False),
-    dict(type='PolyLR', power=1.0, eta_min=0.0, begin=50, by_epoch=False),
+    dict(type='LinearLR', start_factor=1e-3, begin=0, end=40, by_epoch=False),
+    dict(type='PolyLR', power=1.0, eta_min=0.0, begin=40, by_epoch=False),
 ]
