@@ -13,6 +13,7 @@ from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, OPTIMIZERS, PARAM_SCHEDULERS
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tokenlabel.engine.classes import resolve_classes
 from tokenlabel.engine.classifier import TokenLabelClassifier
@@ -142,7 +143,8 @@ def optimizer_state_bytes(model: nn.Module, optimizer: dict) -> int:
 def activation_bytes(model: nn.Module, size: tuple[int, int], mixed: bool, channels: int = 3) -> tuple[int, int]:
     """Bytes that autograd saves for the backward pass: (per image, per step).
 
-    Measured with batches of two and three images on this machine, without the loss and temporary buffers.
+    Measured with batches of two and three images, without the loss and temporary buffers. Only shapes and dtypes are
+    computed (`FakeTensorMode`): CPUs without bfloat16 instructions would take hours for the convolutions of UperNet.
 
     Args:
         model: a model in training mode that takes images.
@@ -150,18 +152,23 @@ def activation_bytes(model: nn.Module, size: tuple[int, int], mixed: bool, chann
         mixed: whether to run under bfloat16 autocast.
         channels: channels of an image.
     """
-    model_storages = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    model_tensors = [*model.parameters(), *model.buffers()]
+    # held until the end: an address that is free is used again
+    model_tensors += [fake.from_tensor(tensor) for tensor in model_tensors]
+    model_storages = {tensor.untyped_storage()._cdata for tensor in model_tensors}
     kept = []
     for batch in (2, 3):
         storages = {}
 
         def keep(tensor: torch.Tensor, storages: dict = storages) -> torch.Tensor:
             storage = tensor.untyped_storage()
-            if storage.data_ptr() not in model_storages:
-                storages[storage.data_ptr()] = storage  # kept alive, so that its address is not reused
+            if storage._cdata not in model_storages:
+                storages[storage._cdata] = storage  # kept alive, so that its address is not reused
             return tensor
 
         with (
+            fake,
             torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
             torch.autocast('cpu', torch.bfloat16, enabled=mixed),
         ):
