@@ -22,9 +22,9 @@ def usable_device(device: str | torch.device | None = None) -> torch.device:
     try:
         found = torch.device(name)
     except (RuntimeError, TypeError) as error:
-        raise UserError(f'{name or "An empty name"} is no device: give cpu, cuda or cuda:N.') from error
+        raise UserError(f'{name or "An empty name"} is not a device: give cpu, cuda or cuda:N.') from error
     if found.type not in KINDS:
-        raise UserError(f'{name} is no device to compute on: give cpu, cuda or cuda:N.')
+        raise UserError(f'{name} is not a device to compute on: give cpu, cuda or cuda:N.')
     if found.type == 'cuda' and (found.index or 0) >= torch.cuda.device_count():
         raise UserError(f'there is no device {name} here, but {torch.cuda.device_count()} GPUs: give another, or cpu.')
     try:

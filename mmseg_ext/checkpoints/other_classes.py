@@ -34,7 +34,7 @@ def load_all_but_other_heads(model: nn.Module, file: str | Path) -> None:
     state = in_names_of(model, weights_of(read_checkpoint(file), file), file)
     if not is_segmentation(state):
         raise UserError(
-            f'initial_weights {file} is no segmentation model: name a pretrained backbone with '
+            f'initial_weights {file} is not a segmentation model: name a pretrained backbone with '
             'model.backbone.init_cfg.checkpoint.'
         )
     own = model.state_dict()

@@ -134,7 +134,7 @@ def test_a_wrong_flag_is_one_sentence_and_status_2(images, weights, tmp_path, ca
 
 def test_a_device_that_is_not_there_is_named(images, weights, tmp_path, capsys):
     assert run(*command_line(images, tmp_path / 'store', weights, '--device', 'abacus')) == 2
-    assert capsys.readouterr().err.startswith('error: argument --device: abacus is no device')
+    assert capsys.readouterr().err.startswith('error: argument --device: abacus is not a device')
 
 
 def test_no_image_folder_is_status_2(weights, tmp_path, capsys):

@@ -152,7 +152,7 @@ def test_ours_from_a_released_classifier_is_a_pretraining_checkpoint(convert):
     torch.save({'state_dict': state, 'args': argparse.Namespace(lr=1), 'epoch': 3}, 'released.pth.tar')
     status, said = convert('released.pth.tar', 'ours.pth', 'ours')
     assert status == 0, said
-    assert 'left out what is no weight: args, epoch' in said
+    assert 'left out what is not a weight: args, epoch' in said
     assert 'renamed 50 weights (module.cls_token -> cls_token)' in said
     assert read_checkpoint('ours.pth')['tokenlabel'] == {'num_classes': 5, 'token_score_weight': 0.5}
     model = lvvit()
@@ -239,7 +239,7 @@ def test_a_scoring_rule_that_has_no_place_is_named(convert):
     torch.save(in_engine(lvvit(1)), 'ours.pth')
     said = convert('ours.pth', 'timm.pth', 'timm')[1]
     assert 'dropped the scoring rule, which this layout does not store: token_score_weight=0' in said
-    assert 'left out what is no weight: message_hub, optimizer' in said
+    assert 'left out what is not a weight: message_hub, optimizer' in said
 
 
 def test_half_precision_stays_half_precision(convert):

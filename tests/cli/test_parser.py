@@ -99,7 +99,7 @@ def test_a_wrong_value_is_one_sentence(tool, flag, values, said, capsys):
         ('annotate', [*COMMANDS['annotate'], '--batch', '4', '--colour'], 'unrecognized arguments: --colour'),
         ('annotate', [*COMMANDS['annotate'], '--model-kwargs', 'a=1', 'a=2'], 'a is given twice'),
         ('benchmark', ['loss', '--batch', '0'], 'argument --batch: 0 is not from 1'),
-        ('benchmark', ['labels', '--device', 'meta'], 'meta is no device to compute on'),
+        ('benchmark', ['labels', '--device', 'meta'], 'meta is not a device to compute on'),
         ('benchmark', ['step', '--peak-tflops', '0'], '0 is not above 0'),
         ('benchmark', ['step', '--drop-path', '2'], '2 is not between 0 and 1'),
         ('benchmark', ['segment', '--runs', '-1'], 'argument --runs: -1 is not from 1'),

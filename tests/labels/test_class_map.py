@@ -66,7 +66,7 @@ class TestReading:
             ({}, 'maps no class'),
             ([['tabby', 'cat']], 'one JSON object'),
             ({'tabby': ['cat']}, 'one JSON object'),
-            ('{', 'is no JSON'),
+            ('{', 'is not valid JSON'),
         ],
     )
     def test_what_is_wrong_is_named(self, tmp_path, content, message):

@@ -84,7 +84,7 @@ def read_weights(path: str | Path, averaged: bool = True) -> Weights:
     known = {'tokenlabel', 'meta', *AVERAGED, *RAW}
     left = [] if isinstance(next(iter(checkpoint.values())), Tensor) else sorted(set(map(str, checkpoint)) - known)
     if left:
-        weights.steps.append(f'left out what is no weight: {", ".join(left)}')
+        weights.steps.append(f'left out what is not a weight: {", ".join(left)}')
     note_renaming(weights, stored)
     return weights
 

@@ -129,7 +129,7 @@ def _pairs(path: Path) -> list[tuple[str, str]]:
         try:
             record = json.loads(text, object_pairs_hook=list)
         except (ValueError, RecursionError) as error:
-            raise UserError(f'Class map {path} is no JSON ({error}).') from error
+            raise UserError(f'Class map {path} is not valid JSON ({error}).') from error
         pairs = record if isinstance(record, list) else []
         if not all(isinstance(pair, tuple) and type(pair[1]) in (str, int) for pair in pairs):
             raise UserError(f'Class map {path} has to be one JSON object of annotator classes and image classes.')

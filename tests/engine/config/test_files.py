@@ -27,7 +27,7 @@ def refused(path, said: str) -> None:
         ('a.py', '_base_ = ["none.py"]', r'inherits from .*none\.py, which is not there'),
         ('a.py', '_base_ = 5', 'neither the path of a config nor a list'),
         ('a.py', '_base_ = ["a.py"]', r'inherits from itself: a\.py -> a\.py'),
-        ('a.py', '_base_ = "."', 'is no config file'),
+        ('a.py', '_base_ = "."', 'is not a config file'),
         ('a.py', '_base_ = ["mmnone::a.py"]', '`_base_` that cannot be found'),
         ('a.py', 'a = dict()\na["a"] = a', 'refers to itself, or is nested too deep'),
         ('a.py', '(' * 500 + ')' * 500, r'a\.py cannot be read'),
@@ -42,8 +42,8 @@ def refused(path, said: str) -> None:
         ('a.json', '{"a": 1,}', r'a\.json cannot be read: line 1'),
         ('a.json', '[' * 100_000, r'a\.json cannot be read: RecursionError'),
         ('a.json', '{"_base_": "a.json"}', 'inherits from itself'),
-        ('a.txt', 'x = 1', 'is no config file: name one that ends in'),
-        ('a', 'x = 1', 'is no config file'),
+        ('a.txt', 'x = 1', 'is not a config file: name one that ends in'),
+        ('a', 'x = 1', 'is not a config file'),
     ],
 )
 def test_a_file_that_is_no_config_is_told(name, text, said, tmp_path):
@@ -86,7 +86,7 @@ def test_what_is_no_utf_8_is_told(tmp_path):
 def test_a_file_far_too_large_is_not_read(tmp_path):
     with open(tmp_path / 'a.py', 'wb') as file:
         file.truncate(10**12)
-    refused(tmp_path / 'a.py', 'has 1,000,000,000,000 bytes and is no config file')
+    refused(tmp_path / 'a.py', 'has 1,000,000,000,000 bytes and is not a config file')
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_a_value_means_what_it_looks_like(text, value):
     'text', ['[1,2', '1,2]', '[1', '1]', '(1,2]', '[(1,2]', '((1,2)', '{"a": 1', '{a:1}', '{1', '1,(2']
 )
 def test_brackets_that_do_not_match_are_refused(text):
-    with pytest.raises(UserError, match=r'brackets that do not match|no dict'):
+    with pytest.raises(UserError, match=r'brackets that do not match|not a dict'):
         parsed(text)
 
 
@@ -67,12 +67,12 @@ def test_options_are_collected():
 @pytest.mark.parametrize(
     ('words', 'said'),
     [
-        (['junk'], "'junk' is no KEY=VALUE"),
-        (['=1'], 'no KEY=VALUE'),
-        (['a..b=1'], 'no KEY=VALUE'),
-        (['.a=1'], 'no KEY=VALUE'),
-        (['a.=1'], 'no KEY=VALUE'),
-        (['a =1'], 'no KEY=VALUE'),
+        (['junk'], "'junk' is not KEY=VALUE"),
+        (['=1'], 'not KEY=VALUE'),
+        (['a..b=1'], 'not KEY=VALUE'),
+        (['.a=1'], 'not KEY=VALUE'),
+        (['a.=1'], 'not KEY=VALUE'),
+        (['a =1'], 'not KEY=VALUE'),
         (['a=[1,2'], 'brackets that do not match'),
     ],
 )

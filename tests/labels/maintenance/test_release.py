@@ -202,7 +202,7 @@ def test_a_compressed_tar_is_refused_with_the_command_that_unpacks_it(maps, tmp_
 def test_a_truncated_archive_is_refused(maps, kind, share, tmp_path):
     source = packed(maps, kind)
     os.truncate(source, int(share * source.stat().st_size))
-    with pytest.raises(UserError, match='is no tar or zip, or is damaged'):
+    with pytest.raises(UserError, match='is not a tar or zip, or is damaged'):
         imported(source, tmp_path / 'store')
 
 
@@ -226,7 +226,7 @@ def test_a_damaged_member_of_a_zip_is_named(maps, tmp_path):
     ('content', 'said'),
     [
         (b'PK nothing', 'cannot be read as a score map'),
-        ({'a': 1}, 'is no released score map, .*, but dict'),
+        ({'a': 1}, 'is not a released score map, .*, but dict'),
         (released_map(0)[0], r'but torch.float16 \[3, 4, 4\]'),
         (released_map(0).long(), r'but torch.int64 \[2, 3, 4, 4\]'),
         (released_map(0)[:, :, 1:], r'but torch.float16 \[2, 3, 3, 4\]'),
@@ -279,7 +279,7 @@ def test_an_image_whose_size_cannot_be_read_is_named(maps, images, tmp_path):
 def test_what_holds_no_maps_is_refused(tmp_path, name):
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'text').write_text('hello')
-    with pytest.raises(UserError, match=rf'{name}\b.*(Cannot read|no .pt files|no tar or zip)|Cannot read .*{name}'):
+    with pytest.raises(UserError, match=rf'{name}\b.*(Cannot read|no .pt files|not a tar or zip)|Cannot read .*{name}'):
         imported(tmp_path / name, tmp_path / 'store')
 
 
@@ -366,7 +366,7 @@ def test_tensors_of_other_kinds_are_maps_or_named(maps, tmp_path, content):
     if content.requires_grad:
         assert len(imported(maps, tmp_path / 'store')) == 5
     else:
-        with pytest.raises(UserError, match=r'bee/x_1\.pt (is no released score map|cannot be read)'):
+        with pytest.raises(UserError, match=r'bee/x_1\.pt (is not a released score map|cannot be read)'):
             imported(maps, tmp_path / 'store')
 
 

@@ -101,7 +101,7 @@ def test_a_directory_that_points_beyond_the_end_is_refused(tmp_path, field):
     place = data.rindex(b'PK\1\2') + field
     data[place : place + 4] = struct.pack('<I', 2**31)
     path.write_bytes(data)
-    with pytest.raises(UserError, match='is no tar or zip, or is damaged'):
+    with pytest.raises(UserError, match='is not a tar or zip, or is damaged'):
         open_archive(path)
 
 

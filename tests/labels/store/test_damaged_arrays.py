@@ -156,7 +156,7 @@ def test_links_to_sound_files_are_followed(store, tmp_path):
 def test_a_further_shard_is_a_problem(store):
     shutil.copy(store.path / 'scores-00001.npy', store.path / 'scores-00002.npy')
     assert verify_store(store.path) == [
-        f'{store.path / "scores-00002.npy"} is no file of this store, which has 2 shards: remove it.'
+        f'{store.path / "scores-00002.npy"} is not a file of this store, which has 2 shards: remove it.'
     ]
 
 

@@ -191,7 +191,7 @@ def test_a_name_that_occurs_twice_is_refused(store):
 
 def test_infinity_is_refused(store):
     write(store, (store.path / 'meta.json').read_text().replace('1e-05', '-Infinity'))
-    assert_refused(store, '-Infinity is no JSON')
+    assert_refused(store, '-Infinity is not valid JSON')
 
 
 def test_a_byte_order_mark_is_read_and_told_by_the_verification(store):

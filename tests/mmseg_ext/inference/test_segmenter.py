@@ -279,7 +279,7 @@ def test_weights_that_are_missing_or_left_over_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('device', 'sentence'), [('gpu', 'gpu is no device'), ('cuda:99', 'there is no device cuda:99')]
+    ('device', 'sentence'), [('gpu', 'gpu is not a device'), ('cuda:99', 'there is no device cuda:99')]
 )
 def test_a_device_that_is_not_there(tmp_path, device, sentence):
     with pytest.raises(UserError, match=sentence):

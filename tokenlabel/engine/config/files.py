@@ -75,7 +75,7 @@ def read_config(path: Path) -> Config:
     """Reads a config and everything it inherits from.
 
     Raises:
-        UserError: a file is missing, is no config file, is not UTF-8, has a syntax error or inherits from itself; the
+        UserError: a file is missing, not a config file, not UTF-8, has a syntax error or inherits from itself; the
             sentence names file and line.
     """
     enable_mmseg_scope()
@@ -100,13 +100,13 @@ def _files_of(path: Path, heirs: tuple[Path, ...]) -> Iterator[Path]:
         chain = ' -> '.join(heir.name for heir in (*heirs[heirs.index(place) :], place))
         raise UserError(f'Config {path} inherits from itself: {chain}; take it out of one `_base_`.')
     if path.suffix not in SUFFIXES:
-        raise UserError(f'Config {path}{by} is no config file: name one that ends in {", ".join(SUFFIXES)}.')
+        raise UserError(f'Config {path}{by} is not a config file: name one that ends in {", ".join(SUFFIXES)}.')
     if not path.exists():
         if not heirs:
             raise UserError(f'No config at {path}: the ones that come with this project are in configs/.')
         raise UserError(f'Config {heirs[-1]} inherits from {path}, which is not there: correct its `_base_`.')
     if path.is_file() and path.stat().st_size > LARGEST:
-        raise UserError(f'Config {path}{by} has {path.stat().st_size:,} bytes and is no config file: name another.')
+        raise UserError(f'Config {path}{by} has {path.stat().st_size:,} bytes and is not a config file: name another.')
     text = read_text(path, 'Config')
     yield place
     for base in _bases(path, text):

@@ -25,7 +25,7 @@ class ConfigOptions(argparse.Action):
             if key.count('.') > DEEPEST:
                 raise argparse.ArgumentError(self, f'{key[:40]}... has more levels than a config has.')
             if not equals or not all(part.strip() == part and part for part in key.split('.')):
-                raise argparse.ArgumentError(self, f'{pair!r} is no KEY=VALUE such as train_dataloader.batch_size=4.')
+                raise argparse.ArgumentError(self, f'{pair!r} is not KEY=VALUE such as train_dataloader.batch_size=4.')
             try:
                 options[key] = parsed(value)
             except UserError as error:
@@ -52,7 +52,7 @@ def parsed(text: str) -> Any:
         try:
             return ast.literal_eval(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
-            raise UserError('is no dict as Python writes it: {"a": 1, "b": [2, 3]}.') from None
+            raise UserError('is not a dict as Python writes it: {"a": 1, "b": [2, 3]}.') from None
     parts = _split(text)
     if text[:1] in ('(', '[') and len(parts) == 1 and text[-1:] == _BRACKETS[text[0]]:
         elements = [parsed(part) for part in _split(inner) if part.strip()]

@@ -100,7 +100,7 @@ def _check_log(hub: object, refuse: Refuse) -> None:
     if not isinstance(hub, Mapping) or not all(isinstance(hub.get(part), Mapping) for part in parts):
         refuse(f'holds no log of a run (message_hub with {", ".join(parts)})')
     if any(not isinstance(key, str) for part in parts for key in hub[part]):
-        refuse('holds a log with a name that is no string (message_hub)')
+        refuse('holds a log with a name that is not a string (message_hub)')
     for name, history in hub['log_scalars'].items():
         try:
             values, counts = (np.asarray(x, float) for x in (history._log_history, history._count_history))
@@ -111,7 +111,7 @@ def _check_log(hub: object, refuse: Refuse) -> None:
             refuse(f'holds an invalid history of {name} (message_hub)')
     for name, value in hub['runtime_info'].items():
         if name.startswith('best_score') and not isinstance(value, Real):
-            refuse(f'holds a {name} that is no number (message_hub)')
+            refuse(f'holds a {name} that is not a number (message_hub)')
         if name == 'keep_ckpt_ids' and not (isinstance(value, list) and all(type(step) is int for step in value)):
             refuse('does not say which checkpoints it keeps (message_hub.keep_ckpt_ids)')
     for name, value in hub['resumed_keys'].items():

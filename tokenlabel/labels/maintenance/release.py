@@ -178,7 +178,7 @@ class _ReleasedMaps(Dataset):
             raise UserError(f'{path} cannot be read as a score map ({reason}): fetch it again.') from error
         if not _is_released_map(maps):
             kind = f'{maps.dtype} {list(maps.shape)}' if isinstance(maps, torch.Tensor) else type(maps).__name__
-            raise UserError(f'{path} is no released score map, which is a half precision [2, k, S, S], but {kind}.')
+            raise UserError(f'{path} is not a released score map, which is a half precision [2, k, S, S], but {kind}.')
         if self.shape not in (None, tuple(maps.shape)):
             raise UserError(f'{path} has the shape {list(maps.shape)}, the first map {list(self.shape)}.')
         maps = maps.detach().float()

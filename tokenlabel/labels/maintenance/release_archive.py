@@ -182,7 +182,7 @@ def _open_file(file: Path) -> Archive:
         raise
     except Exception as error:
         # zipfile can raise almost any exception for a damaged directory
-        raise UserError(f'{file} is no tar or zip, or is damaged ({error}): download it again.') from error
+        raise UserError(f'{file} is not a tar or zip, or is damaged ({error}): download it again.') from error
 
 
 def _is_map(name: str, skipped: Skipped) -> bool:

@@ -93,7 +93,7 @@ def _unknown_files(path: Path, meta: dict) -> Iterator[str]:
     """Messages about arrays that do not belong to the store, such as an extra shard."""
     for name in sorted(file.name for file in path.glob('*.npy')):
         if name not in meta['checksums']:
-            yield f'{path / name} is no file of this store, which has {num_shards(meta)} shards: remove it.'
+            yield f'{path / name} is not a file of this store, which has {num_shards(meta)} shards: remove it.'
 
 
 def _unless_missing(error: UserError) -> list[str]:

@@ -158,7 +158,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_number(name: str) -> None:
-    raise ValueError(f'{name} is no JSON')
+    raise ValueError(f'{name} is not valid JSON')
 
 
 def _text(meta: dict[str, Any], checksum: str | None) -> bytes:

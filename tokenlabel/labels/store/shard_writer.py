@@ -168,7 +168,7 @@ def _batches_in(folder: Path, meta: dict, number: int, progress: os.stat_result)
     batches = -(-shard_size(meta, number) // meta['batch_size'])
     regular = stat.S_ISREG(progress.st_mode)
     if not regular or progress.st_size > batches:
-        found = f'{progress.st_size} bytes' if regular else 'no regular file'
+        found = f'{progress.st_size} bytes' if regular else 'not a regular file'
         raise UserError(
             f'{progress_file(folder, number)} is damaged ({found}, where at most {batches} bytes belong): remove it to '
             'have the maps of its shard made again, then resume.'
