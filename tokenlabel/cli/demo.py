@@ -26,7 +26,7 @@ from tokenlabel.demo.families import compare_families
 from tokenlabel.demo.photographs import ANNOTATOR, annotate_photographs
 from tokenlabel.demo.photographs_comparison import LENGTHS, compare_photographs
 from tokenlabel.demo.pictures import draw_pictures
-from tokenlabel.demo.stages import COMPARISON, FAMILIES, FULL, SMALLEST, Stages
+from tokenlabel.demo.stages import FAMILIES, FULL, SMALLEST, Stages
 from tokenlabel.files.output_checks import check_output_folder
 from tokenlabel.files.writing import write_atomically
 from tokenlabel.processes.signals import when_stopped
@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             compare_photographs(work_dir, budget, annotator, args.seeds, args.jobs, tuple(args.epochs))
         return 0
     if args.compare or args.families:
-        run, name, budget = compare, 'comparison', COMPARISON
+        run, name, budget = compare, 'comparison', FULL
         if args.families:
             run, name, budget = compare_families, 'families', FAMILIES
         work_dir = args.work_dir or Path('work_dirs', name)

@@ -43,7 +43,6 @@ class Budget:
 
 
 FULL = Budget()
-COMPARISON = Budget(pretrain_iterations=1000)
 FAMILIES = Budget(pretrain_iterations=1000)
 SMALLEST = Budget(200, 50, 32, 10, annotator_iterations=4, pretrain_iterations=4, segmentation_iterations=4)
 
