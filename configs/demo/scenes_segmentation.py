@@ -1,4 +1,4 @@
-"""The digit scenes as a segmentation task for the demo: 64 x 64 images, batch 16, 200 iterations.
+"""The digit scenes as a segmentation task for the demo: 64 x 64 images, batch 16, 300 iterations.
 
 Not run by itself: `upernet.py` and `fpn.py` beside it add the head.
 """
@@ -56,5 +56,5 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='StreamingIoU', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
 
-train_cfg = dict(max_iters=200, val_interval=10**9)
+train_cfg = dict(max_iters=300, val_interval=10**9)
 default_hooks = dict(checkpoint=dict(interval=-1, save_best=None))
